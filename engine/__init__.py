@@ -1,0 +1,1 @@
+"""Translate images with CycleGAN generators, in bulk and fast."""

@@ -1,0 +1,125 @@
+"""The ResNet generator of CycleGAN and nothing else: no files, no devices.
+
+Zhu, Park, Isola, Efros: "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks",
+ICCV 2017, section 4 and appendix 7.2. Submodules are named and numbered as in the authors' PyTorch code, so
+that checkpoints made with it load by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+UPSAMPLINGS = ("transpose", "resize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Everything that decides which parameters a generator has and what it computes."""
+
+    blocks: int = 9
+    """Residual blocks: 6 for images up to 128x128, 9 above, as the paper has it."""
+    ngf: int = 64
+    """Channels after the first convolution; the residual blocks have four times as many."""
+    affine: bool = False
+    """InstanceNorm layers carry a learned scale and shift."""
+    track_running_stats: bool = False
+    """InstanceNorm layers use stored statistics instead of each image's own (some early checkpoints)."""
+    upsample: Literal["transpose", "resize"] = "transpose"
+    """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement, then a 3x3
+    convolution, which cannot produce checkerboards (Odena, Dumoulin, Olah, Distill 2016)."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1 or self.ngf < 1:
+            raise ValueError(f"blocks and ngf must be positive, got {self.blocks = } and {self.ngf = }")
+        if self.upsample not in UPSAMPLINGS:
+            raise ValueError(f"upsample must be one of {UPSAMPLINGS}, got {self.upsample = }")
+
+    @property
+    def stride(self) -> int:
+        """Height and width must be multiples of this many pixels."""
+        return 4
+
+    @property
+    def reach(self) -> int:
+        """How many pixels to each side can influence an output pixel (statistics of InstanceNorm aside).
+
+        3 for each 7x7 end, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4) and
+        3 for the up-sampling layers, rounded up to a multiple of the stride: 84 for 9 blocks, 60 for 6.
+        """
+        exact = 3 + (1 + 2) + 8 * self.blocks + 3 + 3
+        return -(-exact // self.stride) * self.stride
+
+
+class ResnetBlock(nn.Module):
+    """x + (pad, conv3x3, norm, relu, pad, conv3x3, norm)(x); [N, C, H, W] in and out."""
+
+    def __init__(self, channels: int, arch: Architecture) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, kernel_size=3),
+            _norm(channels, arch),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, kernel_size=3),
+            _norm(channels, arch),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to the same shape."""
+        return x + self.conv_block(x)  # type: ignore[no-any-return]
+
+
+class ResnetGenerator(nn.Module):
+    """c7s1-ngf, d2, d4, R4 x blocks, u2, u1, c7s1-3, tanh, in the paper's notation.
+
+    Takes [N, 3, H, W] floats in [-1, 1], H and W multiples of 4 and at least 16; returns the same shape and
+    range.
+    """
+
+    def __init__(self, arch: Architecture | None = None) -> None:
+        super().__init__()
+        self.arch = arch = arch if arch is not None else Architecture()
+        ngf = arch.ngf
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(3, ngf, kernel_size=7),
+            *_norm_relu(ngf, arch),
+        ]
+        for channels in (ngf, 2 * ngf):
+            layers += [
+                nn.Conv2d(channels, 2 * channels, kernel_size=3, stride=2, padding=1),
+                *_norm_relu(2 * channels, arch),
+            ]
+        layers += [ResnetBlock(4 * ngf, arch) for _ in range(arch.blocks)]
+        for channels in (4 * ngf, 2 * ngf):
+            layers += [_upsample(channels, channels // 2, arch), *_norm_relu(channels // 2, arch)]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, kernel_size=7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate [N, 3, H, W] in [-1, 1]; H and W multiples of 4."""
+        return self.model(x)  # type: ignore[no-any-return]
+
+
+def _norm(channels: int, arch: Architecture) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=arch.affine, track_running_stats=arch.track_running_stats)
+
+
+def _norm_relu(channels: int, arch: Architecture) -> list[nn.Module]:
+    return [_norm(channels, arch), nn.ReLU(inplace=True)]
+
+
+def _upsample(channels_in: int, channels_out: int, arch: Architecture) -> nn.Module:
+    if arch.upsample == "transpose":
+        return nn.ConvTranspose2d(
+            channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1
+        )
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(channels_in, channels_out, kernel_size=3),
+    )

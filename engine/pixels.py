@@ -1,0 +1,23 @@
+"""The one definition of how pixels become network input and back, shared with the trainer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_network(pixels_NHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map uint8 [N, H, W, 3] to [-1, 1] as a [N, 3, H, W] view in `dtype`.
+
+    The result keeps the channels-last memory order of the input, which convolutions prefer.
+    """
+    return pixels_NHWC.permute(0, 3, 1, 2).to(dtype).div_(127.5).sub_(1.0)
+
+
+def to_pixels(images_NCHW: Tensor) -> Tensor:
+    """Map [-1, 1] floats [N, 3, H, W] to uint8 [N, H, W, 3], rounded to nearest and clamped.
+
+    The arithmetic is float32 whatever the input is: half-precision types cannot tell 254 from 255.
+    """
+    scaled = images_NCHW.permute(0, 2, 3, 1).float().add(1.0).mul(127.5)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8).contiguous()
