@@ -115,9 +115,7 @@ def _norm_relu(channels: int, arch: Architecture) -> list[nn.Module]:
 
 def _upsample(channels_in: int, channels_out: int, arch: Architecture) -> nn.Module:
     if arch.upsample == "transpose":
-        return nn.ConvTranspose2d(
-            channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1
-        )
+        return nn.ConvTranspose2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"),
         nn.ReflectionPad2d(1),

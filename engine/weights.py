@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import SetupError
 from engine.model import Architecture, ResnetGenerator
@@ -76,9 +76,7 @@ class Generator:
     """Hash of the file's bytes: one name for architecture and weights together."""
 
 
-def save_generator(
-    path: Path, module: ResnetGenerator, card: Card, dtype: torch.dtype = torch.float16
-) -> None:
+def save_generator(path: Path, module: ResnetGenerator, card: Card, dtype: torch.dtype = torch.float16) -> None:
     """Write `module` to `path`; floating tensors are stored as `dtype`.
 
     The file appears under its name only when whole: temporary name, flush, rename.
@@ -126,7 +124,7 @@ def load_generator(path: Path) -> Generator:
     return Generator(module.float().eval().requires_grad_(False), card, digest)
 
 
-def first_misfit(module: ResnetGenerator, tensors: dict[str, Tensor]) -> str | None:
+def first_misfit(module: nn.Module, tensors: dict[str, Tensor]) -> str | None:
     """Say which key is the first that is missing, unknown or of the wrong shape; None when all fit."""
     expected = module.state_dict()
     for key, value in expected.items():

@@ -1,0 +1,44 @@
+"""What every backend promises."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.model import ResnetGenerator
+from engine.pixels import to_network, to_pixels
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Backend(Protocol):
+    """Runs one generator on one device in one precision.
+
+    `name` is what `--backend` calls it, `precision` one of `DTYPES`.
+    """
+
+    name: str
+    precision: str
+
+    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
+        """Translate uint8 [N, H, W, 3] to the same shape and dtype, in CPU memory.
+
+        H and W are multiples of the generator's stride. An image's result does not depend on the other images of its
+        batch. Called from one thread at a time.
+        """
+        ...
+
+
+class PixelGenerator(nn.Module):
+    """A generator with uint8 [N, H, W, 3] on both sides, so that conversions are compiled along with it."""
+
+    def __init__(self, module: ResnetGenerator, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.generator = module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+
+    def forward(self, pixels_NHWC: Tensor) -> Tensor:
+        """Translate uint8 [N, H, W, 3]."""
+        return to_pixels(self.generator(to_network(pixels_NHWC, self.dtype)))

@@ -1,0 +1,99 @@
+"""Configuration: one frozen dataclass per stage; the defaults of the command line are these fields."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engine.records import Options
+
+
+def num_cores() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How bytes become pixels."""
+
+    max_pixels: int = 200_000_000
+    """An image whose header names more pixels is refused before anything is decoded."""
+    allow_damaged: bool = False
+    """Translate a JPEG whose data contradict themselves instead of refusing it."""
+    workers: int = field(default_factory=num_cores)
+    """Threads that decode."""
+    chunk_images: int = 8
+    """Images that one decoder call takes at most."""
+    chunk_pixels: int = 2_000_000
+    """Pixels that one decoder call takes at most, unless a single image has more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How pictures are grouped."""
+
+    size: int = 4
+    """Pictures in a full batch."""
+    max_pixels: int = 2_000_000
+    """Pixels in a batch, unless a single picture has more; bounds the pictures that wait, too."""
+    max_wait_s: float = float("inf")
+    """How long a picture may wait for company."""
+
+
+BackendName = Literal["auto", "eager", "inductor"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How the generator runs."""
+
+    backend: BackendName = "auto"
+    """`eager` runs the module as it is; `inductor` compiles it once per machine and model; `auto` picks."""
+    precision: PrecisionName = "auto"
+    """Floating-point type; `auto` is fp32 for eager, and for others the fastest the machine computes well."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
+    cache: Path | None = None
+    """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
+    expected_pixels: int | None = None
+    """How much work is coming, for `auto` to judge whether compiling pays; None for a lot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """How pixels become bytes."""
+
+    quality: int = 92
+    """JPEG and lossy WebP quality, 1 to 100."""
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    """JPEG chroma subsampling."""
+    workers: int = field(default_factory=num_cores)
+    """Threads that encode."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be 1 to 100, got {self.quality}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """How results are stored."""
+
+    workers: int = 4
+    """Threads that write; more than cores, since they wait for the disk most of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """All stages of a run."""
+
+    options: Options = field(default_factory=Options)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)

@@ -1,0 +1,164 @@
+"""Bytes to pixels: DALI for what it reads fast, Pillow for the rest, each image on its own when one is bad."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from engine.config import DecodeConfig
+from engine.errors import SkipImage
+from engine.records import Failed, Inspected, Picture, Record
+
+Item = Record[Inspected] | Failed
+
+# What DALI's CPU decoder was seen to read just as Pillow does. The rest (palettes, alpha, 16 bits, CMYK, TIFF with
+# its many layouts, GIF, AVIF, JPEG 2000, HEIC) takes the slower way.
+_DALI_READS = {("JPEG", "RGB"), ("JPEG", "L"), ("MPO", "RGB"), ("PNG", "RGB"), ("PNG", "L"), ("WEBP", "RGB")}
+
+# EXIF orientation to (swap rows and columns first, then flip these axes of [H, W, 3]).
+_UPRIGHT: dict[int, tuple[bool, tuple[int, ...]]] = {
+    1: (False, ()),
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
+    5: (True, ()),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
+}
+
+
+class Decoder:
+    """Decode chunks of inspected images to upright pictures at their working size.
+
+    Safe to call from several threads at once; each thread keeps its own DALI pipeline.
+    """
+
+    def __init__(self, config: DecodeConfig) -> None:
+        self._config = config
+        self._local = threading.local()
+
+    def __call__(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
+        """Answer each item of `chunk`, in order, with its picture or with why there is none."""
+        decoded = self._dali_pixels(chunk)
+        return [
+            item if isinstance(item, Failed) else item.attempt("decode", partial(self._picture, pixels))
+            for item, pixels in zip(chunk, decoded, strict=True)
+        ]
+
+    def _dali_pixels(self, chunk: Sequence[Item]) -> list[Tensor | None]:
+        """Decode all that DALI reads in one call; None at the positions left to Pillow."""
+        pixels: list[Tensor | None] = [None] * len(chunk)
+        images = {
+            i: item.payload.data
+            for i, item in enumerate(chunk)
+            if not isinstance(item, Failed) and (item.payload.format, item.payload.mode) in _DALI_READS
+        }
+        if images:
+            for i, decoded in zip(images, self._isolated(list(images.values())), strict=True):
+                pixels[i] = decoded
+        return pixels
+
+    def _isolated(self, images: list[bytes]) -> Sequence[Tensor | None]:
+        """Decode with DALI; one bad image fails its whole batch, by design, so ask again one by one.
+
+        What DALI refuses even alone is left to Pillow, which reads a little more and says what is wrong.
+        """
+        try:
+            return self._dali().decode(images)
+        except RuntimeError:
+            self._local.dali = None  # DALI may call a pipeline unusable after an error; a new one takes 5 ms
+            return [None] if len(images) == 1 else [self._isolated([image])[0] for image in images]
+
+    def _dali(self) -> _DaliDecoder:
+        if getattr(self._local, "dali", None) is None:
+            self._local.dali = _DaliDecoder(self._config.chunk_images)
+        return self._local.dali  # type: ignore[no-any-return]
+
+    def _picture(self, decoded: Tensor | None, record: Record[Inspected]) -> Picture:
+        source = record.payload
+        if not self._config.allow_damaged:
+            check_jpeg(source)
+        stored_HWC = _pillow_pixels(source) if decoded is None else decoded
+        pixels_HWC = upright(stored_HWC, source.orientation)
+        height, width = pixels_HWC.shape[:2]
+        notes = (f"first of {source.frames} frames",) if source.frames > 1 else ()
+        return Picture(resize(pixels_HWC, *record.options.size.target(width, height)), source.format, notes)
+
+
+class _DaliDecoder:
+    """A DALI pipeline on the CPU that decodes up to `max_images` images a call."""
+
+    def __init__(self, max_images: int) -> None:
+        from nvidia.dali import fn, pipeline_def, types  # takes a second to import: only where it decodes
+
+        @pipeline_def(batch_size=max_images, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator]
+        def decode() -> object:
+            encoded = fn.external_source(name="encoded", device="cpu", batch=True, no_copy=True)
+            # Orientation is applied by `upright`, the same way for every format.
+            return fn.decoders.image(encoded, device="cpu", output_type=types.RGB, adjust_orientation=False)
+
+        self._pipeline = decode()
+        self._pipeline.build()
+
+    def decode(self, images: Sequence[bytes]) -> list[Tensor]:
+        """Decode to uint8 [H, W, 3] each; raises `RuntimeError` when any of them is bad."""
+        self._pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in images])
+        (decoded,) = self._pipeline.run()
+        # Copied, because the pipeline reuses its memory in the next call.
+        return [torch.from_numpy(np.array(decoded.at(i))) for i in range(len(images))]
+
+
+def check_jpeg(source: Inspected) -> None:
+    """Raise `SkipImage` when the data of a baseline JPEG contradict themselves.
+
+    Decoders paint over damaged data with a line in a log; here an eighth of the size is decoded once more, strictly.
+    Damage that happens to make another valid stream cannot be seen by anyone.
+    """
+    if source.format != "JPEG" or source.progressive or source.mode not in ("RGB", "L"):
+        return
+    try:
+        simplejpeg.decode_jpeg(source.data, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:
+        raise SkipImage(f"damaged: {error} (--allow-damaged translates it all the same)") from None
+
+
+def upright(pixels_HWC: Tensor, orientation: int) -> Tensor:
+    """Turn and mirror uint8 [H, W, 3] as EXIF `orientation` (1 to 8) asks."""
+    swap, axes = _UPRIGHT[orientation]
+    pixels = pixels_HWC.transpose(0, 1) if swap else pixels_HWC
+    return pixels.flip(axes) if axes else pixels
+
+
+def resize(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
+    """Resample uint8 [H, W, 3] to [height, width, 3], bicubic and antialiased.
+
+    Equals Pillow's BICUBIC within one step of 255 and is about eight times as fast on a CPU.
+    """
+    if pixels_HWC.shape[:2] == (height, width):
+        return pixels_HWC.contiguous()
+    planes = pixels_HWC.permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).contiguous()
+
+
+def _pillow_pixels(source: Inspected) -> Tensor:
+    """Decode with Pillow to uint8 [H, W, 3]; raises `SkipImage` with Pillow's reason."""
+    try:
+        with Image.open(io.BytesIO(source.data)) as image:
+            image.load()
+            return torch.from_numpy(np.array(image.convert("RGB")))
+    except Exception as error:  # a plugin may raise anything on hostile bytes
+        raise SkipImage(f"cannot be decoded: {error}") from error
+
+
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated image must fail, not be padded with gray"

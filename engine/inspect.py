@@ -1,0 +1,101 @@
+"""Read an image's header and refuse what must not be decoded, in microseconds and without touching its pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+
+from PIL import Image, UnidentifiedImageError
+
+from engine.config import DecodeConfig
+from engine.errors import SkipImage
+from engine.records import Failed, Inspected, Record
+
+Chunk = list[Record[Inspected] | Failed]
+
+_ORIENTATION_TAG = 0x0112
+
+# Pillow's own guard is one number for the whole process and stops below the default of `max_pixels`; here every
+# image is checked against `max_pixels` before its pixels are touched.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def inspect(data: bytes, max_pixels: int) -> Inspected:
+    """Read the header of an encoded image.
+
+    Raises `SkipImage` for an empty file, for bytes that are no image, and for an image of more than `max_pixels`
+    pixels (the guard against decompression bombs).
+    """
+    if not data:
+        raise SkipImage("empty file")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            _check_size(width * height, max_pixels)
+            return Inspected(
+                data=data,
+                format=image.format or "",
+                mode=image.mode,
+                width=width,
+                height=height,
+                orientation=_orientation(image),
+                frames=_num_frames(image),
+                progressive=bool(image.info.get("progressive")),
+            )
+    except UnidentifiedImageError:
+        raise SkipImage("not an image, or in a format that cannot be read here") from None
+    except SkipImage:
+        raise
+    except Exception as error:  # a plugin may raise anything on hostile bytes
+        raise SkipImage(f"header cannot be read: {error}") from error
+
+
+def chunks(records: Iterable[Record[bytes] | Failed | None], config: DecodeConfig) -> Iterator[Chunk | None]:
+    """Inspect records and group them for the decoder, by count and by pixels; ticks pass through.
+
+    Failures travel in the chunk of their neighbours, so that the order of the source is kept.
+    """
+    chunk: Chunk = []
+    pixels = 0
+    for record in records:
+        if record is None:
+            if chunk:
+                yield chunk
+                chunk, pixels = [], 0
+            yield None
+            continue
+        item = record if isinstance(record, Failed) else _inspected(record, config)
+        size = 0 if isinstance(item, Failed) else item.payload.num_pixels
+        if chunk and (len(chunk) >= config.chunk_images or pixels + size > config.chunk_pixels):
+            yield chunk
+            chunk, pixels = [], 0
+        chunk.append(item)
+        pixels += size
+    if chunk:
+        yield chunk
+
+
+def _inspected(record: Record[bytes], config: DecodeConfig) -> Record[Inspected] | Failed:
+    return record.attempt("inspect", lambda r: inspect(r.payload, config.max_pixels))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 (damaged EXIF must not cost the image its translation)
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Count frames only where the header says that there are several; counting can walk the whole file."""
+    if image.format == "MPO":  # the further frames of a camera's MPO are previews, not an animation
+        return 1
+    return int(getattr(image, "n_frames", 1)) if getattr(image, "is_animated", False) else 1
+
+
+def _check_size(num_pixels: int, max_pixels: int) -> None:
+    if num_pixels > max_pixels:
+        raise SkipImage(
+            f"{num_pixels / 1e6:,.0f} megapixels are over the limit of {max_pixels / 1e6:,.0f} (--max-pixels raises it)"
+        )

@@ -1,0 +1,114 @@
+"""The arrow in code: source → decode → batch → generate → encode → sink.
+
+The only file that knows which stage runs in which thread and how far each may run ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from engine.batch import Batcher
+from engine.config import PipelineConfig
+from engine.decode import Decoder
+from engine.encode import Encoder
+from engine.flow import ahead, in_threads
+from engine.inspect import Chunk, chunks
+from engine.metrics import Metrics, Silent, timed
+from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
+from engine.sinks.base import Sink
+from engine.sources.base import Source
+
+Translate = Callable[[Tensor], Tensor]
+"""uint8 [N, H, W, 3] to the same, such as an `engine.generate.Translator`."""
+
+
+class Pipeline:
+    """Translate what a source gives into a sink, stages overlapped over bounded queues."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        models: Mapping[str, Translate],
+        config: PipelineConfig | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`models` gives for each model name in the records' options what translates it."""
+        self._source = source
+        self._sink = sink
+        self._models = models
+        self._config = config or PipelineConfig()
+        self._metrics = metrics or Silent()
+        self._decoder = Decoder(self._config.decode)
+        self._encoder = Encoder(self._config.encode)
+
+    def run(self) -> None:
+        """Translate until the source ends; raises what a stage raised that was not about one image.
+
+        However it ends, every acknowledged image is stored, and no thread is left behind.
+        """
+        for _ in self.outcomes():
+            pass
+
+    def outcomes(self) -> Iterator[Outcome | None]:
+        """Run, and give each image's outcome once it has been acknowledged; None when the source is idle."""
+        config = self._config
+        inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
+        decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
+        batches = ahead(Batcher(config.batch)(decoded), 1, "batch")
+        translated = ahead(self._generate(batches), 1, "generate")
+        encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
+        stored = in_threads(self._store, encoded, config.store.workers, "store")
+        with closing(stored):
+            for outcomes in stored:
+                yield from self._acknowledge(outcomes)
+
+    def _decode(self, chunk: Chunk) -> list[Record[Picture] | Failed]:
+        with timed(self._metrics, "decode", len(chunk)):
+            return self._decoder(chunk)
+
+    def _generate(self, batches: Iterable[Batch | Failed | None]) -> Iterator[list[Record[Picture] | Failed] | None]:
+        for batch in batches:
+            if batch is None:
+                yield None
+            elif isinstance(batch, Failed):
+                yield [batch]
+            else:
+                with timed(self._metrics, "generate", len(batch.records)):
+                    translated = self._translate(batch)
+                yield translated
+
+    def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
+        pixels_NHWC = torch.stack([record.payload.pixels_HWC for record in batch.records])
+        translated_NHWC = self._models[batch.model](pixels_NHWC)
+        return [
+            record.replace(record.payload.translated(pixels_HWC))
+            for record, pixels_HWC in zip(batch.records, translated_NHWC, strict=True)
+        ]
+
+    def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
+        with timed(self._metrics, "encode", len(records)):
+            return self._encoder(records)
+
+    def _store(self, records: list[Record[Encoded] | Failed]) -> list[Outcome]:
+        with timed(self._metrics, "store", len(records)):
+            return [self._store_one(record) for record in records]
+
+    def _store_one(self, record: Record[Encoded] | Failed) -> Record[Stored] | Failed:
+        outcome = record if isinstance(record, Failed) else record.attempt("store", self._sink.store)
+        if isinstance(outcome, Failed):
+            self._sink.reject(outcome)
+        return outcome
+
+    def _acknowledge(self, outcomes: list[Outcome] | None) -> Iterator[Outcome | None]:
+        if outcomes is None:
+            yield None
+            return
+        for outcome in outcomes:
+            self._source.acknowledge(outcome)
+            self._metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
+            yield outcome

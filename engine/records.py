@@ -1,0 +1,217 @@
+"""What travels through the engine: records, and the payloads that the stages put into them.
+
+    Record[bytes] → Record[Inspected] → Record[Picture] → Batch → Record[Picture] → Record[Encoded] → Record[Stored]
+
+A stage answers each record with a record of its own payload, or with `Failed` when this one image is bad.
+`ack` belongs to the source: no stage looks into it, and whoever ends a record hands it back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from torch import Tensor
+
+from engine.errors import SkipImage
+
+P = TypeVar("P")
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size at which the generator sees an image; made by `Size.parse`."""
+
+    mode: Literal["short", "exact", "native"] = "short"
+    width: int = 256
+    """Pixels; for `short` the length of the short side."""
+    height: int = 256
+    """Pixels; for `short` the length of the short side."""
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """Read `256` (short side), `320x200` (width x height, aspect ratio given up) or `native`.
+
+        Raises `ValueError` on anything else and on sides outside 16 to 65,500 pixels.
+        """
+        if text == "native":
+            return cls("native", 0, 0)
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+        if match is None:
+            raise ValueError(f"size must be a number, WIDTHxHEIGHT or native, got {text!r}")
+        width, height = int(match[1]), int(match[2] or match[1])
+        if not (16 <= width <= 65_500 and 16 <= height <= 65_500):
+            raise ValueError(f"sides must be 16 to 65500 pixels, got {text!r}")
+        return cls("short" if match[2] is None else "exact", width, height)
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Give (width, height) in pixels for an upright image of `width` x `height`."""
+        if self.mode == "native":
+            return width, height
+        if self.mode == "exact":
+            return self.width, self.height
+        scale = self.width / min(width, height)
+        return max(self.width, round(width * scale)), max(self.width, round(height * scale))
+
+    def __str__(self) -> str:
+        return {
+            "native": "native",
+            "short": f"{self.width}",
+            "exact": f"{self.width}x{self.height}",
+        }[self.mode]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is asked for one image; an archive asks the same of all, a queue job may ask its own."""
+
+    model: str = ""
+    """Which of the loaded generators translates it."""
+    size: Size = field(default_factory=Size)
+    """Working size."""
+    format: str = "keep"
+    """Output format: `keep`, or a name from `engine.encode.FORMATS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """One image that will have no result, and why."""
+
+    key: str
+    stage: str
+    """Where it failed: read, inspect, decode, generate, encode or store."""
+    reason: str
+    """One line for a person."""
+    ack: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record(Generic[P]):
+    """One image on its way, as whatever the last stage made of it."""
+
+    key: str
+    """Names the image in its source; unique there."""
+    payload: P
+    options: Options
+    ack: Any = field(default=None, repr=False)
+
+    def replace(self, payload: Q) -> Record[Q]:
+        """Carry the same key, options and acknowledgement with a new payload."""
+        return Record(key=self.key, payload=payload, options=self.options, ack=self.ack)
+
+    def failed(self, stage: str, reason: object) -> Failed:
+        """End this record with a reason; only its first line is kept."""
+        line = (str(reason).strip().splitlines() or ["unknown error"])[0]
+        return Failed(key=self.key, stage=stage, reason=line, ack=self.ack)
+
+    def attempt(self, stage: str, work: Callable[[Record[P]], Q]) -> Record[Q] | Failed:
+        """Do `work` on this record; a `SkipImage` it raises becomes a `Failed`."""
+        try:
+            return self.replace(work(self))
+        except SkipImage as error:
+            return self.failed(stage, error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """Encoded bytes whose header has been read and found acceptable."""
+
+    data: bytes = field(repr=False)
+    format: str
+    """As Pillow names it: JPEG, PNG, TIFF, WEBP, …"""
+    mode: str
+    """As Pillow names it: RGB, L, CMYK, P, I;16, …"""
+    width: int
+    """Pixels as stored, before the orientation is applied."""
+    height: int
+    orientation: int = 1
+    """EXIF orientation 1 to 8."""
+    frames: int = 1
+    """More than 1 for animations, of which the first frame is translated."""
+    progressive: bool = False
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of one frame."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright image in memory."""
+
+    pixels_HWC: Tensor
+    """uint8 [H, W, 3], RGB, contiguous."""
+    format: str
+    """Format it came in, as Pillow names it."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read, such as `first of 12 frames`."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.pixels_HWC.shape)
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"pixels must be [H, W, 3] and not empty, got {shape = }")
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.pixels_HWC.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.pixels_HWC.shape[1])
+
+    def translated(self, pixels_HWC: Tensor) -> Picture:
+        """Carry the same format and notes with the generator's result."""
+        return Picture(pixels_HWC, self.format, self.notes)
+
+    def __repr__(self) -> str:
+        return f"Picture({self.width}x{self.height}, {self.format})"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures of one shape for one generator."""
+
+    records: tuple[Record[Picture], ...]
+
+    def __post_init__(self) -> None:
+        kinds = {(r.options.model, r.payload.height, r.payload.width) for r in self.records}
+        if len(kinds) != 1:
+            raise ValueError(f"a batch holds pictures of one shape for one model, got {kinds}")
+
+    @property
+    def model(self) -> str:
+        """Name of the generator that translates this batch."""
+        return self.records[0].options.model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A translated image as the bytes of a file."""
+
+    data: bytes = field(repr=False)
+    format: str
+    """As Pillow names it."""
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A translated image that would survive a crash."""
+
+    location: str
+    """Where it is, relative to the sink's root."""
+    num_bytes: int
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
+Outcome = Record[Stored] | Failed
