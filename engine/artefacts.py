@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import SetupError
-from engine.weights import write_atomically
+from engine.files import write_atomically
 
 log = logging.getLogger(__name__)
 

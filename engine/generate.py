@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,8 +106,7 @@ def fastest_precision(device: torch.device) -> str:
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    cpu: Any = torch._C._cpu  # the public torch.cpu has no such question yet
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _auto(compiled: bool, expected_pixels: int | None) -> tuple[str, str]:

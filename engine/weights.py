@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.errors import SetupError
+from engine.files import write_atomically
 from engine.model import Architecture, ResnetGenerator
 
 CARD_KEY = "solstice.card"
@@ -134,18 +133,3 @@ def first_misfit(module: nn.Module, tensors: dict[str, Tensor]) -> str | None:
             return f"key {key} has shape {list(tensors[key].shape)}, expected {list(value.shape)}"
     unknown = next((key for key in tensors if key not in expected), None)
     return None if unknown is None else f"key {unknown} does not belong to a ResNet generator"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `path`, flush it to disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".solstice-", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

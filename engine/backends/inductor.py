@@ -7,6 +7,7 @@ on a machine compiles for some tens of seconds, every later one loads it in mill
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import os
 import shutil
@@ -60,6 +61,16 @@ def artefact_key(generator: Generator, precision: str, device: torch.device) -> 
         "machine": f"{device.type} {machine}",
         "torch": torch.__version__,
     }
+
+
+def _cpu_features() -> str:
+    """Identify the instructions this CPU has: the package uses all of them, and would crash where one is missing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return torch.backends.cpu.get_cpu_capability()
+    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:16]
 
 
 def find_compiler() -> str | None:

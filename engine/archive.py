@@ -1,0 +1,135 @@
+"""Translate a whole archive: the function behind `solstice convert`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.catalog import load_generator
+from engine.config import PipelineConfig
+from engine.errors import SetupError
+from engine.generate import Translator
+from engine.manifest import Manifest
+from engine.metrics import STAGES, Tally
+from engine.pipeline import Pipeline, Translate
+from engine.records import Outcome
+from engine.sinks.archive import ArchiveSink
+from engine.sources.archive import ArchiveSource
+from engine.sources.listing import list_inputs
+from engine.weights import Generator
+
+Progress = Callable[[Outcome | None, int], None]
+"""Called after each image with its outcome and the number skipped so far; with None once at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did."""
+
+    images: int
+    """Inputs found."""
+    converted: int
+    """Translated and stored by this run."""
+    skipped: int
+    """Already done by an earlier run."""
+    failed: int
+    images_per_second: float
+    """Converted images over `seconds`."""
+    seconds: float
+    """From the first input to the last result; loading the model is not in it."""
+    backend: str
+    """What translated, and why it was chosen."""
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each stage the `seconds` its threads were busy, all together, and the `images` that passed it."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    """`path`, `stage` and `error` of each failed input."""
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    model: str | Path | Generator,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    translate: Callable[[Generator], Translate] | None = None,
+) -> Summary:
+    """Translate the images of `src` into the folder `dst`, which mirrors its tree; what is done already is skipped.
+
+    `src` is a folder, an image, a list of paths (.txt), a tar or a zip. `model` is a model's name, its file, or a
+    loaded generator. A bad image costs nothing but itself and is listed in the summary.
+
+    Raises `SetupError` when the run cannot start as asked, and `StopRun` when it cannot go on; what was done until
+    then is kept, and the next call goes on from there.
+    """
+    config = config or PipelineConfig()
+    src, dst = Path(src), Path(dst)
+    _check_places(src, dst)
+    generator = load_generator(model) if isinstance(model, str | Path) else model
+    listing = list_inputs(src, skip=dst)
+    translator = translate(generator) if translate else Translator(generator, config.generate)
+    backend = translator.reason if isinstance(translator, Translator) else "given by the caller"
+    settings = json.dumps(recipe_of(config, generator, translator), sort_keys=True)
+    recipe = hashlib.sha256(settings.encode()).hexdigest()
+    tally = Tally()
+    with Manifest(dst) as manifest:
+        manifest.start_run(settings, recipe)
+        source = ArchiveSource(listing, manifest, dst, config.options, recipe, overwrite)
+        pipeline = Pipeline(source, ArchiveSink(dst), {config.options.model: translator}, config, tally)
+        started_s = time.perf_counter()
+        if progress:
+            progress(None, 0)
+        for outcome in pipeline.outcomes():
+            if progress and outcome is not None:
+                progress(outcome, source.num_skipped)
+        seconds = time.perf_counter() - started_s
+        manifest.commit()
+        return _summary(tally, source.num_skipped, seconds, backend, manifest)
+
+
+def recipe_of(config: PipelineConfig, generator: Generator, translator: Translate) -> dict[str, Any]:
+    """Everything that decides a result's bytes, given the input's: a change of any of it makes results outdated.
+
+    The backend's name is not in it, so that a run may go on with another backend; its precision is.
+    """
+    precision = translator.backend.precision if isinstance(translator, Translator) else "unknown"
+    encode = {name: value for name, value in asdict(config.encode).items() if name != "workers"}
+    return {
+        "model": generator.sha256,
+        "size": str(config.options.size),
+        "format": config.options.format,
+        "precision": precision,
+        "allow_damaged": config.decode.allow_damaged,
+        "encode": encode,
+    }
+
+
+def _check_places(src: Path, dst: Path) -> None:
+    if dst.exists() and not dst.is_dir():
+        raise SetupError(f"The output {dst} is a file; name a folder.")
+    if dst.exists() and src.is_dir() and src.samefile(dst):
+        raise SetupError("Source and output are the same folder; the originals would be overwritten.")
+
+
+def _summary(tally: Tally, skipped: int, seconds: float, backend: str, manifest: Manifest) -> Summary:
+    return Summary(
+        images=tally.converted + tally.failed + skipped,
+        converted=tally.converted,
+        skipped=skipped,
+        failed=tally.failed,
+        images_per_second=round(tally.converted / seconds, 3) if seconds else 0.0,
+        seconds=round(seconds, 3),
+        backend=backend,
+        stages={
+            name: {"seconds": round(tally.stage_seconds[name], 3), "images": tally.stage_images[name]}
+            for name in STAGES
+            if name in tally.stage_images
+        },
+        failures=[{"path": key, "stage": stage, "error": error} for key, stage, error in manifest.failures()],
+    )

@@ -1,0 +1,66 @@
+"""The `solstice` command: arguments in, exit code out; every failure a user can cause is one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from engine.commands.convert import convert
+from engine.commands.models import import_model, models
+from engine.errors import EngineError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="solstice-engine", prog_name="solstice")
+def solstice() -> None:
+    """Translate photo archives and image streams with CycleGAN generators."""
+
+
+solstice.add_command(convert)
+solstice.add_command(models)
+solstice.add_command(import_model)
+
+
+def main() -> None:
+    """Run the command line; exit code 2 with one sentence for what the user can mend, 130 when interrupted."""
+    run(solstice)
+
+
+def run(command: click.Command) -> None:
+    """Run any of the project's commands under its rules for failures; never returns."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)],
+    )
+    warnings.filterwarnings("ignore", module="PIL")  # odd tags in odd files: nothing a user can act on
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Exit as exit:
+        sys.exit(exit.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except EngineError as error:
+        click.echo(f"solstice: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; the same command goes on from here.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _terminate(_signum: int, _frame: object) -> None:
+    """Let SIGTERM end a run as Ctrl-C does: in flight dropped, manifest committed."""
+    raise KeyboardInterrupt

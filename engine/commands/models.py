@@ -1,0 +1,71 @@
+"""`solstice models` and `solstice import`: what can be named, and how a checkpoint becomes a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from engine.catalog import SUFFIX, list_models
+from engine.errors import SetupError
+from engine.reference import read_checkpoint
+from engine.weights import Card, read_card, save_generator
+
+
+@click.command()
+def models() -> None:
+    """List the models that can be named in --model."""
+    table = Table("name", "translates", "network", "trained at", "licence")
+    for name, path in list_models().items():
+        card = read_card(path)
+        size = f"{card.training_size} px" if card.training_size else "unknown"
+        table.add_row(name, f"{card.source_domain} → {card.target_domain}", network_of(card), size, card.licence)
+    Console().print(table)
+
+
+@click.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--source-domain", default="A", show_default=True, help="What goes in, such as summer.")
+@click.option("--target-domain", default="B", show_default=True, help="What comes out, such as winter.")
+@click.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
+@click.option("--licence", default="", help="Licence of the weights.")
+def import_model(
+    checkpoint: Path,
+    model: Path,
+    source_domain: str,
+    target_domain: str,
+    training_size: int | None,
+    licence: str,
+) -> None:
+    """Turn a CycleGAN CHECKPOINT (latest_net_G_A.pth) into a MODEL file (.safetensors).
+
+    Blocks, width and normalisation are inferred from the checkpoint; only tensors are read from it, never code.
+    """
+    if model.suffix != SUFFIX:
+        raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
+    module = read_checkpoint(checkpoint)
+    card = Card(
+        name=model.stem,
+        source_domain=source_domain,
+        target_domain=target_domain,
+        architecture=module.arch,
+        training_size=training_size,
+        licence=licence,
+        notes=f"Imported from {checkpoint.name}.",
+    )
+    save_generator(model, module, card, dtype=next(module.parameters()).dtype)
+    click.echo(f"{model}: {network_of(card)}")
+
+
+def network_of(card: Card) -> str:
+    """Say in a few words what a generator is."""
+    arch = card.architecture
+    extras = [
+        name for name, there in (("affine", arch.affine), ("running statistics", arch.track_running_stats)) if there
+    ]
+    if arch.upsample != "transpose":
+        extras.append(f"{arch.upsample} up-sampling")
+    return ", ".join([f"ResNet-{arch.blocks}", f"ngf {arch.ngf}", *extras])

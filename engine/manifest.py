@@ -1,0 +1,200 @@
+"""What became of each input, in an SQLite database inside the output folder: the memory of interrupted runs."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from engine.errors import SetupError, StopRun
+
+FOLDER = ".solstice"
+"""Folder inside the output folder that holds the manifest and its lock."""
+
+_VERSION = 1
+
+_SCHEMA = f"""
+CREATE TABLE image (
+    key TEXT PRIMARY KEY,
+    identity TEXT NOT NULL,  -- size and time of the input
+    recipe TEXT NOT NULL,    -- hash of model and settings
+    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
+    output TEXT,             -- path relative to the output folder
+    num_bytes INTEGER,       -- of the output
+    stage TEXT,              -- where it failed
+    error TEXT,
+    notes TEXT NOT NULL,     -- one a line
+    run INTEGER NOT NULL,
+    finished_s REAL NOT NULL -- seconds since 1970
+) WITHOUT ROWID;
+CREATE INDEX failed ON image (run, key) WHERE state = 'failed';
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    started_s REAL NOT NULL,
+    settings TEXT NOT NULL,
+    recipe TEXT NOT NULL
+);
+PRAGMA user_version = {_VERSION};
+"""
+
+_COMMIT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the manifest keeps of one input."""
+
+    key: str
+    identity: str
+    recipe: str
+    output: str | None = None
+    num_bytes: int | None = None
+    stage: str | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """`done` or `failed`."""
+        return "done" if self.error is None else "failed"
+
+
+class Manifest:
+    """The manifest of one output folder, locked against other runs from `open` to `close`.
+
+    Written from one thread, read from another. Entries are committed about twice a second and at the end; after a
+    crash the last half second of work is done again, with the same result.
+    """
+
+    def __init__(self, dst: Path) -> None:
+        self._dst = dst
+        self._folder = dst / FOLDER
+        self._lock_file: IO[str] | None = None
+        self._pending: list[Entry] = []
+        self._committed_s = time.monotonic()
+        self.run = 0
+        self.created_s = 0.0
+        """When this folder's first run started, in seconds since 1970."""
+
+    def __enter__(self) -> Self:
+        """Create or open the database; raises `SetupError` when that fails or another run holds it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock_file = (self._folder / "lock").open("w")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(f"Another run is writing to {self._dst}; wait for it or choose another folder.") from None
+        except OSError as error:
+            raise SetupError(f"Cannot write to {self._dst}: {error.strerror}.") from error
+        try:
+            self._writer = self._connect()
+            self._reader = self._connect()
+        except sqlite3.Error as error:
+            raise SetupError(
+                f"The manifest {self._folder / 'manifest.sqlite'} cannot be used ({error}); move it away to start anew."
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit, close and unlock; an error on the way out never hides the one that led here."""
+        try:
+            self.commit()
+        except StopRun:
+            if error is None:
+                raise
+        finally:
+            self._reader.close()
+            self._writer.close()
+            assert self._lock_file is not None
+            self._lock_file.close()
+
+    def start_run(self, settings: str, recipe: str) -> None:
+        """Note that a run with these settings begins."""
+        with self._guarded():
+            self._writer.execute(
+                "INSERT INTO run (started_s, settings, recipe) VALUES (?, ?, ?)", (time.time(), settings, recipe)
+            )
+            self._writer.commit()
+            self.run, self.created_s = self._writer.execute("SELECT max(id), min(started_s) FROM run").fetchone()
+
+    def find(self, key: str) -> Entry | None:
+        """What is known of `key` from the last commit."""
+        row = self._reader.execute(
+            "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return None
+        key, identity, recipe, output, num_bytes, stage, error = row
+        return Entry(
+            key=key,
+            identity=identity,
+            recipe=recipe,
+            output=output,
+            num_bytes=num_bytes,
+            stage=stage,
+            error=error,
+        )
+
+    def record(self, entry: Entry) -> None:
+        """Keep `entry`, durable from the next commit on; raises `StopRun` when the disk does not take it."""
+        self._pending.append(entry)
+        if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make all recorded entries durable; raises `StopRun` when the disk does not take them."""
+        rows = [
+            (
+                e.key, e.identity, e.recipe, e.state, e.output, e.num_bytes, e.stage, e.error,
+                "\n".join(e.notes), self.run, time.time(),
+            )
+            for e in self._pending
+        ]  # fmt: skip
+        with self._guarded():
+            self._writer.executemany(f"INSERT OR REPLACE INTO image VALUES ({', '.join('?' * 11)})", rows)
+            self._writer.commit()
+        self._pending.clear()
+        self._committed_s = time.monotonic()
+
+    def failures(self) -> Iterator[tuple[str, str, str]]:
+        """Give (key, stage, error) for each input that failed in this run."""
+        yield from self._reader.execute(
+            "SELECT key, stage, error FROM image WHERE state = 'failed' AND run = ? ORDER BY key", (self.run,)
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._folder / "manifest.sqlite", check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # never corrupt; at worst the last commits are done again
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(_SCHEMA)
+        elif version != _VERSION:
+            raise sqlite3.DatabaseError(f"it has version {version}, this Solstice writes version {_VERSION}")
+        return connection
+
+    def _guarded(self) -> _StopOnError:
+        return _StopOnError(self._dst)
+
+
+class _StopOnError:
+    """Turns an SQLite error into `StopRun` with a sentence."""
+
+    def __init__(self, dst: Path) -> None:
+        self._dst = dst
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StopRun(f"The manifest in {self._dst} cannot be written: {error}.") from error

@@ -1,0 +1,49 @@
+"""A sink into a folder that mirrors the archive."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from engine.errors import SkipImage, StopRun
+from engine.files import write_atomically
+from engine.records import Encoded, Failed, Record, Stored
+
+# What is wrong with the folder or the disk, not with one image.
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM}
+
+
+class ArchiveSink:
+    """Writes each result below `root`, under a temporary name until it is whole and flushed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def store(self, record: Record[Encoded]) -> Stored:
+        """Write one result; safe from several threads.
+
+        Raises `StopRun` when the folder is gone or full, `SkipImage` when only this name cannot be written.
+        """
+        output: str = record.ack.output
+        encoded = record.payload
+        if not self._root.is_dir():  # making it again would hide that a disk was unplugged
+            raise StopRun(f"The output folder {self._root} is gone; run the same command again once it is back.")
+        try:
+            write_atomically(self._root / output, encoded.data)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise StopRun(
+                    f"Cannot write to {self._root}: {error.strerror}; make room or permit it, then run the same "
+                    "command again to go on."
+                ) from error
+            raise SkipImage(f"cannot be written: {error.strerror}") from error
+        return Stored(
+            location=output,
+            num_bytes=len(encoded.data),
+            width=encoded.width,
+            height=encoded.height,
+            notes=encoded.notes,
+        )
+
+    def reject(self, failed: Failed) -> None:
+        """Do nothing: the manifest keeps failures."""

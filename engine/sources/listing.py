@@ -1,0 +1,186 @@
+"""What there is to translate in a folder, a file, a list of files, a tar or a zip; nothing is decoded here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from engine.errors import SetupError, SkipImage, StopRun
+from engine.naming import is_image_name
+
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file that may be an image."""
+
+    key: str
+    """Path relative to the source, with `/` between its parts."""
+    identity: str
+    """Changes when the file does: its size in bytes and time of last change."""
+    read: Callable[[], bytes] = field(repr=False)
+    """Gives the file's bytes; raises `OSError`, or `SkipImage` with a reason."""
+    path: Path | None = None
+    """Where it is, for files that are on disk by themselves."""
+
+
+Listing = Iterator[Input]
+
+
+def list_inputs(src: Path, skip: Path | None = None) -> Listing:
+    """List the images of `src`, which may be any of the kinds above, in a fixed order.
+
+    A folder is searched through all its sub-folders, links included (each folder once, so that loops end); hidden
+    files, files without an image's suffix and the folder `skip` are left out. Raises `SetupError` when `src` is
+    missing or unreadable as what it seems to be.
+    """
+    if src.is_dir():
+        return _in_folder(src, skip)
+    if not src.exists():
+        raise SetupError(f"{src} does not exist.")
+    if tarfile.is_tarfile(src):
+        return _in_tar(src)
+    if zipfile.is_zipfile(src):
+        return _in_zip(src)
+    if src.suffix.lower() in LIST_SUFFIXES:
+        return _in_list(src)
+    return iter([_file(src, src.name, src.stat())])
+
+
+def count_inputs(src: Path, skip: Path | None = None) -> int | None:
+    """Count what `list_inputs` would give, or None where that would mean reading everything (tar)."""
+    if src.is_file() and tarfile.is_tarfile(src):
+        return None
+    return sum(1 for _ in list_inputs(src, skip))
+
+
+def _in_folder(root: Path, skip: Path | None) -> Listing:
+    skipped = _folder_id(skip.stat()) if skip is not None and skip.exists() else None
+    seen: set[tuple[int, int]] = set()
+
+    def walk(folder: str, prefix: str) -> Listing:
+        identity = _folder_id(Path(folder).stat())
+        if identity in seen or identity == skipped:
+            return
+        seen.add(identity)
+        with os.scandir(folder) as entries:
+            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        for entry in visible:
+            key = prefix + entry.name
+            if entry.is_dir():
+                yield from _walk_on(walk, entry.path, key)
+            elif is_image_name(entry.name):
+                yield _entry(entry, key)
+
+    return walk(str(root), "")
+
+
+def _walk_on(walk: Callable[[str, str], Listing], folder: str, key: str) -> Listing:
+    try:
+        yield from walk(folder, key + "/")
+    except PermissionError as error:
+        yield Input(key, "", partial(_raise, SkipImage(f"folder cannot be read: {error.strerror}")))
+
+
+def _entry(entry: os.DirEntry[str], key: str) -> Input:
+    try:
+        return _file(Path(entry.path), key, entry.stat())
+    except OSError as error:  # a link to nowhere, or gone since the folder was read
+        return Input(key, "", partial(_raise, SkipImage(f"cannot be read: {error.strerror}")))
+
+
+def _file(path: Path, key: str, info: os.stat_result) -> Input:
+    if not stat.S_ISREG(info.st_mode):
+        return Input(key, "", partial(_raise, SkipImage("not a regular file")), path)
+    return Input(key, f"{info.st_size}-{info.st_mtime_ns}", path.read_bytes, path)
+
+
+def _in_list(src: Path) -> Listing:
+    """One path a line, relative ones to the current folder; the tree under the output folder mirrors them."""
+    with src.open("rb") as lines:
+        for line in lines:
+            name = os.fsdecode(line.rstrip(b"\r\n"))
+            if name:
+                yield _listed(Path(name))
+
+
+def _listed(path: Path) -> Input:
+    try:
+        key = _safe_key(path.as_posix())
+        return _file(path, key, path.stat())
+    except SkipImage as error:
+        return Input(path.as_posix(), "", partial(_raise, error), path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Input(key, "", partial(_raise, SkipImage(f"cannot be read: {reason}")), path)
+
+
+def _in_zip(src: Path) -> Listing:
+    try:
+        with zipfile.ZipFile(src) as archive:
+            for member in archive.infolist():
+                if not member.is_dir() and _wanted(member.filename):
+                    identity = f"{member.file_size}-{member.CRC:08x}"
+                    yield _member(member.filename, identity, partial(_read_zip, archive, member))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise StopRun(f"{src} cannot be read to its end: {error}") from error
+
+
+def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise SkipImage(f"cannot be read from the zip: {error}") from error
+
+
+def _in_tar(src: Path) -> Listing:
+    """Members in their order; each must be read before the next is asked for, which the source does."""
+    try:
+        with tarfile.open(src) as archive:
+            for member in archive:
+                if member.isfile() and _wanted(member.name):
+                    identity = f"{member.size}-{member.mtime}"
+                    yield _member(member.name, identity, partial(_read_tar, archive, member))
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise StopRun(f"{src} cannot be read to its end: {error}") from error
+
+
+def _read_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, "only regular members are listed"
+    return file.read()
+
+
+def _wanted(name: str) -> bool:
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in PurePosixPath(name).parts)
+    return not hidden and is_image_name(name)
+
+
+def _member(name: str, identity: str, read: Callable[[], bytes]) -> Input:
+    try:
+        return Input(_safe_key(name), identity, read)
+    except SkipImage as error:
+        return Input(name, identity, partial(_raise, error))
+
+
+def _safe_key(name: str) -> str:
+    """Make a listed name relative; raises `SkipImage` for one that would leave the output folder."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "//", ".")]
+    if ".." in parts or not parts:
+        raise SkipImage("name leads out of the archive")
+    return "/".join(parts)
+
+
+def _folder_id(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _raise(error: Exception) -> bytes:
+    raise error
