@@ -14,7 +14,7 @@ from engine.catalog import load_generator
 from engine.config import PipelineConfig
 from engine.errors import SetupError
 from engine.generate import Translator
-from engine.manifest import Manifest
+from engine.manifest import FOLDER, Manifest
 from engine.metrics import STAGES, Tally
 from engine.pipeline import Pipeline, Translate
 from engine.records import Outcome
@@ -81,7 +81,9 @@ def convert(
     with Manifest(dst) as manifest:
         manifest.start_run(settings, recipe)
         source = ArchiveSource(listing, manifest, dst, config.options, recipe, overwrite)
-        pipeline = Pipeline(source, ArchiveSink(dst), {config.options.model: translator}, config, tally)
+        pipeline = Pipeline(
+            source, ArchiveSink(dst, dst / FOLDER / "partial"), {config.options.model: translator}, config, tally
+        )
         started_s = time.perf_counter()
         if progress:
             progress(None, 0)

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import tempfile
 from pathlib import Path
 
+_count = itertools.count()
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `path`, flush it to disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".solstice-", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+
+def write_atomically(path: Path, data: bytes, partial_folder: Path | None = None) -> None:
+    """Write `data` under a temporary name, flush it to disk, then rename it to `path`.
+
+    The temporary name is in `partial_folder`, which must be on the same file system, or else beside `path`, hidden.
+    Missing folders are made. Raises `OSError`; then no temporary file is left, and what was at `path` still is.
+    """
+    name = f".solstice-{os.getpid()}-{next(_count)}"
+    temporary = os.path.join(partial_folder or path.parent, name)  # noqa: PTH118 (pathlib shows at 1,000 a second)
+    descriptor = _create(temporary)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor has no path)
+            _write_all(file.fileno(), data)
+            os.fsync(descriptor)
+        _rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def _create(name: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(name, flags, 0o644)
+    except FileNotFoundError:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(name, flags, 0o644)
+
+
+def _rename(name: str, path: Path) -> None:
+    try:
+        os.replace(name, path)  # noqa: PTH105
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(name, path)  # noqa: PTH105
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 from engine.errors import SkipImage, StopRun
@@ -16,8 +17,12 @@ _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errn
 class ArchiveSink:
     """Writes each result below `root`, under a temporary name until it is whole and flushed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, partial_folder: Path | None = None) -> None:
+        """`partial_folder` takes the unfinished files, on the same file system; whatever is left in it is deleted."""
         self._root = root
+        self._partial_folder = partial_folder
+        if partial_folder is not None:
+            shutil.rmtree(partial_folder, ignore_errors=True)  # of runs that were killed
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Write one result; safe from several threads.
@@ -29,7 +34,7 @@ class ArchiveSink:
         if not self._root.is_dir():  # making it again would hide that a disk was unplugged
             raise StopRun(f"The output folder {self._root} is gone; run the same command again once it is back.")
         try:
-            write_atomically(self._root / output, encoded.data)
+            write_atomically(self._root / output, encoded.data, self._partial_folder)
         except OSError as error:
             if error.errno in _FATAL:
                 raise StopRun(
