@@ -1,0 +1,1 @@
+"""Measurements: each file states its ceiling, measures, and ends with one line of JSON."""
