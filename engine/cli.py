@@ -9,8 +9,6 @@ import sys
 import warnings
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
 
 from engine.commands.convert import convert
 from engine.commands.models import import_model, models
@@ -35,11 +33,7 @@ def main() -> None:
 
 def run(command: click.Command) -> None:
     """Run any of the project's commands under its rules for failures; never returns."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)],
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Echo()])
     warnings.filterwarnings("ignore", module="PIL")  # odd tags in odd files: nothing a user can act on
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -59,6 +53,13 @@ def run(command: click.Command) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     sys.exit(0)
+
+
+class _Echo(logging.Handler):
+    """Writes to whatever standard error is at the moment, so that messages do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
 
 
 def _terminate(_signum: int, _frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -15,8 +16,13 @@ from engine.weights import Card, read_card, save_generator
 
 
 @click.command()
-def models() -> None:
+@click.option("--verbose", is_flag=True, help="Show each model's whole card.")
+def models(verbose: bool) -> None:
     """List the models that can be named in --model."""
+    if verbose:
+        for path in list_models().values():
+            click.echo(describe(read_card(path)) + "\n")
+        return
     table = Table("name", "translates", "network", "trained at", "licence")
     for name, path in list_models().items():
         card = read_card(path)
@@ -58,6 +64,18 @@ def import_model(
     )
     save_generator(model, module, card, dtype=next(module.parameters()).dtype)
     click.echo(f"{model}: {network_of(card)}")
+
+
+def describe(card: Card) -> str:
+    """Lay out a card for reading."""
+    lines = [f"{card.name}: {card.source_domain} → {card.target_domain}", f"  network   {network_of(card)}"]
+    texts = {"data": card.data, "licence": card.licence, "notes": card.notes}
+    for title, text in texts.items():
+        if text:
+            lines += textwrap.wrap(text, 100, initial_indent=f"  {title:10}", subsequent_indent=" " * 12)
+    for title, values in {"training": card.training, "scores": card.scores}.items():
+        lines += [f"  {title:10}{name}: {value}" for name, value in values.items()]
+    return "\n".join(lines)
 
 
 def network_of(card: Card) -> str:
