@@ -47,9 +47,10 @@ class Architecture:
         """How many pixels to each side can influence an output pixel (statistics of InstanceNorm aside).
 
         3 for each 7x7 end, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4) and
-        3 for the up-sampling layers, rounded up to a multiple of the stride: 84 for 9 blocks, 60 for 6.
+        3 for the two transposed convolutions, or 6 for the two 3x3 convolutions on enlarged maps; rounded up to
+        a multiple of the stride. 84 for 9 blocks and 60 for 6; with `resize` 88 and 64.
         """
-        exact = 3 + (1 + 2) + 8 * self.blocks + 3 + 3
+        exact = 3 + (1 + 2) + 8 * self.blocks + (6 if self.upsample == "resize" else 3) + 3
         return -(-exact // self.stride) * self.stride
 
 

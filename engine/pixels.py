@@ -14,6 +14,19 @@ def to_network(pixels_NHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     return pixels_NHWC.permute(0, 3, 1, 2).to(dtype).div_(127.5).sub_(1.0)
 
 
+def to_centred(pixels_NHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map uint8 [N, H, W, 3] to (p - 128) / 128 as a [N, 3, H, W] view in `dtype`, exactly in any dtype.
+
+    Network input in bfloat16 is off by up to half a grey level. This is that input before rounding, up to a
+    scale of `CENTRED_SCALE` and a constant: where InstanceNorm follows the first convolution, both cancel.
+    """
+    return pixels_NHWC.permute(0, 3, 1, 2).to(dtype).sub_(128.0).div_(128.0)
+
+
+CENTRED_SCALE = 127.5 / 128.0
+"""How much narrower `to_centred` is than `to_network`."""
+
+
 def to_pixels(images_NCHW: Tensor) -> Tensor:
     """Map [-1, 1] floats [N, 3, H, W] to uint8 [N, H, W, 3], rounded to nearest and clamped.
 

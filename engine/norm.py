@@ -1,0 +1,82 @@
+"""InstanceNorm with the statistics of a whole image, which arrives in bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WholeImageNorm:
+    """One InstanceNorm2d layer: first `watch` every band of an image, then `normalise` them.
+
+    Means and sums of squared deviations of bands are merged in float64 by the pairwise update of Chan, Golub
+    and LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), which has
+    no difference of large sums in it. A layer with `track_running_stats` uses its stored
+    statistics, as it does in eval mode, and watching it costs nothing.
+    """
+
+    def __init__(self, layer: nn.Module, input_scale: float = 1.0) -> None:
+        """Stand in for `layer`; the bands will be `input_scale` times what the layer would see, plus a constant.
+
+        Such a scale cancels, except that `eps` must follow it. Stored statistics do not: they need a scale of 1.
+        """
+        assert isinstance(layer, nn.InstanceNorm2d)
+        assert input_scale == 1.0 or not layer.track_running_stats
+        self._layer = layer
+        self._eps = layer.eps * input_scale**2
+        self._count = 0
+        self._mean = torch.zeros(layer.num_features, dtype=torch.float64)
+        self._deviation = torch.zeros(layer.num_features, dtype=torch.float64)
+
+    def watch(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pass bands [1, C, rows, W] through unchanged while their statistics are added up."""
+        for band in bands:
+            if not self._layer.track_running_stats:
+                self._add(band)
+            yield band
+
+    def normalise(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Give each band normalised, in its own dtype and in memory of its own."""
+        arguments: tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None = None
+        for band in bands:
+            if arguments is None:
+                arguments = self._arguments(band)
+            yield F.batch_norm(band, *arguments, training=False, momentum=0.0, eps=self._eps)
+
+    def _add(self, band: Tensor) -> None:
+        # Much faster on channels-last memory than torch.var_mean. It answers in the dtype of the running
+        # statistics it is given, or in that of the band without any: these two only stand for float32.
+        unused = torch.zeros(band.shape[1], dtype=_at_least_float32(band.dtype), device=band.device)
+        mean, variance = torch.batch_norm_update_stats(band, unused, unused.clone(), 0.0)
+        mean, variance = mean.double().cpu(), variance.double().cpu()
+        count = band.shape[0] * band.shape[2] * band.shape[3]
+        total = self._count + count
+        step = mean - self._mean
+        self._mean += step * (count / total)
+        self._deviation += variance * count + step.square() * (self._count * (count / total))
+        self._count = total
+
+    def _arguments(self, band: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        layer = self._layer
+        if layer.track_running_stats:
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            mean, variance = layer.running_mean, layer.running_var
+        else:
+            assert self._count > 0, "watch the image before it is normalised"
+            mean, variance = self._mean, self._deviation / self._count
+        # Float32 even for half-precision bands: a mean rounded to bfloat16 would shift the whole image.
+        dtype = _at_least_float32(band.dtype)
+
+        def fit(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.to(band.device, dtype)
+
+        weight, bias = (fit(layer.weight), fit(layer.bias)) if layer.affine else (None, None)
+        return mean.to(band.device, dtype), variance.to(band.device, dtype), weight, bias
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
