@@ -6,6 +6,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -162,6 +163,12 @@ class Manifest:
             self._writer.commit()
         self._pending.clear()
         self._committed_s = time.monotonic()
+
+    def snapshot(self) -> bytes:
+        """Give the whole database as of the last commit, as one consistent file; from any thread."""
+        with closing(self._connect()) as reader, closing(sqlite3.connect(":memory:")) as copy:
+            reader.backup(copy)
+            return copy.serialize()
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """Give (key, stage, error) for each input that failed in this run."""

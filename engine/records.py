@@ -213,5 +213,16 @@ class Stored:
     height: int
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, encoded: Encoded, location: str) -> Stored:
+        """Describe `encoded` once it is at `location`."""
+        return cls(
+            location=location,
+            num_bytes=len(encoded.data),
+            width=encoded.width,
+            height=encoded.height,
+            notes=encoded.notes,
+        )
+
 
 Outcome = Record[Stored] | Failed

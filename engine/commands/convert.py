@@ -29,6 +29,7 @@ from engine.config import (
 from engine.encode import FORMATS
 from engine.records import Failed, Options, Outcome, Size
 from engine.sources.listing import count_inputs
+from engine.storage import is_url
 
 _PIXELS_PER_IMAGE = 256 * 256  # what `auto` assumes where the size is the photo's own
 
@@ -49,8 +50,8 @@ class SizeType(click.ParamType[Size]):
 
 
 @click.command()
-@click.argument("src", type=click.Path(path_type=Path))
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("src")
+@click.argument("dst")
 @click.option("--model", required=True, metavar="NAME|FILE", help="Model name (see `solstice models`) or file.")
 @click.option(
     "--size",
@@ -79,7 +80,7 @@ class SizeType(click.ParamType[Size]):
 @click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them.")
 @click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
-def convert(src: Path, dst: Path, model: str, overwrite: bool, as_json: bool, **options: Any) -> None:
+def convert(src: str, dst: str, model: str, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Translate the photos of SRC into the folder DST.
 
     SRC is a folder (searched through), an image, a list of paths (.txt), a .tar or a .zip; DST mirrors its tree.
@@ -89,7 +90,7 @@ def convert(src: Path, dst: Path, model: str, overwrite: bool, as_json: bool, **
     or go on. 130: interrupted; the same command goes on from there.
     """
     console = Console(stderr=True)
-    count = count_inputs(src, skip=dst)
+    count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
     config = _config(count, options)
     with _quiet_libraries(), _Bar(console, count) as bar:
         summary = convert_archive(src, dst, model, config, overwrite=overwrite, progress=bar)
@@ -176,7 +177,7 @@ def _quiet_libraries() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _print_summary(summary: Summary, dst: Path) -> None:
+def _print_summary(summary: Summary, dst: str) -> None:
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
     click.echo(
         f"{summary.converted} converted, {summary.skipped} already done, {summary.failed} failed "

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.errors import SkipImage, StopRun
 from engine.files import write_atomically
 from engine.records import Encoded, Failed, Record, Stored
+from engine.sinks.base import Found
 
 # What is wrong with the folder or the disk, not with one image.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM}
@@ -42,13 +43,15 @@ class ArchiveSink:
                     "command again to go on."
                 ) from error
             raise SkipImage(f"cannot be written: {error.strerror}") from error
-        return Stored(
-            location=output,
-            num_bytes=len(encoded.data),
-            width=encoded.width,
-            height=encoded.height,
-            notes=encoded.notes,
-        )
+        return Stored.of(encoded, output)
 
     def reject(self, failed: Failed) -> None:
         """Do nothing: the manifest keeps failures."""
+
+    def find(self, output: str) -> Found | None:
+        """Tell what is at `output` now."""
+        try:
+            info = (self._root / output).stat()
+        except OSError:
+            return None
+        return Found(num_bytes=info.st_size, changed_s=info.st_ctime)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine.records import Encoded, Failed, Record, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is at the place of a result before it is made."""
+
+    num_bytes: int
+    changed_s: float | None
+    """When the file system last changed it, in seconds since 1970; None where that is not known."""
 
 
 class Sink(Protocol):
@@ -20,4 +30,12 @@ class Sink(Protocol):
 
     def reject(self, failed: Failed) -> None:
         """Keep a failure where the user looks for it; durable on return. Called from several threads."""
+        ...
+
+
+class ArchiveOutput(Sink, Protocol):
+    """A sink that keeps results under names and can tell which are there."""
+
+    def find(self, output: str) -> Found | None:
+        """Tell what is at the relative path `output`, or None. Must be fast: asked for each input of an archive."""
         ...

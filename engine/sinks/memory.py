@@ -16,13 +16,7 @@ class MemorySink:
         """Keep the bytes."""
         encoded = record.payload
         self.results[record.key] = encoded
-        return Stored(
-            location=record.key,
-            num_bytes=len(encoded.data),
-            width=encoded.width,
-            height=encoded.height,
-            notes=encoded.notes,
-        )
+        return Stored.of(encoded, record.key)
 
     def reject(self, failed: Failed) -> None:
         """Keep the reason."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 from engine.errors import SkipImage
+from engine.flow import in_threads
 from engine.manifest import Entry, Manifest
 from engine.naming import output_name
 from engine.records import Failed, Options, Outcome, Record
+from engine.sinks.base import ArchiveOutput
 from engine.sources.listing import Input, Listing
 
 
@@ -22,35 +24,49 @@ class Ticket:
     """Path of the result, relative to the output folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    item: Input
+    output: str
+    format: str
+
+
 class ArchiveSource:
     """Lists inputs, leaves out what is done, reads the rest, and records each outcome in the manifest."""
 
     def __init__(
-        self, listing: Listing, manifest: Manifest, dst: Path, options: Options, recipe: str, overwrite: bool = False
+        self,
+        listing: Listing,
+        manifest: Manifest,
+        output: ArchiveOutput,
+        options: Options,
+        recipe: str,
+        *,
+        overwrite: bool = False,
+        read_ahead: int = 1,
     ) -> None:
-        """`recipe` identifies model and settings: what was made by another recipe is made again."""
+        """`recipe` identifies model and settings: what was made by another recipe is made again.
+
+        `read_ahead` inputs are read at the same time; more than 1 only for listings whose inputs can be read in any
+        order.
+        """
         self._listing = listing
         self._manifest = manifest
-        self._dst = dst
+        self._output = output
         self._options = options
         self._recipe = recipe
         self._overwrite = overwrite
+        self._read_ahead = read_ahead
         self._claimed: set[int] = set()
         self.num_skipped = 0
         """Inputs that were already done."""
 
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
-        """Iterate over what is not done; blocks only to read files."""
-        for item in self._listing:
-            try:
-                record = self._record(item)
-            except SkipImage as error:
-                yield Failed(key=printable(item.key), stage="read", reason=str(error), ack=Ticket(item.identity, ""))
-            else:
-                if record is None:
-                    self.num_skipped += 1
-                else:
-                    yield record
+        """Iterate over what is not done; blocks only to read."""
+        if self._read_ahead == 1:
+            yield from map(self._read, self._todo())
+        else:
+            yield from in_threads(self._read, self._todo(), self._read_ahead, "read")
 
     def acknowledge(self, outcome: Outcome) -> None:
         """Record `outcome` in the manifest; raises `StopRun` when that cannot be written."""
@@ -64,23 +80,40 @@ class ArchiveSource:
                 replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=stored.notes)
             )
 
-    def _record(self, item: Input) -> Record[bytes] | None:
-        """Read `item`, or give None when it is done; raises `SkipImage`."""
-        if printable(item.key) != item.key:
-            raise SkipImage("name is not UTF-8; rename the file (convmv does it for whole trees)")
-        output, format = output_name(item.key, self._options.format)
-        self._claim(output)
-        if not self._overwrite and self._is_done(item, output):
-            return None
-        return Record(
-            key=item.key,
-            payload=_read(item),
-            options=replace(self._options, format=format),
-            ack=Ticket(item.identity, output),
-        )
+    def _todo(self) -> Iterator[_Todo]:
+        """Iterate over inputs that are not done, bad ones included."""
+        for item in self._listing:
+            output, format = output_name(item.key, self._options.format)
+            try:
+                self._claim(item.key, output)
+                done = not self._overwrite and self._is_done(item, output)
+            except SkipImage as error:
+                yield _Todo(replace(item, read=partial(_raise, error)), "", format)
+            else:
+                if done:
+                    self.num_skipped += 1
+                else:
+                    yield _Todo(item, output, format)
 
-    def _claim(self, output: str) -> None:
-        """Refuse an output name that an earlier input of this run has; its hash is kept, which is small."""
+    def _read(self, todo: _Todo) -> Record[bytes] | Failed:
+        """Read one input; runs in several threads."""
+        item = todo.item
+        key, ticket = printable(item.key), Ticket(item.identity, todo.output)
+        try:
+            data = item.read()
+        except SkipImage as error:
+            return Failed(key=key, stage="read", reason=str(error), ack=ticket)
+        except OSError as error:
+            return Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", ack=ticket)
+        return Record(key=key, payload=data, options=replace(self._options, format=todo.format), ack=ticket)
+
+    def _claim(self, key: str, output: str) -> None:
+        """Refuse a name that cannot be kept, and one that an earlier input of this run has already.
+
+        Only the hashes of names are kept: some bytes for each of the millions that an archive may have.
+        """
+        if printable(key) != key:
+            raise SkipImage("name is not UTF-8; rename the file (convmv does it for whole trees)")
         if hash(output) in self._claimed:
             raise SkipImage(f"another input already becomes {output}")
         self._claimed.add(hash(output))
@@ -90,18 +123,17 @@ class ArchiveSource:
 
         Raises `SkipImage` when a file is in the way that no run of this folder made.
         """
-        try:
-            found = (self._dst / output).stat()
-        except OSError:
+        found = self._output.find(output)
+        if found is None:
             return False
         entry = self._manifest.find(item.key)
-        if entry is None and found.st_ctime < self._manifest.created_s:
+        if entry is None and found.changed_s is not None and found.changed_s < self._manifest.created_s:
             raise SkipImage(f"{output} was there before the first run; --overwrite replaces it")
         return (
             entry is not None
             and entry.state == "done"
             and (entry.identity, entry.recipe, entry.output) == (item.identity, self._recipe, output)
-            and entry.num_bytes == found.st_size
+            and entry.num_bytes == found.num_bytes
         )
 
 
@@ -110,8 +142,5 @@ def printable(key: str) -> str:
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _read(item: Input) -> bytes:
-    try:
-        return item.read()
-    except OSError as error:
-        raise SkipImage(f"cannot be read: {error.strerror or error}") from error
+def _raise(error: SkipImage) -> bytes:
+    raise error
