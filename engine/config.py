@@ -59,6 +59,8 @@ class GenerateConfig:
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
     cache: Path | None = None
     """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
+    memory_bytes: int | None = None
+    """What translating may take at a time; larger photos go in bands. None is half of what is free."""
     expected_pixels: int | None = None
     """How much work is coming, for `auto` to judge whether compiling pays; None for a lot."""
 
@@ -71,6 +73,14 @@ class EncodeConfig:
     """JPEG and lossy WebP quality, 1 to 100."""
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     """JPEG chroma subsampling."""
+    progressive: bool = False
+    """Progressive JPEG: a little smaller, several times the encoding time."""
+    lossless: bool = False
+    """Lossless WebP."""
+    strip: bool = False
+    """Leave out EXIF, XMP, IPTC, comments and texts; the colour profile stays."""
+    keep_profile: bool = False
+    """Write in the photo's own colour profile instead of sRGB."""
     workers: int = field(default_factory=num_cores)
     """Threads that encode."""
 

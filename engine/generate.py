@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import torch
@@ -9,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.artefacts import ArtefactStore, default_cache
-from engine.backends.base import Backend
+from engine.backends.base import DTYPES, Backend
 from engine.backends.eager import EagerBackend
 from engine.backends.inductor import InductorBackend, artefact_key, find_compiler
 from engine.config import GenerateConfig
 from engine.errors import SetupError
+from engine.memory import available_bytes
+from engine.tiled import translate_tiled, whole_image_bytes
 from engine.weights import Generator
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,10 @@ MIN_SIDE = 16
 _WORTH_COMPILING_PIXELS = 500 * 256 * 256
 
 
+# What a run takes of the memory that is free when it starts; the rest is for pictures on their way and for others.
+_SHARE_OF_FREE_MEMORY = 0.5
+
+
 class Translator:
     """A generator on its backend: uint8 pixels in, uint8 pixels out, any size."""
 
@@ -33,18 +40,38 @@ class Translator:
 
         Raises `SetupError` when the backend or device asked for is not to be had on this machine.
         """
+        config = config or GenerateConfig()
         self.card = generator.card
-        self.backend, self.reason = choose_backend(generator, config or GenerateConfig())
+        self.backend, self.reason = choose_backend(generator, config)
         self._stride = generator.card.architecture.stride
+        self._module = generator.module
+        self._budget_bytes = config.memory_bytes or int(available_bytes() * _SHARE_OF_FREE_MEMORY)
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] of any H and W to the same shape and dtype.
 
-        Sides that the network cannot take are padded by reflection, and the result is cropped back.
+        Sides that the network cannot take are padded by reflection, and the result is cropped back. Images too large
+        for the memory budget go through in bands, with the same result. Raises `SkipImage` when the budget is too
+        small even for that.
         """
         height, width = pixels_NHWC.shape[1:3]
         padded_NHWC = pad(pixels_NHWC, self._stride)
-        return self.backend(padded_NHWC)[:, :height, :width].contiguous()
+        translate = self.backend if self._fits(padded_NHWC) else self._in_bands
+        return translate(padded_NHWC)[:, :height, :width].contiguous()
+
+    def _fits(self, pixels_NHWC: Tensor) -> bool:
+        count, height, width, _ = pixels_NHWC.shape
+        needed_bytes = count * whole_image_bytes(self._module.arch, height, width, DTYPES[self.backend.precision])
+        return needed_bytes <= self._budget_bytes
+
+    def _in_bands(self, pixels_NHWC: Tensor) -> Tensor:
+        dtype = DTYPES[self.backend.precision]
+        if next(self._module.parameters()).dtype != dtype:
+            self._module = copy.deepcopy(self._module).to(dtype)
+        translated = [
+            translate_tiled(self._module, pixels_HWC, budget_bytes=self._budget_bytes) for pixels_HWC in pixels_NHWC
+        ]
+        return torch.stack(translated)
 
 
 def pad(pixels_NHWC: Tensor, stride: int) -> Tensor:

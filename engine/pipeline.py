@@ -16,6 +16,7 @@ from engine.batch import Batcher
 from engine.config import PipelineConfig
 from engine.decode import Decoder
 from engine.encode import Encoder
+from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
 from engine.inspect import Chunk, chunks
 from engine.metrics import Metrics, Silent, timed
@@ -80,8 +81,14 @@ class Pipeline:
                 yield [batch]
             else:
                 with timed(self._metrics, "generate", len(batch.records)):
-                    translated = self._translate(batch)
+                    translated = self._translated(batch)
                 yield translated
+
+    def _translated(self, batch: Batch) -> list[Record[Picture] | Failed]:
+        try:
+            return self._translate(batch)
+        except SkipImage as error:
+            return [record.failed("generate", error) for record in batch.records]
 
     def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
         # NumPy stacks with one plain copy; torch would wake its thread pool for a few hundred kilobytes.

@@ -27,6 +27,7 @@ from engine.config import (
     PrecisionName,
 )
 from engine.encode import FORMATS
+from engine.memory import parse_bytes
 from engine.records import Failed, Options, Outcome, Size
 from engine.sources.listing import count_inputs
 from engine.storage import is_url
@@ -45,6 +46,19 @@ class SizeType(click.ParamType[Size]):
             return value
         try:
             return Size.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class MemoryType(click.ParamType[int]):
+    """`6G`, `800M`."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or fail with the sentence of `parse_bytes`."""
+        try:
+            return parse_bytes(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -76,6 +90,13 @@ class SizeType(click.ParamType[Size]):
     "--precision", type=click.Choice(get_args(PrecisionName)), default=GenerateConfig.precision, show_default=True
 )
 @click.option("--device", default=GenerateConfig.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--memory",
+    type=MemoryType(),
+    default=None,
+    metavar="SIZE",
+    help="Memory for the generator, such as 6G; larger photos go in bands. Default: half of what is free.",
+)
 @click.option("--max-pixels", type=click.IntRange(1), default=DecodeConfig.max_pixels, show_default=True)
 @click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them.")
 @click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
@@ -112,6 +133,7 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             backend=options["backend"],
             precision=options["precision"],
             device=options["device"],
+            memory_bytes=options["memory"],
             expected_pixels=None if count is None else count * area,
         ),
         encode=EncodeConfig(quality=options["quality"], subsampling=options["subsampling"]),
