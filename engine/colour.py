@@ -71,7 +71,7 @@ def from_image(image: Image.Image, icc: bytes | None = None) -> Colours:
         image = image.convert("LA") if image.mode == "La" else image
         gray = image.mode == "LA"
         image = image.convert("RGBA")
-        alpha = np.asarray(image.getchannel("A"))
+        alpha = np.array(image.getchannel("A"))
         image = image.getchannel("R") if gray else image.convert("RGB")
         alpha = None if alpha.min(initial=255) == 255 else alpha
     if image.mode == "CMYK":
@@ -80,7 +80,7 @@ def from_image(image: Image.Image, icc: bytes | None = None) -> Colours:
         image = image.convert("L" if image.mode == "1" else "RGB")
     conversion = to_srgb(icc, image.mode)
     if conversion.transform is None:
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     else:
         pixels = apply(conversion.transform, np.asarray(image), image.mode)
     return Colours(pixels, conversion.icc, alpha, notes + noted(conversion))
@@ -112,7 +112,7 @@ def flatten(pixels_HWC: Pixels, alpha_HW: Pixels) -> Pixels:
     """Lay a translucent photo, uint8 [H, W, 3], on white: for formats that have no alpha."""
     image = Image.new("RGB", pixels_HWC.shape[1::-1], "white")
     image.paste(Image.fromarray(pixels_HWC), mask=Image.fromarray(alpha_HW))
-    return np.asarray(image)
+    return np.array(image)
 
 
 # Profiles.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
+from engine.metadata import read_opened, with_text_first
 from engine.records import Failed, Inspected, Record
 
 Chunk = list[Record[Inspected] | Failed]
 
-_ORIENTATION_TAG = 0x0112
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 # Pillow's own guard is one number for the whole process and stops below the default of `max_pixels`; here every
 # image is checked against `max_pixels` before its pixels are touched.
@@ -28,17 +30,21 @@ def inspect(data: bytes, max_pixels: int) -> Inspected:
     """
     if not data:
         raise SkipImage("empty file")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        _register_heif()
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(with_text_first(data))) as image:
             width, height = image.size
             _check_size(width * height, max_pixels)
+            metadata = read_opened(image, data)
             return Inspected(
                 data=data,
                 format=image.format or "",
                 mode=image.mode,
                 width=width,
                 height=height,
-                orientation=_orientation(image),
+                metadata=metadata,
+                translucent=image.has_transparency_data,
                 frames=_num_frames(image),
                 progressive=bool(image.info.get("progressive")),
             )
@@ -79,12 +85,14 @@ def _inspected(record: Record[bytes], config: DecodeConfig) -> Record[Inspected]
     return record.attempt("inspect", lambda r: inspect(r.payload, config.max_pixels))
 
 
-def _orientation(image: Image.Image) -> int:
+@lru_cache(maxsize=1)
+def _register_heif() -> None:
+    """Teach Pillow HEIC when the first one comes; raises `SkipImage` where the plugin is missing."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 (damaged EXIF must not cost the image its translation)
-        return 1
-    return value if value in range(1, 9) else 1
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise SkipImage("HEIC needs a plugin: pip install 'solstice-engine[heif]'") from None
+    register_heif_opener()
 
 
 def _num_frames(image: Image.Image) -> int:

@@ -15,9 +15,10 @@ _BY_SUFFIX = {
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
+    ".avif": "avif",
 }
 
-_KEPT_AS = {".mpo": "jpeg", ".heic": "jpeg", ".heif": "jpeg", ".avif": "jpeg", ".jp2": "jpeg", ".j2k": "jpeg"}
+_KEPT_AS = {".mpo": "jpeg", ".heic": "jpeg", ".heif": "jpeg", ".jp2": "jpeg", ".j2k": "jpeg"}
 
 _ONLY_READ = {".bmp", ".gif", ".tga", ".ppm", ".pgm", ".pnm", ".jpx", ".j2c", ".jpc", ".ico", ".dib", ".pcx", ".sgi"}
 

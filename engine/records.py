@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
 from engine.errors import SkipImage
+from engine.metadata import NOTHING, Metadata
 
 P = TypeVar("P")
 Q = TypeVar("Q")
@@ -127,8 +129,10 @@ class Inspected:
     width: int
     """Pixels as stored, before the orientation is applied."""
     height: int
-    orientation: int = 1
-    """EXIF orientation 1 to 8."""
+    metadata: Metadata = NOTHING
+    """What it says about itself: orientation, colour profile, EXIF and more."""
+    translucent: bool = False
+    """It has an alpha channel, or a colour that stands for transparency."""
     frames: int = 1
     """More than 1 for animations, of which the first frame is translated."""
     progressive: bool = False
@@ -149,11 +153,21 @@ class Picture:
     """Format it came in, as Pillow names it."""
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read, such as `first of 12 frames`."""
+    metadata: Metadata = NOTHING
+    """Of the photo it came from, with the profile that `pixels_HWC` had there."""
+    icc: bytes | None = None
+    """The profile that describes `pixels_HWC` now: sRGB; None is sRGB without saying so."""
+    alpha_HW: Tensor | None = None
+    """uint8 [H, W], 255 is opaque; None where everything is."""
+    before_HWC: Tensor | None = None
+    """Pixels before translation, for a picture that a report shows."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels_HWC.shape)
         if len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"pixels must be [H, W, 3] and not empty, got {shape = }")
+        if self.alpha_HW is not None and self.alpha_HW.shape != shape[:2]:
+            raise ValueError(f"alpha must be [H, W] of the pixels {shape}, got {tuple(self.alpha_HW.shape)}")
 
     @property
     def height(self) -> int:
@@ -165,9 +179,9 @@ class Picture:
         """Pixels."""
         return int(self.pixels_HWC.shape[1])
 
-    def translated(self, pixels_HWC: Tensor) -> Picture:
-        """Carry the same format and notes with the generator's result."""
-        return Picture(pixels_HWC, self.format, self.notes)
+    def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
+        """Carry everything else with the generator's result, and the old pixels too with `keep_before`."""
+        return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC if keep_before else None)
 
     def __repr__(self) -> str:
         return f"Picture({self.width}x{self.height}, {self.format})"
