@@ -110,6 +110,7 @@ def recipe_of(config: PipelineConfig, generator: Generator, translator: Translat
     return {
         "model": generator.sha256,
         "size": str(config.options.size),
+        "detail": config.options.detail,
         "format": config.options.format,
         "precision": precision,
         "allow_damaged": config.decode.allow_damaged,

@@ -93,20 +93,24 @@ class Decoder:
             check_jpeg(source)
         metadata = with_profile(source.metadata)
         stored, icc = _pillow_colours(source, metadata.icc) if decoded is None else (decoded, metadata.icc)
-        pixels_HWC = upright(torch.from_numpy(stored.pixels), metadata.orientation)
-        size = record.options.size.target(pixels_HWC.shape[1], pixels_HWC.shape[0])
-        # The profile is applied to the pixels that are left, which may be a hundredth of what was stored.
-        colours = from_pixels(resize(pixels_HWC, *size).numpy(), icc)
+        stored_HWC = upright(torch.from_numpy(stored.pixels), metadata.orientation)
+        working = record.options.size.target(stored_HWC.shape[1], stored_HWC.shape[0])
+        enlarged = record.options.detail != "none" and stored_HWC.shape[:2] != working[::-1]
+        final = (stored_HWC.shape[1], stored_HWC.shape[0]) if enlarged else working
+        # The profile is applied to no more pixels than are needed, which may be a hundredth of what was stored.
+        colours = from_pixels(resize(stored_HWC, *final).numpy(), icc)
+        pixels_HWC = torch.from_numpy(colours.pixels)
         alpha_HW = None
         if stored.alpha is not None:
-            alpha_HW = resize(upright(torch.from_numpy(stored.alpha)[..., None], metadata.orientation), *size)[..., 0]
+            alpha_HW = resize(upright(torch.from_numpy(stored.alpha)[..., None], metadata.orientation), *final)[..., 0]
         frames = (f"first of {source.frames} frames",) if source.frames > 1 else ()
         return Picture(
-            torch.from_numpy(colours.pixels),
+            resize(pixels_HWC, *working),
             source.format,
             notes=(*frames, *stored.notes, *colours.notes),
             metadata=metadata,
             icc=colours.icc or stored.icc,
+            full_HWC=pixels_HWC if enlarged else None,
             alpha_HW=alpha_HW,
         )
 

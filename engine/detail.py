@@ -20,11 +20,11 @@ def restore(records: list[Record[Picture] | Failed]) -> list[Record[Picture] | F
 
 
 def _restored(picture: Picture, way: str) -> Picture:
-    full_HWC, working_HWC = picture.full_HWC, picture.working_HWC
-    if full_HWC is None or working_HWC is None:
+    full_HWC, before_HWC = picture.full_HWC, picture.before_HWC
+    if full_HWC is None or before_HWC is None:
         return picture
     if way == "guided":
-        pixels_HWC = guided_upsample(full_HWC, working_HWC, picture.pixels_HWC)
+        pixels_HWC = guided_upsample(full_HWC, before_HWC, picture.pixels_HWC)
     else:
         pixels_HWC = plain_upsample(picture.pixels_HWC, *full_HWC.shape[:2])
-    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, working_HWC=None)
+    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None)

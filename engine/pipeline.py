@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.batch import Batcher
 from engine.config import PipelineConfig
 from engine.decode import Decoder
+from engine.detail import restore
 from engine.encode import Encoder
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
@@ -101,7 +102,7 @@ class Pipeline:
 
     def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
         with timed(self._metrics, "encode", len(records)):
-            return self._encoder(records)
+            return self._encoder(restore(records))
 
     def _store(self, records: list[Record[Encoded] | Failed]) -> list[Outcome]:
         with timed(self._metrics, "store", len(records)):

@@ -19,6 +19,8 @@ from torch import Tensor
 from engine.errors import SkipImage
 from engine.metadata import NOTHING, Metadata
 
+Detail = Literal["none", "plain", "guided"]
+
 P = TypeVar("P")
 Q = TypeVar("Q")
 
@@ -74,6 +76,9 @@ class Options:
     """Which of the loaded generators translates it."""
     size: Size = field(default_factory=Size)
     """Working size."""
+    detail: Detail = "none"
+    """How a translation made at another size than the photo's own is brought back to it: `none` leaves it at working
+    size, `plain` interpolates, `guided` takes the photo's own detail (see `engine.guided`)."""
     format: str = "keep"
     """Output format: `keep`, or a name from `engine.encode.FORMATS`."""
 
@@ -157,17 +162,20 @@ class Picture:
     """Of the photo it came from, with the profile that `pixels_HWC` had there."""
     icc: bytes | None = None
     """The profile that describes `pixels_HWC` now: sRGB; None is sRGB without saying so."""
+    full_HWC: Tensor | None = None
+    """uint8, the photo at its own size in the same colours, where the translation shall be brought back to it."""
     alpha_HW: Tensor | None = None
-    """uint8 [H, W], 255 is opaque; None where everything is."""
+    """uint8 [H, W] of `full_HWC` where that is there, else of `pixels_HWC`; 255 is opaque; None where everything is."""
     before_HWC: Tensor | None = None
-    """Pixels before translation, for a picture that a report shows."""
+    """`pixels_HWC` before translation, where detail or a report needs it."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels_HWC.shape)
         if len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"pixels must be [H, W, 3] and not empty, got {shape = }")
-        if self.alpha_HW is not None and self.alpha_HW.shape != shape[:2]:
-            raise ValueError(f"alpha must be [H, W] of the pixels {shape}, got {tuple(self.alpha_HW.shape)}")
+        final = shape if self.full_HWC is None else tuple(self.full_HWC.shape)
+        if self.alpha_HW is not None and self.alpha_HW.shape != final[:2]:
+            raise ValueError(f"alpha must be [H, W] of the pixels {final}, got {tuple(self.alpha_HW.shape)}")
 
     @property
     def height(self) -> int:
@@ -180,8 +188,9 @@ class Picture:
         return int(self.pixels_HWC.shape[1])
 
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
-        """Carry everything else with the generator's result, and the old pixels too with `keep_before`."""
-        return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC if keep_before else None)
+        """Carry everything else with the generator's result, and the old pixels too where something needs them."""
+        needed = keep_before or self.full_HWC is not None
+        return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC if needed else None)
 
     def __repr__(self) -> str:
         return f"Picture({self.width}x{self.height}, {self.format})"

@@ -28,7 +28,7 @@ from engine.config import (
 )
 from engine.encode import FORMATS
 from engine.memory import parse_bytes
-from engine.records import Failed, Options, Outcome, Size
+from engine.records import Detail, Failed, Options, Outcome, Size
 from engine.sources.listing import count_inputs
 from engine.storage import is_url
 
@@ -74,6 +74,13 @@ class MemoryType(click.ParamType[int]):
     show_default=True,
     metavar="N|WxH|native",
     help="Size at which the generator works: short side, exact size, or the photo's own.",
+)
+@click.option(
+    "--detail",
+    type=click.Choice(get_args(Detail)),
+    default=Options().detail,
+    show_default=True,
+    help="Bring the result back to the photo's own size: by interpolation, or guided by the photo's own detail.",
 )
 @click.option("--format", type=click.Choice(["keep", *FORMATS]), default=Options().format, show_default=True)
 @click.option("--quality", type=click.IntRange(1, 100), default=EncodeConfig.quality, show_default=True)
@@ -126,7 +133,7 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
     area = size.width * size.height or _PIXELS_PER_IMAGE
     return PipelineConfig(
-        options=Options(size=size, format=options["format"]),
+        options=Options(size=size, detail=options["detail"], format=options["format"]),
         decode=DecodeConfig(max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"]),
         batch=BatchConfig(size=options["batch"]),
         generate=GenerateConfig(
