@@ -1,7 +1,8 @@
 """Compiled generators on disk, each under a key that names all it depends on.
 
-An entry is a folder `<hash of the key>/` with `key.json` (the key, and size and SHA-256 of the package) and the package
-itself. A package that no longer has its hash is built anew, as is one whose key differs in anything.
+An entry is a folder `<hash of the key>/` with `key.json` (the key, the package's SHA-256, and notes about it) and the
+package itself. A package that no longer has its hash is built anew, as is one whose key differs in anything; notes, such
+as what the parity gate found, belong to the package they were made about and go with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from engine.errors import SetupError
 from engine.files import write_atomically
@@ -45,11 +47,8 @@ class ArtefactStore:
             package = folder / PACKAGE
             if entry["key"] == dict(key) and entry["sha256"] == _sha256(package):
                 return package
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, TypeError):
-            pass
-        log.warning("The compiled generator in %s is damaged and will be built again.", folder)
+            return None
         return None
 
     def get_or_build(self, key: Mapping[str, str], build: Callable[[Path], None]) -> Path:
@@ -72,7 +71,26 @@ class ArtefactStore:
         with _locked(folder / "lock"):
             return self.get(key) or self._build(key, folder, build)
 
+    def notes(self, key: Mapping[str, str]) -> dict[str, Any]:
+        """Give what `note` kept about the package for `key`; empty when there is no package or nothing was noted."""
+        try:
+            entry = json.loads((self._folder(key) / "key.json").read_text())
+            notes: dict[str, Any] = entry["notes"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return notes
+
+    def note(self, key: Mapping[str, str], **values: Any) -> None:
+        """Keep JSON values by name with the package for `key`, which must be there."""
+        folder = self._folder(key)
+        with _locked(folder / "lock"):
+            entry = json.loads((folder / "key.json").read_text())
+            entry["notes"] = {**entry.get("notes", {}), **values}
+            _write_json(folder / "key.json", entry)
+
     def _build(self, key: Mapping[str, str], folder: Path, build: Callable[[Path], None]) -> Path:
+        if (folder / "key.json").exists():
+            log.warning("The compiled generator in %s is damaged and is built again.", folder)
         partial = folder / f"partial-{os.getpid()}.pt2"
         try:
             build(partial)
@@ -80,8 +98,7 @@ class ArtefactStore:
             partial.replace(folder / PACKAGE)
         finally:
             partial.unlink(missing_ok=True)
-        entry = {"key": dict(key), "sha256": digest}
-        write_atomically(folder / "key.json", json.dumps(entry, indent=2, sort_keys=True).encode())
+        _write_json(folder / "key.json", {"key": dict(key), "sha256": digest, "notes": {}})
         return folder / PACKAGE
 
     def _folder(self, key: Mapping[str, str]) -> Path:
@@ -95,6 +112,10 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True).encode())
 
 
 def _sha256(path: Path) -> str:

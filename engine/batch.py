@@ -30,8 +30,8 @@ class Batcher:
     """Group decoded pictures; failures and ticks pass through.
 
     A group closes when it has `config.size` pictures or `config.max_pixels` pixels, when its oldest picture has
-    waited `config.max_wait_s`, when the waiting pictures of all shapes together exceed `config.max_pixels` (the
-    oldest group goes first: no shape starves and memory stays bounded), and at the end.
+    waited `config.max_wait_s`, when the waiting pictures of all shapes together would exceed `config.max_pixels`
+    (the oldest group goes first: no shape starves and memory stays bounded), and at the end.
     """
 
     def __init__(self, config: BatchConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,14 +55,16 @@ class Batcher:
             yield self._close(shape)
 
     def _add(self, record: Record[Picture]) -> Iterator[Batch]:
-        shape = (record.options.model, record.payload.height, record.payload.width)
+        picture = record.payload
+        num_pixels = picture.height * picture.width
+        while self._groups and self._waiting_pixels + num_pixels > self._config.max_pixels:
+            yield self._close(next(iter(self._groups)))
+        shape = (record.options.model, picture.height, picture.width)
         group = self._groups.setdefault(shape, _Group(self._clock()))
         group.records.append(record)
-        self._waiting_pixels += record.payload.height * record.payload.width
+        self._waiting_pixels += num_pixels
         if len(group.records) >= self._config.size or group.num_pixels >= self._config.max_pixels:
             yield self._close(shape)
-        while self._waiting_pixels > self._config.max_pixels:
-            yield self._close(next(iter(self._groups)))
 
     def _overdue(self) -> Iterator[Batch]:
         limit_s = self._clock() - self._config.max_wait_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 _count = itertools.count()
 
 
-def write_atomically(path: Path, data: bytes, partial_folder: Path | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, partial_folder: Path | None = None, modified_ns: int | None = None
+) -> None:
     """Write `data` under a temporary name, flush it to disk, then rename it to `path`.
 
     The temporary name is in `partial_folder`, which must be on the same file system, or else beside `path`, hidden.
-    Missing folders are made. Raises `OSError`; then no temporary file is left, and what was at `path` still is.
+    `modified_ns` becomes its time of last change, in nanoseconds since 1970. Missing folders are made.
+    Raises `OSError`; then no temporary file is left, and what was at `path` still is.
     """
     name = f".solstice-{os.getpid()}-{next(_count)}"
     temporary = os.path.join(partial_folder or path.parent, name)  # noqa: PTH118 (pathlib shows at 1,000 a second)
@@ -21,10 +25,13 @@ def write_atomically(path: Path, data: bytes, partial_folder: Path | None = None
     try:
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor has no path)
             _write_all(file.fileno(), data)
+            if modified_ns is not None:
+                os.utime(descriptor, ns=(modified_ns, modified_ns))
             os.fsync(descriptor)
         _rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
+        with contextlib.suppress(FileNotFoundError):  # renamed already, or the whole folder is gone
+            os.unlink(temporary)  # noqa: PTH108
         raise
 
 

@@ -6,11 +6,11 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from engine.errors import SetupError, StopRun
 
@@ -75,7 +75,6 @@ class Manifest:
     def __init__(self, dst: Path) -> None:
         self._dst = dst
         self._folder = dst / FOLDER
-        self._lock_file: IO[str] | None = None
         self._pending: list[Entry] = []
         self._committed_s = time.monotonic()
         self.run = 0
@@ -84,21 +83,26 @@ class Manifest:
 
     def __enter__(self) -> Self:
         """Create or open the database; raises `SetupError` when that fails or another run holds it."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (self._folder / "lock").open("w")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(f"Another run is writing to {self._dst}; wait for it or choose another folder.") from None
-        except OSError as error:
-            raise SetupError(f"Cannot write to {self._dst}: {error.strerror}.") from error
-        try:
-            self._writer = self._connect()
-            self._reader = self._connect()
-        except sqlite3.Error as error:
-            raise SetupError(
-                f"The manifest {self._folder / 'manifest.sqlite'} cannot be used ({error}); move it away to start anew."
-            ) from error
+        with ExitStack() as opened:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock_file = opened.enter_context((self._folder / "lock").open("w"))
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SetupError(
+                    f"Another run is writing to {self._dst}; wait for it or choose another folder."
+                ) from None
+            except OSError as error:
+                raise SetupError(f"Cannot write to {self._dst}: {error.strerror}.") from error
+            try:
+                self._writer = opened.enter_context(closing(self._connect()))
+                self._reader = opened.enter_context(closing(self._connect()))
+            except sqlite3.Error as error:
+                raise SetupError(
+                    f"The manifest {self._folder / 'manifest.sqlite'} cannot be used ({error}); "
+                    "move it away to start anew."
+                ) from error
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -111,10 +115,7 @@ class Manifest:
             if error is None:
                 raise
         finally:
-            self._reader.close()
-            self._writer.close()
-            assert self._lock_file is not None
-            self._lock_file.close()
+            self._opened.close()
 
     def start_run(self, settings: str, recipe: str) -> None:
         """Note that a run with these settings begins."""
@@ -126,10 +127,11 @@ class Manifest:
             self.run, self.created_s = self._writer.execute("SELECT max(id), min(started_s) FROM run").fetchone()
 
     def find(self, key: str) -> Entry | None:
-        """What is known of `key` from the last commit."""
-        row = self._reader.execute(
-            "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
-        ).fetchone()
+        """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
+        with self._guarded():
+            row = self._reader.execute(
+                "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
+            ).fetchone()
         if row is None:
             return None
         key, identity, recipe, output, num_bytes, stage, error = row
@@ -170,6 +172,13 @@ class Manifest:
             reader.backup(copy)
             return copy.serialize()
 
+    def remarks(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Give (key, notes) for each input that this run translated with something to know."""
+        for key, notes in self._reader.execute(
+            "SELECT key, notes FROM image WHERE state = 'done' AND notes != '' AND run = ? ORDER BY key", (self.run,)
+        ):
+            yield key, tuple(notes.split("\n"))
+
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """Give (key, stage, error) for each input that failed in this run."""
         yield from self._reader.execute(
@@ -177,14 +186,17 @@ class Manifest:
         )
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._folder / "manifest.sqlite", check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # never corrupt; at worst the last commits are done again
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(_SCHEMA)
-        elif version != _VERSION:
-            raise sqlite3.DatabaseError(f"it has version {version}, this Solstice writes version {_VERSION}")
+        with ExitStack() as opened:
+            connection = sqlite3.connect(self._folder / "manifest.sqlite", check_same_thread=False)
+            opened.callback(connection.close)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # never corrupt; at worst the last commits are done again
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(_SCHEMA)
+            elif version != _VERSION:
+                raise sqlite3.DatabaseError(f"it has version {version}, this Solstice writes version {_VERSION}")
+            opened.pop_all()
         return connection
 
     def _guarded(self) -> _StopOnError:
@@ -204,4 +216,4 @@ class _StopOnError:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StopRun(f"The manifest in {self._dst} cannot be written: {error}.") from error
+            raise StopRun(f"The manifest in {self._dst} cannot be used any more: {error}.") from error

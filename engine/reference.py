@@ -47,7 +47,7 @@ def infer_architecture(tensors: dict[str, Tensor]) -> Architecture:
         blocks=len(blocks),
         ngf=int(first.shape[0]),
         affine="model.2.weight" in tensors,
-        track_running_stats="model.2.running_mean" in tensors,
+        track_running_stats="model.2.num_batches_tracked" in tensors,
         upsample="resize" if f"model.{up}.2.weight" in tensors else "transpose",
     )
 
@@ -63,12 +63,19 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
         raise SetupError(f"{path} holds no dictionary of tensors.")
-    stranger = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
+    stranger = next((k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
     if stranger is not None:
         raise SetupError(f"{path}: key {stranger} is not a tensor.")
     return content
 
 
 def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo what does not change the network: a DataParallel prefix, and `block` for `conv_block`."""
-    return {re.sub(r"^module\.", "", key).replace(".block.", ".conv_block."): value for key, value in tensors.items()}
+    """Undo what does not change the network.
+
+    That is a DataParallel prefix, `block` for `conv_block`, and the statistics that PyTorch before 0.4 stored beside
+    InstanceNorm without ever using them; those have no `num_batches_tracked`, and the reference drops them, too.
+    """
+    named = {re.sub(r"^module\.", "", key).replace(".block.", ".conv_block."): value for key, value in tensors.items()}
+    if "model.2.num_batches_tracked" in named:
+        return named
+    return {key: value for key, value in named.items() if not key.endswith((".running_mean", ".running_var"))}

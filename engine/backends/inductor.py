@@ -53,7 +53,7 @@ class InductorBackend:
 
 def artefact_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Name everything that a compiled package depends on."""
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_features()
     return {
         "backend": InductorBackend.name,
         "weights": generator.sha256,
@@ -75,7 +75,7 @@ def _cpu_features() -> str:
 
 def find_compiler() -> str | None:
     """Path of the C++ compiler that TorchInductor would use, None where there is none."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 def _compile(generator: Generator, precision: str, device: torch.device, path: Path) -> None:

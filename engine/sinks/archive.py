@@ -18,8 +18,12 @@ _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errn
 class ArchiveSink:
     """Writes each result below `root`, under a temporary name until it is whole and flushed."""
 
-    def __init__(self, root: Path, partial_folder: Path | None = None) -> None:
-        """`partial_folder` takes the unfinished files, on the same file system; whatever is left in it is deleted."""
+    def __init__(self, root: Path, partial_folder: Path | None = None, *, keep_times: bool = False) -> None:
+        """`partial_folder` takes the unfinished files, on the same file system; whatever is left in it is deleted.
+
+        With `keep_times` a result gets its input's time of last change.
+        """
+        self._keep_times = keep_times
         self._root = root
         self._partial_folder = partial_folder
         if partial_folder is not None:
@@ -32,10 +36,11 @@ class ArchiveSink:
         """
         output: str = record.ack.output
         encoded = record.payload
+        modified_ns = record.ack.modified_ns if self._keep_times else None
         if not self._root.is_dir():  # making it again would hide that a disk was unplugged
             raise StopRun(f"The output folder {self._root} is gone; run the same command again once it is back.")
         try:
-            write_atomically(self._root / output, encoded.data, self._partial_folder)
+            write_atomically(self._root / output, encoded.data, self._partial_folder, modified_ns)
         except OSError as error:
             if error.errno in _FATAL:
                 raise StopRun(
@@ -51,7 +56,7 @@ class ArchiveSink:
     def find(self, output: str) -> Found | None:
         """Tell what is at `output` now."""
         try:
-            info = (self._root / output).stat()
+            info = (self._root / output).lstat()
         except OSError:
             return None
-        return Found(num_bytes=info.st_size, changed_s=info.st_ctime)
+        return Found(num_bytes=info.st_size, changed_s=info.st_ctime, file_id=(info.st_dev, info.st_ino))

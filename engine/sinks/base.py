@@ -13,8 +13,10 @@ class Found:
     """What is at the place of a result before it is made."""
 
     num_bytes: int
-    changed_s: float | None
+    changed_s: float | None = None
     """When the file system last changed it, in seconds since 1970; None where that is not known."""
+    file_id: tuple[int, int] | None = None
+    """Device and inode of what has the name, links not followed; None where it is no local file."""
 
 
 class Sink(Protocol):

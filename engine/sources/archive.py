@@ -22,6 +22,8 @@ class Ticket:
     identity: str
     output: str
     """Path of the result, relative to the output folder."""
+    modified_ns: int | None = None
+    """When the input was last changed, in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class ArchiveSource:
         self._recipe = recipe
         self._overwrite = overwrite
         self._read_ahead = read_ahead
-        self._claimed: set[int] = set()
+        self._claimed: dict[int, int] = {}
         self.num_skipped = 0
         """Inputs that were already done."""
 
@@ -85,8 +87,7 @@ class ArchiveSource:
         for item in self._listing:
             output, format = output_name(item.key, self._options.format)
             try:
-                self._claim(item.key, output)
-                done = not self._overwrite and self._is_done(item, output)
+                done = self._is_repeated(item, output) or self._is_done(item, output)
             except SkipImage as error:
                 yield _Todo(replace(item, read=partial(_raise, error)), "", format)
             else:
@@ -98,7 +99,7 @@ class ArchiveSource:
     def _read(self, todo: _Todo) -> Record[bytes] | Failed:
         """Read one input; runs in several threads."""
         item = todo.item
-        key, ticket = printable(item.key), Ticket(item.identity, todo.output)
+        key, ticket = printable(item.key), Ticket(item.identity, todo.output, item.modified_ns)
         try:
             data = item.read()
         except SkipImage as error:
@@ -107,27 +108,36 @@ class ArchiveSource:
             return Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", ack=ticket)
         return Record(key=key, payload=data, options=replace(self._options, format=todo.format), ack=ticket)
 
-    def _claim(self, key: str, output: str) -> None:
-        """Refuse a name that cannot be kept, and one that an earlier input of this run has already.
+    def _is_repeated(self, item: Input, output: str) -> bool:
+        """Whether this very input was given before in this run, as a list may do.
 
-        Only the hashes of names are kept: some bytes for each of the millions that an archive may have.
+        Raises `SkipImage` for a name that cannot be kept, and for one that another input's result has already. Only
+        the hashes of names are kept: some bytes for each of the millions that an archive may have.
         """
-        if printable(key) != key:
+        if printable(item.key) != item.key:
             raise SkipImage("name is not UTF-8; rename the file (convmv does it for whole trees)")
-        if hash(output) in self._claimed:
+        itself = hash((item.key, item.identity, item.path))
+        first = self._claimed.get(hash(output))
+        if first not in (None, itself):
             raise SkipImage(f"another input already becomes {output}")
-        self._claimed.add(hash(output))
+        self._claimed[hash(output)] = itself
+        return first == itself
 
     def _is_done(self, item: Input, output: str) -> bool:
         """Whether the result is there and made from this very input by this recipe.
 
-        Raises `SkipImage` when a file is in the way that no run of this folder made.
+        Raises `SkipImage` when a file is in the way that no run of this folder made, or that is the input itself.
         """
         found = self._output.find(output)
         if found is None:
             return False
+        if found.file_id is not None and found.file_id == item.file_id():
+            raise SkipImage("its result would replace the photo itself; choose another output folder")
+        if self._overwrite:
+            return False
         entry = self._manifest.find(item.key)
-        if entry is None and found.changed_s is not None and found.changed_s < self._manifest.created_s:
+        made_here = entry is not None and entry.output == output
+        if not made_here and found.changed_s is not None and found.changed_s < self._manifest.created_s:
             raise SkipImage(f"{output} was there before the first run; --overwrite replaces it")
         return (
             entry is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import tarfile
+import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +18,8 @@ from engine.errors import SetupError, SkipImage, StopRun
 from engine.naming import is_image_name
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+_BAD_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)  # the last three from compressed ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,15 @@ class Input:
     """Gives the file's bytes; raises `OSError`, or `SkipImage` with a reason."""
     path: Path | None = None
     """Where it is, for files that are on disk by themselves."""
+    modified_ns: int | None = None
+    """When it was last changed, in nanoseconds since 1970; None where that is not known."""
+
+    def file_id(self) -> tuple[int, int] | None:
+        """Device and inode of the file, links followed; None where it is no file on disk by itself."""
+        try:
+            return None if self.path is None else _file_id(self.path.stat())
+        except OSError:
+            return None
 
 
 Listing = Iterator[Input]
@@ -41,32 +55,45 @@ def list_inputs(src: Path, skip: Path | None = None) -> Listing:
     files, files without an image's suffix and the folder `skip` are left out. Raises `SetupError` when `src` is
     missing or unreadable as what it seems to be.
     """
-    if src.is_dir():
-        return _in_folder(src, skip)
-    if not src.exists():
-        raise SetupError(f"{src} does not exist.")
+    try:
+        if src.is_dir():
+            os.scandir(src).close()
+            return _in_folder(src, skip)
+        return _in_file(src, src.stat())
+    except FileNotFoundError:
+        raise SetupError(f"{src} does not exist.") from None
+    except OSError as error:
+        raise SetupError(f"{src} cannot be read: {error.strerror or error}.") from error
+
+
+def count_inputs(src: Path, skip: Path | None = None) -> int | None:
+    """Count what `list_inputs` would give, or None where that would mean reading everything (tar)."""
+    inputs = list_inputs(src, skip)
+    if src.is_file() and not is_image_name(src.name) and tarfile.is_tarfile(src):
+        return None
+    return sum(1 for _ in inputs)
+
+
+def _in_file(src: Path, info: os.stat_result) -> Listing:
+    if not stat.S_ISREG(info.st_mode):
+        raise SetupError(f"{src} is neither a folder nor a file.")
+    if is_image_name(src.name):  # before the others, for a photo may well have a zip behind its end
+        return iter([_file(src, src.name, info)])
     if tarfile.is_tarfile(src):
         return _in_tar(src)
     if zipfile.is_zipfile(src):
         return _in_zip(src)
     if src.suffix.lower() in LIST_SUFFIXES:
         return _in_list(src)
-    return iter([_file(src, src.name, src.stat())])
-
-
-def count_inputs(src: Path, skip: Path | None = None) -> int | None:
-    """Count what `list_inputs` would give, or None where that would mean reading everything (tar)."""
-    if src.is_file() and tarfile.is_tarfile(src):
-        return None
-    return sum(1 for _ in list_inputs(src, skip))
+    return iter([_file(src, src.name, info)])
 
 
 def _in_folder(root: Path, skip: Path | None) -> Listing:
-    skipped = _folder_id(skip.stat()) if skip is not None and skip.exists() else None
+    skipped = _file_id(skip.stat()) if skip is not None and skip.exists() else None
     seen: set[tuple[int, int]] = set()
 
     def walk(folder: str, prefix: str) -> Listing:
-        identity = _folder_id(Path(folder).stat())
+        identity = _file_id(Path(folder).stat())
         if identity in seen or identity == skipped:
             return
         seen.add(identity)
@@ -74,7 +101,7 @@ def _in_folder(root: Path, skip: Path | None) -> Listing:
             visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         for entry in visible:
             key = prefix + entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _walk_on(walk, entry.path, key)
             elif is_image_name(entry.name):
                 yield _entry(entry, key)
@@ -82,10 +109,17 @@ def _in_folder(root: Path, skip: Path | None) -> Listing:
     return walk(str(root), "")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _walk_on(walk: Callable[[str, str], Listing], folder: str, key: str) -> Listing:
     try:
         yield from walk(folder, key + "/")
-    except PermissionError as error:
+    except OSError as error:
         yield Input(key, "", partial(_raise, SkipImage(f"folder cannot be read: {error.strerror}")))
 
 
@@ -99,7 +133,7 @@ def _entry(entry: os.DirEntry[str], key: str) -> Input:
 def _file(path: Path, key: str, info: os.stat_result) -> Input:
     if not stat.S_ISREG(info.st_mode):
         return Input(key, "", partial(_raise, SkipImage("not a regular file")), path)
-    return Input(key, f"{info.st_size}-{info.st_mtime_ns}", path.read_bytes, path)
+    return Input(key, f"{info.st_size}-{info.st_mtime_ns}", path.read_bytes, path, info.st_mtime_ns)
 
 
 def _in_list(src: Path) -> Listing:
@@ -128,7 +162,7 @@ def _in_zip(src: Path) -> Listing:
             for member in archive.infolist():
                 if not member.is_dir() and _wanted(member.filename):
                     identity = f"{member.file_size}-{member.CRC:08x}"
-                    yield _member(member.filename, identity, partial(_read_zip, archive, member))
+                    yield _member(member.filename, identity, partial(_read_zip, archive, member), _zip_time_ns(member))
     except (OSError, zipfile.BadZipFile) as error:
         raise StopRun(f"{src} cannot be read to its end: {error}") from error
 
@@ -136,7 +170,7 @@ def _in_zip(src: Path) -> Listing:
 def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise SkipImage(f"cannot be read from the zip: {error}") from error
 
 
@@ -147,15 +181,19 @@ def _in_tar(src: Path) -> Listing:
             for member in archive:
                 if member.isfile() and _wanted(member.name):
                     identity = f"{member.size}-{member.mtime}"
-                    yield _member(member.name, identity, partial(_read_tar, archive, member))
-    except (OSError, tarfile.TarError, EOFError) as error:
+                    modified_ns = round(member.mtime * 1e9)
+                    yield _member(member.name, identity, partial(_read_tar, archive, member), modified_ns)
+    except (OSError, *_BAD_TAR) as error:
         raise StopRun(f"{src} cannot be read to its end: {error}") from error
 
 
 def _read_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     assert file is not None, "only regular members are listed"
-    return file.read()
+    try:
+        return file.read()
+    except _BAD_TAR as error:
+        raise SkipImage(f"cannot be read from the tar: {error}") from error
 
 
 def _wanted(name: str) -> bool:
@@ -163,9 +201,17 @@ def _wanted(name: str) -> bool:
     return not hidden and is_image_name(name)
 
 
-def _member(name: str, identity: str, read: Callable[[], bytes]) -> Input:
+def _zip_time_ns(member: zipfile.ZipInfo) -> int | None:
+    """Read a zip's date as local time, which is how zips mean it."""
     try:
-        return Input(_safe_key(name), identity, read)
+        return int(time.mktime((*member.date_time, 0, 0, -1))) * 1_000_000_000
+    except (ValueError, OverflowError):
+        return None
+
+
+def _member(name: str, identity: str, read: Callable[[], bytes], modified_ns: int | None) -> Input:
+    try:
+        return Input(_safe_key(name), identity, read, modified_ns=modified_ns)
     except SkipImage as error:
         return Input(name, identity, partial(_raise, error))
 
@@ -178,7 +224,7 @@ def _safe_key(name: str) -> str:
     return "/".join(parts)
 
 
-def _folder_id(info: os.stat_result) -> tuple[int, int]:
+def _file_id(info: os.stat_result) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
