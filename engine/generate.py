@@ -77,7 +77,7 @@ class Translator:
 def pad(pixels_NHWC: Tensor, stride: int) -> Tensor:
     """Extend [N, H, W, 3] below and to the right until both sides are multiples of `stride` and at least 16.
 
-    The added pixels mirror the image; where it is too small for that, its edge is repeated first.
+    The added pixels mirror the image; where it is too small for that, they repeat its edge.
     """
     height, width = pixels_NHWC.shape[1:3]
     missing = [max(MIN_SIDE, -(-side // stride) * stride) - side for side in (height, width)]

@@ -35,7 +35,7 @@ def inspect(data: bytes, max_pixels: int) -> Inspected:
     try:
         with Image.open(io.BytesIO(with_text_first(data))) as image:
             width, height = image.size
-            _check_size(width * height, max_pixels)
+            _check_size(width * height, max_pixels, "in the file")
             metadata = read_opened(image, data)
             return Inspected(
                 data=data,
@@ -82,7 +82,14 @@ def chunks(records: Iterable[Record[bytes] | Failed | None], config: DecodeConfi
 
 
 def _inspected(record: Record[bytes], config: DecodeConfig) -> Record[Inspected] | Failed:
-    return record.attempt("inspect", lambda r: inspect(r.payload, config.max_pixels))
+    def work(record: Record[bytes]) -> Inspected:
+        inspected = inspect(record.payload, config.max_pixels)
+        # A picture one pixel high grows beyond all bounds when its short side is brought to size.
+        width, height = record.options.size.target(inspected.width, inspected.height)
+        _check_size(width * height, config.max_pixels, "at working size")
+        return inspected
+
+    return record.attempt("inspect", work)
 
 
 @lru_cache(maxsize=1)
@@ -102,8 +109,9 @@ def _num_frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1)) if getattr(image, "is_animated", False) else 1
 
 
-def _check_size(num_pixels: int, max_pixels: int) -> None:
+def _check_size(num_pixels: int, max_pixels: int, when: str) -> None:
     if num_pixels > max_pixels:
         raise SkipImage(
-            f"{num_pixels / 1e6:,.0f} megapixels are over the limit of {max_pixels / 1e6:,.0f} (--max-pixels raises it)"
+            f"{num_pixels / 1e6:,.1f} megapixels {when} are over the limit of {max_pixels / 1e6:,.1f} "
+            "(--max-pixels raises it)"
         )

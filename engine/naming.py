@@ -18,9 +18,11 @@ _BY_SUFFIX = {
     ".avif": "avif",
 }
 
-_KEPT_AS = {".mpo": "jpeg", ".heic": "jpeg", ".heif": "jpeg", ".jp2": "jpeg", ".j2k": "jpeg"}
+_JPEG_2000 = (".jp2", ".jpx", ".j2k", ".j2c", ".jpc")
 
-_ONLY_READ = {".bmp", ".gif", ".tga", ".ppm", ".pgm", ".pnm", ".jpx", ".j2c", ".jpc", ".ico", ".dib", ".pcx", ".sgi"}
+_KEPT_AS = dict.fromkeys((".mpo", ".heic", ".heif", *_JPEG_2000), "jpeg")
+
+_ONLY_READ = {".bmp", ".gif", ".tga", ".ppm", ".pgm", ".pnm", ".ico", ".dib", ".pcx", ".sgi"}
 
 IMAGE_SUFFIXES = frozenset(_BY_SUFFIX) | frozenset(_KEPT_AS) | _ONLY_READ
 """Suffixes, in lower case, of the files that a folder or archive is searched for."""

@@ -1,17 +1,33 @@
-"""What some tests need, and what happens where it is missing: skipped on a laptop, failing where it must run."""
+"""Fixtures that many tests share, and what happens where something that a test needs is missing.
+
+Such a test is skipped on a laptop and fails where SOLSTICE_REQUIRE_<NAME> is 1. A new need is one line in `NEEDS` and
+one in pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.backends.inductor import find_compiler
+from engine.model import Architecture, ResnetGenerator
+from engine.weights import Card, Generator, load_generator, save_generator
+
 PHOTOS = Path(os.environ.get("SOLSTICE_PHOTOS", Path(__file__).parents[2] / "shared/data/photos"))
 """The shared photo collection: folders of photos and INDEX.tsv."""
+
+
+def can_mount() -> bool:
+    """Whether a process here may mount a file system of its own, as root or in a user namespace."""
+    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"]  # gone with the process
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
 
 NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
     "needs_cuda": ("CUDA", torch.cuda.is_available, "no NVIDIA GPU"),
@@ -22,6 +38,8 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
         lambda: shutil.which("chromium") is not None and shutil.which("chromedriver") is not None,
         "chromium and chromedriver are not installed",
     ),
+    "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
+    "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),
 }
 """For each marker: the NAME in SOLSTICE_REQUIRE_NAME, whether it is there, and what to say when it is not."""
 
@@ -40,3 +58,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def photos() -> Path:
     """Return the folder of the shared photo collection; for tests marked `needs_photos`."""
     return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model file with the smallest useful generator: one block, four channels, fixed random weights."""
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        module = ResnetGenerator(Architecture(blocks=1, ngf=4))
+    save_generator(path, module, Card(name="tiny", source_domain="summer", target_domain="winter"), torch.float32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def generator(model_file: Path) -> Generator:
+    """Give the generator of `model_file`; nothing may change its module."""
+    return load_generator(model_file)

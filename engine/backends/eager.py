@@ -26,5 +26,5 @@ class EagerBackend:
         """Translate uint8 [N, H, W, 3]."""
         # On a CPU one image at a time, which is as fast: kernels are chosen by shape, and those for another number
         # of images may round differently. So a run that was interrupted gives the very bytes of one that was not.
-        groups = pixels_NHWC.split(1) if self._device.type == "cpu" else (pixels_NHWC,)
+        groups = [one_HWC[None] for one_HWC in pixels_NHWC] if self._device.type == "cpu" else [pixels_NHWC]
         return torch.cat([self._module(group.to(self._device)).cpu() for group in groups])
