@@ -29,9 +29,8 @@ from engine.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Sc
 
 BAND_BYTES = 16 << 20
 """Size of a band of activations at full size, where the budget allows it: larger ones leave the caches."""
-BANDS_IN_FLIGHT = {"transpose": 18, "resize": 32}
-"""Bands of that size that live at one time, inside operators too, by kind of up-sampling: measured, held by a
-test. `resize` enlarges all channels before its convolution halves them."""
+BANDS_IN_FLIGHT = 18
+"""Bands of that size that live at one time, inside operators too: measured, held by a test."""
 WHOLE_MAPS = {"transpose": 3.0, "resize": 5.5}
 """Full-size maps of `ngf` channels that live at the peak of a whole-image translation: measured in the same
 way. Compiled by inductor they are 2.3 and 3.8."""
@@ -63,8 +62,7 @@ def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, 
     Raises `SkipImage` when even bands of 4 rows do not fit into `budget_bytes`.
     """
     row_bytes = width * arch.ngf * dtype.itemsize  # of a row at full size, and of a row at a quarter
-    in_flight = BANDS_IN_FLIGHT[arch.upsample]
-    narrowest = in_flight * 2 * 4 * row_bytes  # twice, for the rows that bands of a few rows hold back
+    narrowest = BANDS_IN_FLIGHT * 2 * 4 * row_bytes  # twice, for the rows that bands of a few rows hold back
     fixed_bytes = height * width * 3 + TILED_FIXED_BYTES
     spare_bytes = budget_bytes - fixed_bytes
     in_file = spare_bytes < tables_bytes(arch, height, width, dtype) + narrowest
@@ -76,7 +74,7 @@ def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, 
             f"A photo of {width}x{height} pixels needs {needed_mb} MB of memory even in tiles; allow more "
             "memory, or choose a smaller size."
         )
-    band_bytes = min(BAND_BYTES, spare_bytes // in_flight - 4 * row_bytes)
+    band_bytes = min(BAND_BYTES, spare_bytes // BANDS_IN_FLIGHT - 4 * row_bytes)
     return Plan(
         quarter_rows=max(1, band_bytes // row_bytes),
         full_rows=max(1, band_bytes // (4 * row_bytes)),
