@@ -74,4 +74,4 @@ class Batcher:
     def _close(self, shape: _Shape) -> Batch:
         group = self._groups.pop(shape)
         self._waiting_pixels -= group.num_pixels
-        return Batch(tuple(group.records))
+        return Batch(tuple(group.records), self._clock() - group.opened_s)

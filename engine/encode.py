@@ -42,7 +42,8 @@ class Encoder:
             raise SkipImage(f"{target} cannot hold {picture.width}x{picture.height} pixels; use --format png or tiff")
         colours = self._colours(picture, target)
         metadata = self._metadata(picture, colours)
-        data, lost = into_encoded(self._data(with_alpha(colours), metadata, target), metadata, target)
+        quality = record.options.quality or self._config.quality
+        data, lost = into_encoded(self._data(with_alpha(colours), metadata, target, quality), metadata, target)
         return Encoded(
             data=data,
             format=target,
@@ -71,27 +72,26 @@ class Encoder:
         metadata = for_output(picture.metadata, picture.width, picture.height, srgb=not kept_profile)
         return replace(metadata, icc=colours.icc)
 
-    def _data(self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], metadata: Metadata, target: str) -> bytes:
+    def _data(
+        self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], metadata: Metadata, target: str, quality: int
+    ) -> bytes:
         if target == "JPEG" and not self._config.progressive:
             # libjpeg-turbo straight from the array: no copy into a Pillow image, a third less time.
-            return bytes(
-                simplejpeg.encode_jpeg(
-                    pixels_HWC, self._config.quality, "RGB", self._config.subsampling.replace(":", "")
-                )
-            )
+            subsampling = self._config.subsampling.replace(":", "")
+            return bytes(simplejpeg.encode_jpeg(pixels_HWC, quality, "RGB", subsampling))
         buffer = io.BytesIO()
-        options = self._save_options(target) | save_arguments(metadata, target)
+        options = self._save_options(target, quality) | save_arguments(metadata, target)
         Image.fromarray(pixels_HWC).save(buffer, target, **options)
         return buffer.getvalue()
 
-    def _save_options(self, target: str) -> dict[str, Any]:
+    def _save_options(self, target: str, quality: int) -> dict[str, Any]:
         config = self._config
         options: dict[str, dict[str, Any]] = {
-            "JPEG": {"quality": config.quality, "subsampling": config.subsampling, "progressive": True},
+            "JPEG": {"quality": quality, "subsampling": config.subsampling, "progressive": True},
             "PNG": {"compress_level": 4},
             "TIFF": {"compression": "tiff_lzw"},
-            "WEBP": {"lossless": True} if config.lossless else {"quality": config.quality},
-            "AVIF": {"quality": config.quality, "subsampling": config.subsampling},
+            "WEBP": {"lossless": True} if config.lossless else {"quality": quality},
+            "AVIF": {"quality": quality, "subsampling": config.subsampling},
         }
         return options[target]
 

@@ -5,8 +5,10 @@ The only file that knows which stage runs in which thread and how far each may r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from engine.encode import Encoder
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
 from engine.inspect import Chunk, chunks
-from engine.metrics import Metrics, Silent, timed
+from engine.metrics import Metrics, Silent, StageName, timed
 from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
 from engine.sinks.base import Sink
 from engine.sources.base import Source
@@ -71,7 +73,7 @@ class Pipeline:
                 yield from self._acknowledge(outcomes)
 
     def _decode(self, chunk: Chunk) -> list[Record[Picture] | Failed]:
-        with timed(self._metrics, "decode", len(chunk)):
+        with self._timed("decode", chunk):
             return self._decoder(chunk)
 
     def _generate(self, batches: Iterable[Batch | Failed | None]) -> Iterator[list[Record[Picture] | Failed] | None]:
@@ -81,7 +83,9 @@ class Pipeline:
             elif isinstance(batch, Failed):
                 yield [batch]
             else:
-                with timed(self._metrics, "generate", len(batch.records)):
+                self._metrics.observe("batch_images", len(batch.records))
+                self._metrics.observe("batch_wait_seconds", batch.waited_s)
+                with self._timed("generate", batch.records):
                     translated = self._translated(batch)
                 yield translated
 
@@ -89,7 +93,10 @@ class Pipeline:
         try:
             return self._translate(batch)
         except SkipImage as error:
-            return [record.failed("generate", error) for record in batch.records]
+            if len(batch.records) == 1:
+                return [batch.records[0].failed("generate", error)]
+            # Whose fault it is shows when each goes alone.
+            return [outcome for record in batch.records for outcome in self._translated(Batch((record,)))]
 
     def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
         # NumPy stacks with one plain copy; torch would wake its thread pool for a few hundred kilobytes.
@@ -101,18 +108,28 @@ class Pipeline:
         ]
 
     def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
-        with timed(self._metrics, "encode", len(records)):
+        with self._timed("encode", records):
             return self._encoder(restore(records))
 
     def _store(self, records: list[Record[Encoded] | Failed]) -> list[Outcome]:
-        with timed(self._metrics, "store", len(records)):
-            return [self._store_one(record) for record in records]
+        with self._timed("store", records):
+            return self._sink.settle([self._store_one(record) for record in records])
 
     def _store_one(self, record: Record[Encoded] | Failed) -> Record[Stored] | Failed:
         outcome = record if isinstance(record, Failed) else record.attempt("store", self._sink.store)
         if isinstance(outcome, Failed):
             self._sink.reject(outcome)
         return outcome
+
+    @contextmanager
+    def _timed(self, name: StageName, records: Sequence[Record[Any] | Failed]) -> Iterator[None]:
+        """Measure one call of a stage, for the metrics and for each of its records."""
+        started_s = time.perf_counter()
+        with timed(self._metrics, name, len(records)):
+            yield
+        seconds = time.perf_counter() - started_s
+        for record in records:
+            record.timings[name] = seconds
 
     def _acknowledge(self, outcomes: list[Outcome] | None) -> Iterator[Outcome | None]:
         if outcomes is None:

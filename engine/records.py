@@ -81,6 +81,8 @@ class Options:
     size, `plain` interpolates, `guided` takes the photo's own detail (see `engine.guided`)."""
     format: str = "keep"
     """Output format: `keep`, or a name from `engine.encode.FORMATS`."""
+    quality: int | None = None
+    """JPEG, WebP and AVIF quality, 1 to 100; None is that of the encoder's configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,8 @@ class Failed:
     reason: str
     """One line for a person."""
     ack: Any = field(default=None, repr=False)
+    timings: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    """As in `Record`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +108,17 @@ class Record(Generic[P]):
     payload: P
     options: Options
     ack: Any = field(default=None, repr=False)
+    timings: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    """Seconds of each stage's call that this image went through, together with its batch; filled by the pipeline."""
 
     def replace(self, payload: Q) -> Record[Q]:
         """Carry the same key, options and acknowledgement with a new payload."""
-        return Record(key=self.key, payload=payload, options=self.options, ack=self.ack)
+        return Record(key=self.key, payload=payload, options=self.options, ack=self.ack, timings=self.timings)
 
     def failed(self, stage: str, reason: object) -> Failed:
         """End this record with a reason; only its first line is kept."""
         line = (str(reason).strip().splitlines() or ["unknown error"])[0]
-        return Failed(key=self.key, stage=stage, reason=line, ack=self.ack)
+        return Failed(key=self.key, stage=stage, reason=line, ack=self.ack, timings=self.timings)
 
     def attempt(self, stage: str, work: Callable[[Record[P]], Q]) -> Record[Q] | Failed:
         """Do `work` on this record; a `SkipImage` it raises becomes a `Failed`."""
@@ -201,6 +207,8 @@ class Batch:
     """Pictures of one shape for one generator."""
 
     records: tuple[Record[Picture], ...]
+    waited_s: float = 0.0
+    """How long the oldest of them waited for the others."""
 
     def __post_init__(self) -> None:
         kinds = {(r.options.model, r.payload.height, r.payload.width) for r in self.records}

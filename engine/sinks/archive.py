@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import SkipImage, StopRun
 from engine.files import write_atomically
-from engine.records import Encoded, Failed, Record, Stored
+from engine.records import Encoded, Failed, Outcome, Record, Stored
 from engine.sinks.base import Found
 
 # What is wrong with the folder or the disk, not with one image.
@@ -52,6 +52,10 @@ class ArchiveSink:
 
     def reject(self, failed: Failed) -> None:
         """Do nothing: the manifest keeps failures."""
+
+    def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Do nothing: the manifest keeps outcomes."""
+        return outcomes
 
     def find(self, output: str) -> Found | None:
         """Tell what is at `output` now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.records import Encoded, Failed, Record, Stored
+from engine.records import Encoded, Failed, Outcome, Record, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,11 @@ class Found:
 
 
 class Sink(Protocol):
-    """Stores results."""
+    """Stores results.
+
+    For the images of a batch the pipeline calls `store` once each, `reject` for those that failed here or earlier, and
+    then `settle` once for all of them, from the same thread.
+    """
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Store one result; on return it survives a crash of the process, and never appears half-written.
@@ -31,7 +35,15 @@ class Sink(Protocol):
         ...
 
     def reject(self, failed: Failed) -> None:
-        """Keep a failure where the user looks for it; durable on return. Called from several threads."""
+        """Keep a failure where the user looks for it. Called from several threads."""
+        ...
+
+    def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Make what `reject` was given durable, and tell whoever waits for these outcomes; on return both are done.
+
+        Gives the outcomes back in their order, with a `Failed` in the place of a result that could not be told. May
+        block for as long as the results' destination is away.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.records import Encoded, Failed, Record, Stored
+from engine.records import Encoded, Failed, Outcome, Record, Stored
 
 
 class MemorySink:
@@ -21,3 +21,7 @@ class MemorySink:
     def reject(self, failed: Failed) -> None:
         """Keep the reason."""
         self.failures[failed.key] = failed.reason
+
+    def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Do nothing: nobody waits."""
+        return outcomes

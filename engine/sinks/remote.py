@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.errors import SetupError, StopRun
 from engine.manifest import FOLDER, Manifest
-from engine.records import Encoded, Failed, Record, Stored
+from engine.records import Encoded, Failed, Outcome, Record, Stored
 from engine.sinks.base import Found
 from engine.storage import Storage, require_writable
 
@@ -42,6 +42,10 @@ class RemoteSink:
 
     def reject(self, failed: Failed) -> None:
         """Do nothing: the manifest keeps failures."""
+
+    def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Do nothing: the manifest keeps outcomes."""
+        return outcomes
 
     def find(self, output: str) -> Found | None:
         """Tell what was at `output` when the run began."""
