@@ -65,7 +65,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise SetupError(f"{path} holds no dictionary of tensors.")
     stranger = next((k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
     if stranger is not None:
-        raise SetupError(f"{path}: key {stranger} is not a tensor.")
+        raise SetupError(f"{path}: key {stranger} is not the name of a tensor.")
     return content
 
 

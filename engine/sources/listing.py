@@ -183,8 +183,8 @@ def _in_tar(src: Path) -> Listing:
                     identity = f"{member.size}-{member.mtime}"
                     modified_ns = round(member.mtime * 1e9)
                     yield _member(member.name, identity, partial(_read_tar, archive, member), modified_ns)
-    except (OSError, *_BAD_TAR) as error:
-        raise StopRun(f"{src} cannot be read to its end: {error}") from error
+    except (OSError, *_BAD_TAR) as error:  # what came before has its results all the same
+        yield Input(src.name, "", partial(_raise, SkipImage(f"archive cannot be read to its end: {error}")))
 
 
 def _read_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

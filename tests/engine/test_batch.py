@@ -1,0 +1,110 @@
+"""Every picture comes out exactly once, in batches of one shape, and few wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.batch import Batcher, Decoded
+from engine.config import BatchConfig
+from engine.records import Batch, Failed, Options, Picture, Record
+
+
+def decoded(key: str, height: int = 4, width: int = 4, model: str = "") -> Record[Picture]:
+    picture = Picture(torch.zeros(height, width, 3, dtype=torch.uint8), "PNG")
+    return Record(key=key, payload=picture, options=Options(model=model))
+
+
+def keys(item: Batch | Failed | None) -> list[str] | str | None:
+    """Show a batch as the list of its keys, a failure as its key, a tick as None."""
+    if item is None:
+        return None
+    return item.key if isinstance(item, Failed) else [record.key for record in item.records]
+
+
+def batches(chunks: list[Decoded | None], **config: float) -> list[list[str] | str | None]:
+    return [keys(item) for item in Batcher(BatchConfig(**config))(chunks)]  # type: ignore[arg-type]
+
+
+def test_a_full_group_leaves_at_once_and_the_rest_at_the_end() -> None:
+    chunk: Decoded = [decoded(key) for key in "abcde"]
+    assert batches([chunk], size=2) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_pictures_of_different_shapes_or_models_do_not_meet() -> None:
+    chunk: Decoded = [decoded("a"), decoded("b", 8), decoded("c", model="w"), decoded("d"), decoded("e", 8)]
+    assert batches([chunk], size=2) == [["a", "d"], ["b", "e"], ["c"]]
+
+
+def test_failures_and_ticks_pass_through() -> None:
+    failed = Failed(key="x", stage="read", reason="r")
+    assert batches([[decoded("a"), failed], None, [decoded("b")]], size=4) == ["x", None, ["a", "b"]]
+
+
+def test_a_tick_lets_overdue_pictures_go() -> None:
+    """Given a picture that has waited long enough, when the source is idle, then its batch comes before the tick."""
+    now_s = [0.0]
+    batcher = Batcher(BatchConfig(size=4, max_wait_s=0.5), clock=lambda: now_s[0])
+
+    def chunks() -> Iterator[Decoded | None]:
+        yield [decoded("a")]
+        now_s[0] = 0.4
+        yield [decoded("b", 8)]
+        now_s[0] = 0.6
+        yield None
+        now_s[0] = 1.0
+        yield None
+
+    assert [keys(item) for item in batcher(chunks())] == [["a"], None, ["b"], None]
+
+
+def test_the_oldest_shape_goes_when_too_much_would_wait() -> None:
+    """16 + 32 + 48 pixels may wait together; 16 more may not, so the group that opened first goes, and so on."""
+    chunk: Decoded = [decoded("a", 4), decoded("b", 8), decoded("c", 12), decoded("d", 8, 2), decoded("e", 12)]
+    assert batches([chunk], size=8, max_pixels=100) == [["a"], ["b"], ["c"], ["d"], ["e"]]
+
+
+def test_a_picture_over_the_limit_travels_alone() -> None:
+    chunk: Decoded = [decoded("a"), decoded("big", 40, 40), decoded("b")]
+    assert batches([chunk], size=8, max_pixels=100) == [["a"], ["big"], ["b"]]
+
+
+SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6), st.sampled_from(["", "w"]))
+
+
+@settings(deadline=None)
+@given(
+    chunks=st.lists(st.none() | st.lists(SHAPES, max_size=6), max_size=12),
+    size=st.integers(1, 5),
+    max_pixels=st.integers(1, 60),
+)
+def test_every_picture_comes_out_once_and_few_pixels_wait(
+    chunks: list[list[tuple[int, int, str]] | None], size: int, max_pixels: int
+) -> None:
+    given_pixels: dict[str, int] = {}
+    came_out: list[str] = []
+
+    def waiting_pixels() -> int:
+        return sum(n for key, n in given_pixels.items() if key not in came_out)
+
+    def feed() -> Iterator[Decoded | None]:
+        for i, chunk in enumerate(chunks):
+            if i:  # all that the last chunk could push out has been taken
+                assert waiting_pixels() <= max_pixels
+            if chunk is None:
+                yield None
+                continue
+            records = [decoded(f"{i}.{j}", height, width, model) for j, (height, width, model) in enumerate(chunk)]
+            given_pixels.update({r.key: r.payload.height * r.payload.width for r in records})
+            yield list(records)
+
+    for item in Batcher(BatchConfig(size=size, max_pixels=max_pixels))(feed()):
+        if isinstance(item, Batch):
+            members = [record.key for record in item.records]
+            assert len(members) <= size
+            assert len(members) == 1 or sum(given_pixels[key] for key in members) <= max_pixels
+            came_out += members
+    assert sorted(came_out) == sorted(given_pixels)

@@ -1,0 +1,187 @@
+"""Threads between stages: order, bounds, errors, ticks, and no thread left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.flow import ahead, in_threads
+
+Stage = Callable[[Iterator[int | None]], Generator[int | None, None, None]]
+
+
+def through_ahead(items: Iterator[int | None]) -> Generator[int | None, None, None]:
+    return ahead(items, 2, "flow-test")
+
+
+def through_threads(items: Iterator[int | None]) -> Generator[int | None, None, None]:
+    return in_threads(lambda item: item, items, 3, "flow-test")
+
+
+STAGES = pytest.mark.parametrize("stage", [through_ahead, through_threads])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("flow-test")] == []
+
+
+class Endless:
+    """Counts up for ever, knows how far it got, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.closed = False
+
+    def items(self) -> Iterator[int]:
+        try:
+            while True:
+                self.given += 1
+                yield self.given
+        finally:
+            self.closed = True
+
+
+@STAGES
+@settings(deadline=None, max_examples=30)
+@given(items=st.lists(st.none() | st.integers(), max_size=30))
+def test_everything_comes_out_once_and_in_order(stage: Stage, items: list[int | None]) -> None:
+    assert list(stage(iter(items))) == items
+
+
+@STAGES
+def test_an_error_in_the_source_reaches_the_consumer_after_what_came_before_it(stage: Stage) -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise LookupError("source")
+
+    seen: list[int | None] = []
+    with pytest.raises(LookupError, match="source"):
+        seen.extend(stage(failing()))
+    if stage is through_ahead:
+        assert seen == [1, 2]
+
+
+def test_an_error_in_the_work_reaches_the_consumer_in_its_turn() -> None:
+    results = in_threads(lambda x: 10 // x, iter([1, 2, 0, 5]), 2, "flow-test")
+    assert [next(results), next(results)] == [10, 5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@STAGES
+def test_closing_early_stops_the_threads_and_closes_the_source(stage: Stage) -> None:
+    source = Endless()
+    with closing(stage(source.items())) as stream:
+        assert next(stream) == 1
+    assert source.closed
+
+
+@STAGES
+def test_closing_the_last_of_a_chain_closes_all(stage: Stage) -> None:
+    source = Endless()
+    with closing(stage(stage(stage(source.items())))) as stream:
+        assert next(stream) == 1
+        assert next(stream) == 2
+    assert source.closed
+
+
+@STAGES
+def test_an_error_in_the_consumer_closes_the_source(stage: Stage) -> None:
+    source = Endless()
+
+    def consume() -> None:
+        with closing(stage(source.items())) as stream:
+            for item in stream:
+                assert item is not None
+                item // 0
+
+    pytest.raises(ZeroDivisionError, consume)
+    assert source.closed
+
+
+def test_a_thread_runs_no_further_ahead_than_it_may() -> None:
+    """Besides the items in the queue there is the one that waits for room."""
+    depth = 3
+    source = Endless()
+    full = threading.Event()
+
+    def watched() -> Iterator[int]:
+        for item in source.items():
+            if item == 1 + depth + 2:
+                full.set()
+            yield item
+
+    with closing(ahead(watched(), depth, "flow-test")) as stream:
+        for _ in range(20):
+            taken = next(stream)
+            assert source.given <= taken + depth + 1
+        assert full.is_set()
+
+
+def test_no_more_work_is_under_way_than_there_are_workers_and_one() -> None:
+    workers = 3
+    lock = threading.Lock()
+    running: list[int] = []
+    most_running, pulled, taken = 0, 0, 0
+
+    def work(item: int) -> int:
+        nonlocal most_running
+        with lock:
+            running.append(item)
+            most_running = max(most_running, len(running))
+        with lock:
+            running.remove(item)
+        return item
+
+    def source() -> Iterator[int]:
+        nonlocal pulled
+        for item in range(60):
+            pulled += 1
+            assert pulled <= taken + workers + 1
+            yield item
+
+    with closing(in_threads(work, source(), workers, "flow-test")) as stream:
+        for _ in stream:
+            taken += 1
+    assert taken == 60
+    assert most_running <= workers
+
+
+def test_work_really_runs_at_the_same_time() -> None:
+    """Each piece of work waits for the other: one after the other they would never end."""
+    meeting = threading.Barrier(2, timeout=30)
+    assert len(list(in_threads(lambda _: meeting.wait(), iter([1, 2]), 2, "flow-test"))) == 2
+
+
+@STAGES
+def test_a_tick_brings_out_what_is_under_way(stage: Stage) -> None:
+    """Given a source that is idle after one item, when it ticks, then the item is out before it gives another."""
+    out: list[int | None] = []
+
+    def idle() -> Iterator[int | None]:
+        yield 1
+        yield None
+        assert asked_again.wait(30)
+        yield 2
+
+    asked_again = threading.Event()
+    with closing(stage(idle())) as stream:
+        out.append(next(stream))
+        out.append(next(stream))
+        assert out == [1, None]
+        asked_again.set()
+        assert list(stream) == [2]
+
+
+def test_threads_carry_the_name_of_their_stage() -> None:
+    (name,) = in_threads(lambda _: threading.current_thread().name, iter([1]), 1, "flow-test")
+    assert name is not None
+    assert name.startswith("flow-test")

@@ -1,0 +1,91 @@
+"""What travels: sizes, records that end well or badly, pictures and batches that check themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import SkipImage
+from engine.records import Batch, Failed, Options, Picture, Record, Size
+
+SIDES = st.integers(1, 20_000)
+
+
+def record(height: int = 4, width: int = 6, model: str = "") -> Record[Picture]:
+    picture = Picture(torch.zeros(height, width, 3, dtype=torch.uint8), "JPEG")
+    return Record(key="a.jpg", payload=picture, options=Options(model=model), ack=7)
+
+
+@pytest.mark.parametrize("text", ["256", "320x200", "native", "16", "65500x16"])
+def test_a_size_is_written_as_it_is_read(text: str) -> None:
+    assert str(Size.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "0", "15", "65501", "256x", "x256", "-3", "256x8", "2.5", "NATIVE", "256 x 256"])
+def test_a_size_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Size.parse(text)
+
+
+@given(width=SIDES, height=SIDES, short=st.integers(16, 2048))
+def test_a_short_side_gets_its_length_and_the_aspect_is_kept(width: int, height: int, short: int) -> None:
+    new_width, new_height = Size.parse(str(short)).target(width, height)
+    assert min(new_width, new_height) == short
+    # The long side is rounded once, so it is off by half a pixel at most.
+    assert abs(max(new_width, new_height) - max(width, height) * short / min(width, height)) <= 0.5
+    assert (new_width >= new_height) == (width >= height) or new_width == new_height
+
+
+@given(width=SIDES, height=SIDES)
+def test_exact_and_native_sizes_do_what_they_say(width: int, height: int) -> None:
+    assert Size.parse("320x200").target(width, height) == (320, 200)
+    assert Size.parse("native").target(width, height) == (width, height)
+
+
+def test_a_record_keeps_key_options_and_acknowledgement_when_its_payload_changes() -> None:
+    changed = record().replace(b"bytes")
+    assert (changed.key, changed.payload, changed.options, changed.ack) == ("a.jpg", b"bytes", Options(), 7)
+
+
+def test_a_failure_keeps_the_acknowledgement_and_one_line_of_the_reason() -> None:
+    failed = record().failed("decode", ValueError("first line\nsecond line"))
+    assert (failed.key, failed.stage, failed.reason, failed.ack) == ("a.jpg", "decode", "first line", 7)
+    assert record().failed("decode", " ").reason == "unknown error"
+
+
+def test_an_attempt_turns_a_bad_image_into_a_failure_and_lets_defects_through() -> None:
+    def skips(_: Record[Picture]) -> int:
+        raise SkipImage("torn")
+
+    def breaks(_: Record[Picture]) -> int:
+        raise ZeroDivisionError
+
+    good = record().attempt("decode", lambda r: r.payload.width)
+    assert isinstance(good, Record)
+    assert good.payload == 6
+    bad = record().attempt("decode", skips)
+    assert isinstance(bad, Failed)
+    assert (bad.stage, bad.reason) == ("decode", "torn")
+    with pytest.raises(ZeroDivisionError):
+        record().attempt("decode", breaks)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 4), (0, 6, 3), (1, 4, 6, 3)])
+def test_a_picture_is_height_width_and_three_channels(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Picture(torch.zeros(shape, dtype=torch.uint8), "JPEG")
+
+
+def test_a_picture_shows_its_size_and_not_its_pixels() -> None:
+    assert repr(record().payload) == "Picture(6x4, JPEG)"
+
+
+def test_a_batch_holds_one_shape_for_one_model() -> None:
+    assert Batch((record(model="w"), record(model="w"))).model == "w"
+    for other in (record(height=8, model="w"), record(model="s")):
+        with pytest.raises(ValueError, match="one shape"):
+            Batch((record(model="w"), other))
+    with pytest.raises(ValueError, match="one shape"):
+        Batch(())
