@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from engine.manifest import FOLDER, Manifest
 from engine.metrics import STAGES, Tally
 from engine.pipeline import Pipeline, Translate
 from engine.records import Outcome
+from engine.run_report import ReportKind, RunReport
 from engine.sinks.archive import ArchiveSink
 from engine.sinks.base import ArchiveOutput
 from engine.sinks.remote import RemoteSink, remote_manifest
 from engine.sources.archive import ArchiveSource
-from engine.sources.listing import Listing, list_inputs
+from engine.sources.listing import Listing, count_inputs, list_inputs
 from engine.sources.remote import list_objects
 from engine.storage import connect, is_url
 from engine.weights import Generator
@@ -55,6 +56,8 @@ class Summary:
     """For each stage the `seconds` its threads were busy, all together, and the `images` that passed it."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """`path`, `stage` and `error` of each failed input."""
+    report: str | None = None
+    """Where the report page is."""
 
 
 def convert(
@@ -64,13 +67,16 @@ def convert(
     config: PipelineConfig | None = None,
     *,
     overwrite: bool = False,
+    keep_times: bool = False,
+    report: ReportKind | None = None,
     progress: Progress | None = None,
     translate: Callable[[Generator], Translate] | None = None,
 ) -> Summary:
     """Translate the images of `src` into the folder `dst`, which mirrors its tree; what is done already is skipped.
 
     `src` is a folder, an image, a list of paths (.txt), a tar or a zip. `model` is a model's name, its file, or a
-    loaded generator. A bad image costs nothing but itself and is listed in the summary.
+    loaded generator. A bad image costs nothing but itself and is listed in the summary. With `keep_times` results
+    get their inputs' times of last change; `report` writes a page that shows a sample of the photos, or all.
 
     Raises `SetupError` when the run cannot start as asked, and `StopRun` when it cannot go on; what was done until
     then is kept, and the next call goes on from there.
@@ -83,21 +89,42 @@ def convert(
     settings = json.dumps(recipe_of(config, generator, translator), sort_keys=True)
     recipe = hashlib.sha256(settings.encode()).hexdigest()
     tally = Tally()
-    with open_output(dst) as (sink, manifest):
+    page = RunReport(report, _expected(src, dst)) if report else None
+    with open_output(dst, keep_times=keep_times) as (sink, manifest):
         manifest.start_run(settings, recipe)
         source = ArchiveSource(
             listing, manifest, sink, config.options, recipe, overwrite=overwrite, read_ahead=read_ahead
         )
-        pipeline = Pipeline(source, sink, {config.options.model: translator}, config, tally)
+        models = {config.options.model: translator}
+        pipeline = Pipeline(source, sink, models, config, tally, page.gallery if page else None)
         started_s = time.perf_counter()
         if progress:
             progress(None, 0)
         for outcome in pipeline.outcomes():
-            if progress and outcome is not None:
+            if outcome is None:
+                continue
+            if page:
+                page.saw(outcome, time.perf_counter() - started_s)
+            if progress:
                 progress(outcome, source.num_skipped)
         seconds = time.perf_counter() - started_s
         manifest.commit()
-        return _summary(tally, source.num_skipped, seconds, backend, manifest)
+        summary = _summary(tally, source.num_skipped, seconds, backend, manifest)
+        if page is None:
+            return summary
+        shown = {"backend": backend, **json.loads(settings)}
+        return replace(
+            summary,
+            report=page.write(
+                src,
+                dst,
+                skipped=source.num_skipped,
+                seconds=seconds,
+                settings=shown,
+                card=generator.card,
+                manifest=manifest,
+            ),
+        )
 
 
 def recipe_of(config: PipelineConfig, generator: Generator, translator: Translate) -> dict[str, Any]:
@@ -136,16 +163,22 @@ def open_source(src: str | Path, dst: str | Path) -> tuple[Listing, int]:
     return list_inputs(src, skip=dst), 1
 
 
+def _expected(src: str | Path, dst: str | Path) -> int | None:
+    return None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
+
+
 @contextmanager
-def open_output(dst: str | Path) -> Iterator[tuple[ArchiveOutput, Manifest]]:
+def open_output(dst: str | Path, *, keep_times: bool = False) -> Iterator[tuple[ArchiveOutput, Manifest]]:
     """Open the sink and the manifest of `dst`, locked against other runs; raises `SetupError`."""
     if is_url(dst):
+        if keep_times:
+            raise SetupError(f"{dst} gives its objects times of its own; leave out --times.")
         storage = connect(str(dst))
         with remote_manifest(storage) as manifest:
             yield RemoteSink(storage), manifest
         return
     with Manifest(Path(dst)) as manifest:
-        yield ArchiveSink(Path(dst), Path(dst) / FOLDER / "partial"), manifest
+        yield ArchiveSink(Path(dst), Path(dst) / FOLDER / "partial", keep_times=keep_times), manifest
 
 
 def _summary(tally: Tally, skipped: int, seconds: float, backend: str, manifest: Manifest) -> Summary:

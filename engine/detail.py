@@ -27,4 +27,4 @@ def _restored(picture: Picture, way: str) -> Picture:
         pixels_HWC = guided_upsample(full_HWC, before_HWC, picture.pixels_HWC)
     else:
         pixels_HWC = plain_upsample(picture.pixels_HWC, *full_HWC.shape[:2])
-    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None)
+    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC)

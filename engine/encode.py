@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from PIL import Image
+from torch import Tensor
 
 from engine.colour import Colours, flatten, to_profile
 from engine.config import EncodeConfig
@@ -94,6 +95,12 @@ class Encoder:
             "AVIF": {"quality": quality, "subsampling": config.subsampling},
         }
         return options[target]
+
+
+def on_white(picture: Picture, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Lay pixels of `picture`, uint8 [H, W, 3], on white as far as they are translucent: how a page shows them."""
+    pixels = pixels_HWC.numpy()
+    return pixels if picture.alpha_HW is None else flatten(pixels, picture.alpha_HW.numpy())
 
 
 def with_alpha(colours: Colours) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -18,12 +18,13 @@ from engine.batch import Batcher
 from engine.config import PipelineConfig
 from engine.decode import Decoder
 from engine.detail import restore
-from engine.encode import Encoder
+from engine.encode import Encoder, on_white
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
 from engine.inspect import Chunk, chunks
 from engine.metrics import Metrics, Silent, StageName, timed
 from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
+from engine.report import Gallery, comparison
 from engine.sinks.base import Sink
 from engine.sources.base import Source
 
@@ -41,13 +42,18 @@ class Pipeline:
         models: Mapping[str, Translate],
         config: PipelineConfig | None = None,
         metrics: Metrics | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
-        """`models` gives for each model name in the records' options what translates it."""
+        """`models` gives for each model name in the records' options what translates it.
+
+        `gallery` is shown the photos that it wants, before and after.
+        """
         self._source = source
         self._sink = sink
         self._models = models
         self._config = config or PipelineConfig()
         self._metrics = metrics or Silent()
+        self._gallery = gallery
         self._decoder = Decoder(self._config.decode)
         self._encoder = Encoder(self._config.encode)
 
@@ -103,13 +109,31 @@ class Pipeline:
         pixels_NHWC = torch.from_numpy(np.stack([record.payload.pixels_HWC.numpy() for record in batch.records]))
         translated_NHWC = self._models[batch.model](pixels_NHWC)
         return [
-            record.replace(record.payload.translated(pixels_HWC))
+            record.replace(record.payload.translated(pixels_HWC, keep_before=self._shows(record.key)))
             for record, pixels_HWC in zip(batch.records, translated_NHWC, strict=True)
         ]
 
     def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
         with self._timed("encode", records):
-            return self._encoder(restore(records))
+            restored = restore(records)
+            encoded = self._encoder(restored)
+            self._show(restored, encoded)
+            return encoded
+
+    def _shows(self, key: str) -> bool:
+        return self._gallery is not None and self._gallery.wants(key)
+
+    def _show(self, pictures: list[Record[Picture] | Failed], encoded: list[Record[Encoded] | Failed]) -> None:
+        """Hand pictures whose translation could be encoded to the gallery, as thumbnails."""
+        if self._gallery is None:
+            return
+        for record, result in zip(pictures, encoded, strict=True):
+            if isinstance(record, Failed) or isinstance(result, Failed):
+                continue
+            picture = record.payload
+            if picture.before_HWC is not None and self._gallery.wants(record.key):
+                before, after = (on_white(picture, pixels) for pixels in (picture.before_HWC, picture.pixels_HWC))
+                self._gallery.add(comparison(record.key, before, after, self._gallery.side))
 
     def _store(self, records: list[Record[Encoded] | Failed]) -> list[Outcome]:
         with self._timed("store", records):

@@ -29,6 +29,7 @@ from engine.config import (
 from engine.encode import FORMATS
 from engine.memory import parse_bytes
 from engine.records import Detail, Failed, Options, Outcome, Size
+from engine.run_report import ReportKind
 from engine.sources.listing import count_inputs
 from engine.storage import is_url
 
@@ -91,6 +92,20 @@ class MemoryType(click.ParamType[int]):
     show_default=True,
     help="JPEG chroma subsampling.",
 )
+@click.option("--progressive", is_flag=True, help="Progressive JPEG: a little smaller, slower to encode.")
+@click.option("--lossless", is_flag=True, help="Lossless WebP.")
+@click.option("--strip", is_flag=True, help="Leave out EXIF, XMP, IPTC and comments.")
+@click.option("--keep-profile", is_flag=True, help="Write in each photo's own colour profile instead of sRGB.")
+@click.option("--times", is_flag=True, help="Give results the times of last change of their inputs.")
+@click.option(
+    "--report",
+    is_flag=False,
+    flag_value="sample",
+    default=None,
+    type=click.Choice(get_args(ReportKind)),
+    metavar="[=sample|all]",
+    help="Write report.html into DST: before/after photos (a sample, or all), failures, speed, settings.",
+)
 @click.option("--batch", type=click.IntRange(1, 1024), default=BatchConfig.size, show_default=True)
 @click.option("--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True)
 @click.option(
@@ -108,7 +123,16 @@ class MemoryType(click.ParamType[int]):
 @click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them.")
 @click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
-def convert(src: str, dst: str, model: str, overwrite: bool, as_json: bool, **options: Any) -> None:
+def convert(
+    src: str,
+    dst: str,
+    model: str,
+    times: bool,
+    report: ReportKind | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Translate the photos of SRC into the folder DST.
 
     SRC is a folder (searched through), an image, a list of paths (.txt), a .tar or a .zip; DST mirrors its tree.
@@ -121,7 +145,9 @@ def convert(src: str, dst: str, model: str, overwrite: bool, as_json: bool, **op
     count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
     config = _config(count, options)
     with _quiet_libraries(), _Bar(console, count) as bar:
-        summary = convert_archive(src, dst, model, config, overwrite=overwrite, progress=bar)
+        summary = convert_archive(
+            src, dst, model, config, overwrite=overwrite, keep_times=times, report=report, progress=bar
+        )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
     else:
@@ -143,7 +169,14 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             memory_bytes=options["memory"],
             expected_pixels=None if count is None else count * area,
         ),
-        encode=EncodeConfig(quality=options["quality"], subsampling=options["subsampling"]),
+        encode=EncodeConfig(
+            quality=options["quality"],
+            subsampling=options["subsampling"],
+            progressive=options["progressive"],
+            lossless=options["lossless"],
+            strip=options["strip"],
+            keep_profile=options["keep_profile"],
+        ),
     )
 
 
@@ -218,3 +251,5 @@ def _print_summary(summary: Summary, dst: str) -> None:
         click.echo(f"  … and {len(summary.failures) - 20} more (--json lists all)")
     if summary.converted:
         click.echo(f"Results are in {dst}.")
+    if summary.report:
+        click.echo(f"The page to look at is {summary.report}.")
