@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from engine.config import num_cores
-from engine.generate import has_bf16
+from engine.device import has_bf16
 from engine.model import Architecture, ResnetGenerator
 from engine.weights import Card, save_generator
 

@@ -1,8 +1,8 @@
 """Compiled generators on disk, each under a key that names all it depends on.
 
 An entry is a folder `<hash of the key>/` with `key.json` (the key, the package's SHA-256, and notes about it) and the
-package itself. A package that no longer has its hash is built anew, as is one whose key differs in anything; notes, such
-as what the parity gate found, belong to the package they were made about and go with it.
+package itself. A package that no longer has its hash is built anew, as is one whose key differs in anything. Notes,
+such as what the parity gate found, belong to the package they were made about and go with it.
 """
 
 from __future__ import annotations

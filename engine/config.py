@@ -43,7 +43,7 @@ class BatchConfig:
     """How long a picture may wait for company."""
 
 
-BackendName = Literal["auto", "eager", "inductor"]
+BackendName = Literal["auto", "eager", "inductor", "tensorrt"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -52,11 +52,13 @@ class GenerateConfig:
     """How the generator runs."""
 
     backend: BackendName = "auto"
-    """`eager` runs the module as it is; `inductor` compiles it once per machine and model; `auto` picks."""
+    """`eager` runs the module as it is; `inductor` and `tensorrt` compile it once per machine; `auto` picks."""
     precision: PrecisionName = "auto"
     """Floating-point type; `auto` is fp32 for eager, and for others the fastest the machine computes well."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
+    sides: tuple[int, ...] = (256,)
+    """Pixels of the images' short sides that TensorRT tunes an engine for each; other sizes work as well."""
     cache: Path | None = None
     """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
     memory_bytes: int | None = None

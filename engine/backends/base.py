@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,6 +15,15 @@ from engine.pixels import to_network, to_pixels
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One package in the registry of compiled generators, with what runs it alone."""
+
+    key: Mapping[str, str]
+    run: Callable[[Tensor], Tensor]
+    """Translates uint8 [N, H, W, 3] in CPU memory to the same."""
+
+
 class Backend(Protocol):
     """Runs one generator on one device in one precision.
 
@@ -21,6 +32,11 @@ class Backend(Protocol):
 
     name: str
     precision: str
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The packages it runs; none for eager."""
+        ...
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] to the same shape and dtype, in CPU memory.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from engine.backends.base import DTYPES, PixelGenerator
+from engine.backends.base import DTYPES, Entry, PixelGenerator
+from engine.backends.lanes import Lanes
 from engine.weights import Generator
 
 
@@ -15,16 +17,20 @@ class EagerBackend:
     """Runs the generator with PyTorch's own kernels; fp32 unless asked otherwise."""
 
     name = "eager"
+    entries: Sequence[Entry] = ()
 
     def __init__(self, generator: Generator, precision: str, device: torch.device) -> None:
         self.precision = precision
         self._device = device
         self._module = PixelGenerator(copy.deepcopy(generator.module), DTYPES[precision]).to(device)
+        self._run = Lanes(self._module, device) if device.type == "cuda" else self._one_by_one
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        # On a CPU one image at a time, which is as fast: kernels are chosen by shape, and those for another number
-        # of images may round differently. So a run that was interrupted gives the very bytes of one that was not.
-        groups = [one_HWC[None] for one_HWC in pixels_NHWC] if self._device.type == "cpu" else [pixels_NHWC]
-        return torch.cat([self._module(group.to(self._device)).cpu() for group in groups])
+        return self._run(pixels_NHWC)
+
+    def _one_by_one(self, pixels_NHWC: Tensor) -> Tensor:
+        # As fast on a CPU as together: kernels are chosen by shape, and those for another number of images may round
+        # differently. So a run that was interrupted gives the very bytes of one that was not.
+        return torch.cat([self._module(one_HWC[None]) for one_HWC in pixels_NHWC])
