@@ -167,7 +167,8 @@ def upright(pixels_HWC: Tensor, orientation: int) -> Tensor:
 def resize(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
     """Resample uint8 [H, W, C] to [height, width, C], bicubic and antialiased.
 
-    Equals Pillow's BICUBIC within one step of 255 and is about eight times as fast on a CPU.
+    Equals Pillow's BICUBIC within one step of 255, but for a few values next to steep edges, and is about eight times
+    as fast on a CPU.
     """
     if pixels_HWC.shape[:2] == (height, width):
         return pixels_HWC.contiguous()

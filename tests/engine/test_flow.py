@@ -103,7 +103,8 @@ def test_an_error_in_the_consumer_closes_the_source(stage: Stage) -> None:
                 assert item is not None
                 item // 0
 
-    pytest.raises(ZeroDivisionError, consume)
+    with pytest.raises(ZeroDivisionError):
+        consume()
     assert source.closed
 
 

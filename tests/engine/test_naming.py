@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from engine.encode import FORMATS
 from engine.naming import IMAGE_SUFFIXES, is_image_name, output_name
 
-STEMS = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1).filter(
-    lambda s: s.strip(".")
-)
+CHARACTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
+STEMS = st.text(CHARACTERS, min_size=1).filter(lambda s: s.strip("."))
 
 
 @pytest.mark.parametrize(
