@@ -19,7 +19,8 @@ from engine.naming import is_image_name
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 
-_BAD_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)  # the last three from compressed ones
+_BAD_STREAM = (zlib.error, lzma.LZMAError, EOFError)
+_BAD_TAR = (OSError, tarfile.TarError, *_BAD_STREAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def _in_zip(src: Path) -> Listing:
 def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, *_BAD_STREAM) as error:
         raise SkipImage(f"cannot be read from the zip: {error}") from error
 
 
@@ -183,7 +184,7 @@ def _in_tar(src: Path) -> Listing:
                     identity = f"{member.size}-{member.mtime}"
                     modified_ns = round(member.mtime * 1e9)
                     yield _member(member.name, identity, partial(_read_tar, archive, member), modified_ns)
-    except (OSError, *_BAD_TAR) as error:  # what came before has its results all the same
+    except _BAD_TAR as error:  # what came before has its results all the same
         yield Input(src.name, "", partial(_raise, SkipImage(f"archive cannot be read to its end: {error}")))
 
 
