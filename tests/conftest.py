@@ -6,6 +6,7 @@ one in pyproject.toml.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -33,10 +34,21 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
     "needs_cuda": ("CUDA", torch.cuda.is_available, "no NVIDIA GPU"),
     "needs_photos": ("PHOTOS", lambda: (PHOTOS / "INDEX.tsv").exists(), f"no photo collection at {PHOTOS}"),
     "needs_exiftool": ("EXIFTOOL", lambda: shutil.which("exiftool") is not None, "exiftool is not installed"),
+    "needs_stunnel": (
+        "STUNNEL",
+        lambda: shutil.which("stunnel4") is not None and shutil.which("openssl") is not None,
+        "stunnel4 or openssl is not installed",
+    ),
+    "needs_prometheus": ("PROMETHEUS", lambda: shutil.which("prometheus") is not None, "prometheus is not installed"),
     "needs_browser": (
         "BROWSER",
         lambda: shutil.which("chromium") is not None and shutil.which("chromedriver") is not None,
         "chromium and chromedriver are not installed",
+    ),
+    "needs_tensorrt_rtx": (
+        "TENSORRT_RTX",
+        lambda: all(importlib.util.find_spec(name) is not None for name in ("torch_tensorrt", "tensorrt_rtx")),
+        "torch-tensorrt-rtx is not installed",
     ),
     "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
     "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),

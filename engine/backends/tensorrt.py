@@ -202,7 +202,7 @@ def versions() -> dict[str, str]:
     return {name: version for name in names if (version := _version(name)) is not None}
 
 
-def export(module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device) -> Any:
+def export(module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device) -> torch.export.ExportedProgram:
     """Fix the graph of a generator for `profile` with batch, rows and columns left open: a `torch.export` program."""
     typed = keep_norms_in_float32(copy.deepcopy(module).to(dtype)).to(device).eval()
     stride = module.arch.stride
@@ -228,9 +228,8 @@ def keep_norms_in_float32(module: nn.Module) -> nn.Module:
     return module
 
 
-def build(module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device) -> bytes:
-    """Build one engine; raises `BackendUnavailable` when Torch-TensorRT cannot convert all of the network."""
-    program = export(module, dtype, profile, device)
+def convert(program: torch.export.ExportedProgram, dtype: torch.dtype, profile: Profile, device: torch.device) -> bytes:
+    """Build one engine; raises `BackendUnavailable` when Torch-TensorRT cannot convert all of the program."""
     try:
         import torch_tensorrt  # not at the top: it fails to import on a machine without a driver
 
@@ -254,7 +253,8 @@ def _engine(
 
     def build_into(path: Path) -> None:
         log.warning("Building the TensorRT engine of %s for %s: once, some minutes.", generator.card.name, profile)
-        path.write_bytes(build(generator.module, DTYPES[precision], profile, device))
+        program = export(generator.module, DTYPES[precision], profile, device)
+        path.write_bytes(convert(program, DTYPES[precision], profile, device))
 
     return Engine(artefacts.get_or_build(key, build_into).read_bytes(), device)
 
