@@ -160,7 +160,7 @@ def test_a_tar_gives_its_photos(mode: str, tmp_path: Path) -> None:
     assert count_inputs(src) is None
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
 def test_a_torn_tar_gives_what_came_before_the_tear_and_then_a_reason(mode: str, tmp_path: Path) -> None:
     src = tar(tmp_path / "photos.tar", *(f"{i}.jpg" for i in range(9)), mode=mode)
     src.write_bytes(src.read_bytes()[: src.stat().st_size // 2])

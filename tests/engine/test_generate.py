@@ -1,0 +1,106 @@
+"""Any size goes in and comes out, and neither padding nor company changes a picture's result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.config import GenerateConfig
+from engine.generate import MIN_SIDE, Translator, pad
+from engine.weights import Generator
+from tests.images import picture
+
+EAGER = GenerateConfig(backend="eager", device="cpu")
+
+
+def pictures(count: int, height: int, width: int) -> Tensor:
+    """Make uint8 [N, H, W, 3]."""
+    return torch.stack([torch.from_numpy(np.array(picture(width, height, seed=i))) for i in range(count)])
+
+
+@pytest.fixture(scope="module")
+def translator(generator: Generator) -> Translator:
+    return Translator(generator, EAGER)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 40), (40, 1), (17, 23), (3, 200), (64, 48), (2, 15), (33, 16)]
+)
+def test_any_size_comes_out_as_it_went_in(height: int, width: int, translator: Translator) -> None:
+    result = translator(pictures(2, height, width))
+    assert (result.shape, result.dtype) == ((2, height, width, 3), torch.uint8)
+    assert result.is_contiguous()
+
+
+def test_the_result_is_the_modules_own(translator: Translator, generator: Generator) -> None:
+    """Computed here by the textbook, with no code of the engine but the module."""
+    x = pictures(1, 48, 64)
+    with torch.no_grad():
+        y = generator.module(x.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    expected = ((y + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert (translator(x).float() - expected).abs().max() <= 1
+
+
+def test_a_size_the_network_cannot_take_is_mirrored_and_cropped(translator: Translator) -> None:
+    x = pictures(1, 30, 41)
+    mirrored = F.pad(x.permute(0, 3, 1, 2).float(), (0, 3, 0, 2), mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(translator(x), translator(mirrored.contiguous())[:, :30, :41])
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (17, 23), (1, 40)])
+def test_company_does_not_change_a_bit(height: int, width: int, translator: Translator) -> None:
+    """What an interrupted run needs to give the very bytes of one that was not."""
+    x = pictures(5, height, width)
+    together = translator(x)
+    assert torch.equal(together, torch.cat([translator(one_HWC[None]) for one_HWC in x]))
+    assert torch.equal(together[3:], translator(x[3:]))
+    assert torch.equal(together.flip(0), translator(x.flip(0)))
+
+
+def test_running_it_leaves_its_input_alone(translator: Translator) -> None:
+    x = pictures(2, 32, 32)
+    before = x.clone()
+    translator(x)
+    assert torch.equal(x, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70))
+def test_padding_adds_the_least_and_keeps_the_picture(height: int, width: int) -> None:
+    x = pictures(1, height, width)
+    padded = pad(x, 4)
+    for side, old in ((padded.shape[1], height), (padded.shape[2], width)):
+        assert side % 4 == 0
+        assert side == max(MIN_SIDE, old + -old % 4)
+    assert torch.equal(padded[:, :height, :width], x)
+    assert {tuple(p) for p in padded[0].flatten(0, 1).tolist()} <= {tuple(p) for p in x[0].flatten(0, 1).tolist()}
+
+
+def test_a_size_that_fits_is_not_copied() -> None:
+    x = pictures(1, 32, 64)
+    assert pad(x, 4) is x
+
+
+def test_a_small_memory_budget_gives_the_same_result_in_bands(generator: Generator, translator: Translator) -> None:
+    x = pictures(1, 900, 601)
+    small = Translator(generator, GenerateConfig(backend="eager", device="cpu", memory_bytes=40_000_000))
+    assert not small._fits(pad(x, 4))
+    assert (small(x).int() - translator(x).int()).abs().max() <= 1
+
+
+def test_it_says_what_it_runs_and_why(translator: Translator) -> None:
+    assert translator.reason == "eager fp32 on cpu: as asked"
+
+
+def test_results_in_bf16_stay_close(generator: Generator, translator: Translator, tmp_path: Path) -> None:
+    half = Translator(generator, GenerateConfig(backend="eager", precision="bf16", device="cpu", cache=tmp_path))
+    x = pictures(2, 64, 64)
+    error = (half(x).double() - translator(x).double()).square().mean()
+    assert float(10 * torch.log10(255**2 / error)) > 30

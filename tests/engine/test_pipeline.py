@@ -1,0 +1,215 @@
+"""The whole arrow in memory: one outcome for each image, in order where it can be, and nothing left running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import BatchConfig, DecodeConfig, PipelineConfig
+from engine.errors import SkipImage, StopRun
+from engine.metrics import Tally
+from engine.pipeline import Pipeline, Translate
+from engine.records import Encoded, Failed, Options, Outcome, Record, Size, Stored
+from engine.sinks.memory import MemorySink
+from engine.sources.memory import MemorySource
+from tests.images import photo, picture, pixels
+
+OPTIONS = Options(size=Size.parse("native"), format="png")
+NAMES = ("read", "decode", "batch", "generate", "encode", "store")
+
+
+def negative(pixels_NHWC: Tensor) -> Tensor:
+    return 255 - pixels_NHWC
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert [name for name in left if name.startswith(NAMES)] == []
+
+
+def run(
+    images: list[tuple[str, bytes] | None],
+    translate: Translate = negative,
+    sink: MemorySink | None = None,
+    **batch: float,
+) -> tuple[MemorySink, list[Outcome], Tally]:
+    source, sink, tally = MemorySource(images, OPTIONS), sink or MemorySink(), Tally()
+    config = PipelineConfig(batch=BatchConfig(**batch), decode=DecodeConfig(max_pixels=1_000_000))  # type: ignore[arg-type]
+    Pipeline(source, sink, {"": translate}, config, tally).run()
+    return sink, source.outcomes, tally
+
+
+def test_each_image_becomes_its_own_translation() -> None:
+    images = [(f"{i}.png", photo(20 + i % 3, 30, seed=i, format="PNG")) for i in range(25)]
+    sink, outcomes, tally = run(list(images))
+    assert sorted(outcome.key for outcome in outcomes) == sorted(key for key, _ in images)
+    for key, data in images:
+        assert np.array_equal(pixels(sink.results[key].data), 255 - pixels(data))
+    assert (tally.converted, tally.failed) == (25, 0)
+    assert {tally.stage_images[stage] for stage in ("decode", "generate", "encode", "store")} == {25}
+
+
+def test_images_of_one_shape_keep_their_order() -> None:
+    images: list[tuple[str, bytes] | None] = [(f"{i:02}", photo(20, 30, seed=i)) for i in range(23)]
+    _, outcomes, _ = run(images)
+    assert [outcome.key for outcome in outcomes] == [f"{i:02}" for i in range(23)]
+
+
+def test_bad_images_cost_only_themselves() -> None:
+    good, cut = photo(format="PNG"), photo(200, 150, format="PNG")[:-3000]
+    sink, outcomes, tally = run(
+        [("a", good), ("b", b""), ("c", cut), ("d", good), ("e", photo(2000, 600)), ("f", good)]
+    )
+    assert sorted(sink.results) == ["a", "d", "f"]
+    assert sink.failures["b"] == "empty file"
+    assert "truncated" in sink.failures["c"]
+    assert "megapixels" in sink.failures["e"]
+    assert {o.key: o.stage for o in outcomes if isinstance(o, Failed)} == {
+        "b": "inspect",
+        "c": "decode",
+        "e": "inspect",
+    }
+    assert (tally.converted, tally.failed) == (3, 3)
+
+
+def test_batches_hold_one_shape_and_no_more_than_asked() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def watching(pixels_NHWC: Tensor) -> Tensor:
+        shapes.append(tuple(pixels_NHWC.shape))
+        return pixels_NHWC
+
+    run([(str(i), photo(20 + i % 2, 30, seed=i)) for i in range(11)], watching, size=3)
+    assert all(count <= 3 for count, *_ in shapes)
+    assert {shape[1:] for shape in shapes} == {(30, 20, 3), (30, 21, 3)}
+    assert sum(count for count, *_ in shapes) == 11
+
+
+def test_an_image_the_generator_refuses_fails_alone() -> None:
+    """Given a batch of three of which one is refused, then the other two are translated all the same."""
+    dark = photo(20, 30, format="PNG", seed=1)
+    refused = torch.from_numpy(np.array(picture(20, 30, seed=2)))
+
+    def picky(pixels_NHWC: Tensor) -> Tensor:
+        if any(torch.equal(one, refused) for one in pixels_NHWC):
+            raise SkipImage("too strange")
+        return pixels_NHWC
+
+    strange = photo(20, 30, format="PNG", seed=2)
+    sink, _, _ = run([("a", dark), ("b", strange), ("c", dark)], picky, size=3)
+    assert sorted(sink.results) == ["a", "c"]
+    assert sink.failures == {"b": "too strange"}
+
+
+def test_an_idle_source_does_not_hold_back_what_is_ready() -> None:
+    """Given one image and then silence, when it has waited long enough, then its result comes without another image."""
+    stored = threading.Event()
+
+    class Noticing(MemorySink):
+        def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+            stored.set()
+            return outcomes
+
+    class Idle(MemorySource):
+        def records(self) -> Iterator[Record[bytes] | Failed | None]:
+            yield from super().records()
+            for _ in range(3000):
+                if stored.wait(0.01):
+                    return
+                yield None
+
+    source = Idle([("a", photo())], OPTIONS)
+    Pipeline(source, Noticing(), {"": negative}, PipelineConfig(batch=BatchConfig(size=8, max_wait_s=0.02))).run()
+    assert stored.is_set()
+    assert [outcome.key for outcome in source.outcomes] == ["a"]
+
+
+@pytest.mark.parametrize("where", ["source", "generate", "store"])
+def test_what_is_not_about_one_image_stops_the_run(where: str) -> None:
+    """And it is raised where the run was started, all threads ended, all that was acknowledged stored."""
+
+    class Source(MemorySource):
+        def records(self) -> Iterator[Record[bytes] | Failed | None]:
+            for i, record in enumerate(super().records()):
+                if where == "source" and i == 30:
+                    raise StopRun("source")
+                yield record
+
+    class Sink(MemorySink):
+        def store(self, record: Record[Encoded]) -> Stored:
+            if where == "store" and len(self.results) == 5:
+                raise StopRun("store")
+            return super().store(record)
+
+    calls = 0
+
+    def translate(pixels_NHWC: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if where == "generate" and calls == 4:
+            raise StopRun("generate")
+        return pixels_NHWC
+
+    source, sink = Source([(f"{i:02}", photo(seed=i)) for i in range(40)], OPTIONS), Sink()
+    with pytest.raises(StopRun, match=where):
+        Pipeline(source, sink, {"": translate}).run()
+    assert {outcome.key for outcome in source.outcomes} <= set(sink.results)
+    assert len(source.outcomes) < 40
+
+
+def test_leaving_early_stops_all_threads() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[tuple[str, bytes]]:
+        data = photo()
+        while True:
+            taken.append(1)
+            yield str(len(taken)), data
+
+    source = MemorySource(endless(), OPTIONS)
+    with closing(Pipeline(source, MemorySink(), {"": negative}).outcomes()) as outcomes:  # type: ignore[type-var]
+        assert next(outcomes) is not None
+    assert len(source.outcomes) >= 1
+
+
+def test_only_a_fixed_number_of_images_is_under_way() -> None:
+    """However many there are: what is read minus what has ended stays below a bound that depends on settings alone."""
+    taken = 0
+    most = 0
+    data = photo(16, 16)
+
+    def many() -> Iterator[tuple[str, bytes]]:
+        nonlocal taken
+        for i in range(1500):
+            taken += 1
+            yield str(i), data
+
+    source = MemorySource(many(), OPTIONS)
+    config = PipelineConfig(decode=DecodeConfig(workers=2, chunk_images=4), batch=BatchConfig(size=4))
+    for _ in Pipeline(source, MemorySink(), {"": negative}, config).outcomes():
+        most = max(most, taken - len(source.outcomes))
+    assert len(source.outcomes) == 1500
+    # Chunks of 4: in the queue, two hands, three in decode; batches of 4: three queues and hands, encode, store.
+    assert most <= 4 * 30
+
+
+def test_a_model_that_is_asked_for_by_name_translates() -> None:
+    class Two(MemorySource):
+        def records(self) -> Iterator[Record[bytes] | Failed | None]:
+            for name in ("one", "two"):
+                options = Options(model=name, size=Size.parse("native"), format="png")
+                yield Record(key=name, payload=photo(format="PNG"), options=options)
+
+    sink = MemorySink()
+    Pipeline(Two([]), sink, {"one": lambda x: x, "two": negative}).run()
+    one, two = pixels(sink.results["one"].data), pixels(sink.results["two"].data)
+    assert np.array_equal(one, 255 - two)
