@@ -59,6 +59,8 @@ class GenerateConfig:
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
     sides: tuple[int, ...] = (256,)
     """Pixels of the images' short sides that TensorRT tunes an engine for each; other sizes work as well."""
+    lanes: int = 1
+    """Batches under way at once: 3 keep a GPU busy, one copied in, one computed, one copied out."""
     cache: Path | None = None
     """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
     memory_bytes: int | None = None

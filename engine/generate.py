@@ -11,6 +11,8 @@ from torch import Tensor
 
 from engine.backends.base import DTYPES
 from engine.config import GenerateConfig
+from engine.device import choose_device, free_bytes
+from engine.guard import Guarded
 from engine.memory import available_bytes
 from engine.selection import choose_backend
 from engine.tiled import translate_tiled, whole_image_bytes
@@ -35,10 +37,13 @@ class Translator:
         """
         config = config or GenerateConfig()
         self.card = generator.card
+        self._device = choose_device(config.device)
         self.backend, self.reason = choose_backend(generator, config)
+        self._run = Guarded(self.backend)
         self._stride = generator.card.architecture.stride
         self._module = generator.module
-        self._budget_bytes = config.memory_bytes or int(available_bytes() * _SHARE_OF_FREE_MEMORY)
+        free = free_bytes(self._device) if self._device.type == "cuda" else available_bytes()
+        self._budget_bytes = config.memory_bytes or int(free * _SHARE_OF_FREE_MEMORY)
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] of any H and W to the same shape and dtype.
@@ -49,8 +54,18 @@ class Translator:
         """
         height, width = pixels_NHWC.shape[1:3]
         padded_NHWC = pad(pixels_NHWC, self._stride)
-        translate = self.backend if self._fits(padded_NHWC) else self._in_bands
-        return translate(padded_NHWC)[:, :height, :width].contiguous()
+        return self._translate(padded_NHWC)[:, :height, :width].contiguous()
+
+    def _translate(self, pixels_NHWC: Tensor) -> Tensor:
+        if self._fits(pixels_NHWC):
+            try:
+                return self._run(pixels_NHWC)
+            except torch.OutOfMemoryError:  # one image alone needed more than was estimated, or others took memory
+                height, width = pixels_NHWC.shape[1:3]
+                log.warning(
+                    "The GPU's memory does not hold a photo of %dx%d at once: going on in bands.", width, height
+                )
+        return self._in_bands(pixels_NHWC)
 
     def _fits(self, pixels_NHWC: Tensor) -> bool:
         count, height, width, _ = pixels_NHWC.shape
@@ -59,8 +74,9 @@ class Translator:
 
     def _in_bands(self, pixels_NHWC: Tensor) -> Tensor:
         dtype = DTYPES[self.backend.precision]
-        if next(self._module.parameters()).dtype != dtype:
-            self._module = copy.deepcopy(self._module).to(dtype)
+        weight = next(self._module.parameters())
+        if (weight.dtype, weight.device) != (dtype, self._device):
+            self._module = copy.deepcopy(self._module).to(self._device, dtype)
         translated = [
             translate_tiled(self._module, pixels_HWC, budget_bytes=self._budget_bytes) for pixels_HWC in pixels_NHWC
         ]

@@ -6,7 +6,7 @@ The only file that knows which stage runs in which thread and how far each may r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
 from engine.inspect import Chunk, chunks
 from engine.metrics import Metrics, Silent, StageName, timed
+from engine.profiling import stage_range
 from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
 from engine.report import Gallery, comparison
 from engine.sinks.base import Sink
@@ -70,8 +71,8 @@ class Pipeline:
         config = self._config
         inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
         decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
-        batches = ahead(Batcher(config.batch)(decoded), 1, "batch")
-        translated = ahead(self._generate(batches), 1, "generate")
+        batches: Iterator[Batch | Failed | None] = ahead(Batcher(config.batch)(decoded), 1, "batch")
+        translated = in_threads(self._generate, batches, config.generate.lanes, "generate")
         encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
         stored = in_threads(self._store, encoded, config.store.workers, "store")
         with closing(stored):
@@ -82,18 +83,13 @@ class Pipeline:
         with self._timed("decode", chunk):
             return self._decoder(chunk)
 
-    def _generate(self, batches: Iterable[Batch | Failed | None]) -> Iterator[list[Record[Picture] | Failed] | None]:
-        for batch in batches:
-            if batch is None:
-                yield None
-            elif isinstance(batch, Failed):
-                yield [batch]
-            else:
-                self._metrics.observe("batch_images", len(batch.records))
-                self._metrics.observe("batch_wait_seconds", batch.waited_s)
-                with self._timed("generate", batch.records):
-                    translated = self._translated(batch)
-                yield translated
+    def _generate(self, batch: Batch | Failed) -> list[Record[Picture] | Failed]:
+        if isinstance(batch, Failed):
+            return [batch]
+        self._metrics.observe("batch_images", len(batch.records))
+        self._metrics.observe("batch_wait_seconds", batch.waited_s)
+        with self._timed("generate", batch.records):
+            return self._translated(batch)
 
     def _translated(self, batch: Batch) -> list[Record[Picture] | Failed]:
         try:
@@ -149,7 +145,7 @@ class Pipeline:
     def _timed(self, name: StageName, records: Sequence[Record[Any] | Failed]) -> Iterator[None]:
         """Measure one call of a stage, for the metrics and for each of its records."""
         started_s = time.perf_counter()
-        with timed(self._metrics, name, len(records)):
+        with stage_range(name), timed(self._metrics, name, len(records)):
             yield
         seconds = time.perf_counter() - started_s
         for record in records:
