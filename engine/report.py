@@ -289,7 +289,7 @@ def gallery_note(shown_photos: int, translated: int) -> str:
 
 def row_height_px(count: int) -> int:
     """Return the height of the gallery's rows: large for a sample, closer together for many."""
-    return 340 if count <= 12 else 270 if count <= 100 else 210
+    return 260 if count <= 100 else 210
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
