@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import os
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -166,6 +169,29 @@ def test_detail_keeps_colour_alpha_and_size(tmp_path: Path, generator: Generator
         np.testing.assert_array_equal(np.asarray(found.getchannel("A")), np.asarray(image.getchannel("A")))
         expected = from_pixels(np.asarray(image.convert("RGB")), adobe_rgb_icc()).pixels
         assert np.abs(np.asarray(found.convert("RGB")).astype(int) - expected).mean() < 6
+
+
+def test_heic_comes_out_upright_as_jpeg(tmp_path: Path, generator: Generator) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "Maker"
+    file = io.BytesIO()
+    pillow_heif.from_pillow(picture()).save(file, exif=exif.tobytes(), quality=95)
+    with Image.open(one(tmp_path, generator, "a.heic", file.getvalue())) as image:
+        assert (image.format, image.size) == ("JPEG", (43, 61))
+        assert (image.getexif()[0x0112], image.getexif()[0x010F]) == (1, "Maker")
+        assert np.abs(np.asarray(image).astype(int) - upright(np.asarray(picture()), 6)).mean() < 6
+
+
+def test_16_bits_are_rounded_to_8(tmp_path: Path, generator: Generator) -> None:
+    values = np.linspace(0, 65535, 32 * 16 * 3).astype(">u2").reshape(16, 32, 3)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 32, 16, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    with Image.open(one(tmp_path, generator, "a.png", data)) as image:
+        assert np.abs(np.asarray(image) - values / 257).max() <= 1
 
 
 def test_strip_leaves_nothing_but_the_profile(tmp_path: Path, generator: Generator) -> None:

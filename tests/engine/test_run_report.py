@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from engine.weights import Generator
 from tests.images import encoded, photo, picture
 
 
-def run(src: Path, dst: Path, generator: Generator, **options: Any) -> Summary:
+def run(src: Path, dst: Path | str, generator: Generator, **options: Any) -> Summary:
     config = PipelineConfig(options=Options(size=Size.parse("32"), **options.pop("per_image", {})))
     return convert(src, dst, generator, config, translate=lambda _: lambda x: 255 - x, **options)
 
@@ -114,6 +115,13 @@ def test_translucent_photos_are_shown_on_white(tmp_path: Path, generator: Genera
     shown = shown_photos(page)["a.png"]
     assert pixels(shown["before"]).min() > 250
     assert pixels(shown["after"]).min() > 250
+
+
+def test_an_object_store_gets_the_page_too(tmp_path: Path, generator: Generator) -> None:
+    summary = run(archive(tmp_path / "in"), f"memory://{tmp_path.name}/out", generator, report="all")
+    assert summary.report == f"memory://{tmp_path.name}/out/report.html"
+    page = fsspec.filesystem("memory").cat_file(f"/{tmp_path.name}/out/report.html").decode()
+    assert "4 photos, summer to winter" in words(page)
 
 
 def test_a_page_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, generator: Generator) -> None:
