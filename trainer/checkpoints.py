@@ -1,0 +1,97 @@
+"""A run on disk: everything needed to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import errno
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import SetupError, StopRun
+from engine.files import write_atomically
+from engine.weights import first_misfit
+from trainer.config import RunConfig
+from trainer.step import Step
+
+FORMAT = 1
+NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    config: RunConfig
+    steps_done: int
+    facts: dict[str, Any]
+    """What an exported model's card tells about the run: machine, versions, numbers of photos."""
+    networks: dict[str, Any]
+    optimisers: dict[str, Any]
+    histories: list[dict[str, Any]]
+    """One entry for each process of a data-parallel run."""
+
+
+def take(
+    step: Step, config: RunConfig, steps_done: int, facts: dict[str, Any], histories: list[dict[str, Any]]
+) -> Checkpoint:
+    """Collect the state of `step` after `steps_done` steps."""
+    return Checkpoint(
+        config=config,
+        steps_done=steps_done,
+        facts=facts,
+        networks={name: network.state_dict() for name, network in step.networks.named()},
+        optimisers={
+            "generators": step.optimise_generators.state_dict(),
+            "discriminators": step.optimise_discriminators.state_dict(),
+        },
+        histories=histories,
+    )
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` into the folder `run`, in place of the last one.
+
+    The last one stays until the new one is whole. Raises `StopRun` when the disk is full.
+    """
+    buffer = io.BytesIO()
+    fields = {**vars(checkpoint), "config": checkpoint.config.to_json(), "format": FORMAT}
+    torch.save(fields, buffer)
+    try:
+        write_atomically(run / NAME, buffer.getvalue())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StopRun(
+            f"No space left for a checkpoint of {len(buffer.getvalue()) >> 20} MiB in {run}; the last good "
+            f"one stays: make room, then `solstice-train resume {run}`."
+        ) from error
+
+
+def load_checkpoint(run: Path) -> Checkpoint:
+    """Read the checkpoint of the folder `run`; raises `SetupError` when there is none that can be used."""
+    path = run / NAME
+    try:
+        fields = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SetupError(f"There is no {path}; start a run with `solstice-train fit`.") from error
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise SetupError(f"{path} is not a readable checkpoint ({error}).") from error
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        raise SetupError(f"{path} is not a checkpoint of this version of Solstice.")
+    return Checkpoint(**{**fields, "config": RunConfig.from_json(fields["config"])})
+
+
+def restore(step: Step, checkpoint: Checkpoint, process: int) -> None:
+    """Give `step` the state in `checkpoint`; raises `SetupError` when it is of another architecture."""
+    for name, network in step.networks.named():
+        misfit = first_misfit(network, checkpoint.networks[name])
+        if misfit is not None:
+            raise SetupError(f"The checkpoint does not fit network {name}: {misfit}.")
+        network.load_state_dict(checkpoint.networks[name])
+    step.optimise_generators.load_state_dict(checkpoint.optimisers["generators"])
+    step.optimise_discriminators.load_state_dict(checkpoint.optimisers["discriminators"])
+    step.load_history_state(checkpoint.histories[process % len(checkpoint.histories)])

@@ -1,0 +1,150 @@
+"""What decides a training run: one frozen dataclass per concern, defaults as published."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import SetupError
+from engine.model import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which photos, and how training crops are cut from them."""
+
+    train_a: Path
+    """Folder of training photos of domain A."""
+    train_b: Path
+    """Folder of training photos of domain B."""
+    held_out: tuple[Path, ...] = ()
+    """Folders of test photos: a training photo with the same bytes as one of them is left out."""
+    load: int = 286
+    """Short side in pixels to which a photo is resized first."""
+    crop: int = 256
+    """Side in pixels of the random square that a step sees; a multiple of 4."""
+    flip: bool = True
+    """Mirror half of the crops."""
+    memory_bytes: int = 8 * 2**30
+    """Photos stay decoded in memory up to this many bytes; a larger set streams from disk."""
+
+    def __post_init__(self) -> None:
+        if self.crop % 4 or self.crop < 32:
+            raise SetupError(f"--crop must be a multiple of 4 and at least 32, not {self.crop}.")
+        if self.load < self.crop:
+            raise SetupError(f"--load must be at least --crop, not {self.load} with a crop of {self.crop}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Shape of the networks."""
+
+    architecture: Architecture = field(default_factory=Architecture)
+    """Both generators."""
+    ndf: int = 64
+    """Channels after a discriminator's first convolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the objective."""
+
+    cycle: float = 10.0
+    """lambda: weight of the cycle loss against the adversarial loss."""
+    identity: float = 0.5
+    """Weight of the identity loss as a share of `cycle`; 0 saves a third of the work."""
+    history: int = 50
+    """Past translations kept for each discriminator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How long, how fast and from which random numbers."""
+
+    epochs: float = 200
+    """Length of the run; an epoch shows every photo of the larger domain once."""
+    decay_epochs: float | None = None
+    """The rate falls linearly to zero over this many last epochs; None means half of all epochs."""
+    batch: int = 1
+    """Pairs per step and process."""
+    rate: float = 2e-4
+    """Adam's learning rate for one pair per step; scaled by the square root of the pairs per step."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's decay rates."""
+    seed: int = 1
+    """Decides initial weights, order, crops and flips."""
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 or self.batch < 1 or self.rate <= 0:
+            raise SetupError(f"Epochs, batch and rate must be positive, not {self.epochs}, {self.batch}, {self.rate}.")
+        if self.decay_epochs is not None and not 0 <= self.decay_epochs <= self.epochs:
+            raise SetupError(
+                f"--decay-epochs must lie between 0 and --epochs ({self.epochs}), not {self.decay_epochs}."
+            )
+
+    def rate_at(self, epoch: float, pairs_per_step: int) -> float:
+        """Learning rate `epoch` epochs after the start: constant, then falling linearly to zero.
+
+        Section 7.1 of the paper has 100 epochs of each. Larger steps scale the rate by the square root of
+        their pairs, the rule for Adam (Malladi et al., NeurIPS 2022).
+        """
+        decay = self.epochs / 2 if self.decay_epochs is None else self.decay_epochs
+        left = max(0.0, self.epochs - epoch)
+        share = min(1.0, left / decay) if decay else 1.0
+        return self.rate * math.sqrt(pairs_per_step) * share
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """How the machine does it; changes speed and the last digits, not the recipe."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU where there is one."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16` runs convolutions under autocast; `fp32` is exact enough to resume bit for bit on a CPU."""
+    compile: bool = True
+    """Compile the networks with torch.compile where a C++ compiler is found."""
+    log_every: int = 20
+    """Steps between two lines of the log and of TensorBoard."""
+    checkpoint_every_s: float = 600.0
+    """Seconds between two checkpoints inside an epoch; each epoch ends with one anyway."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    data: DataConfig
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def to_json(self) -> str:
+        """Serialise, with paths as text."""
+        return json.dumps(asdict(self), default=str, indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read what `to_json` wrote; raises `ValueError` or `TypeError` on anything else."""
+        fields: dict[str, Any] = json.loads(text)
+        data, networks, schedule = fields["data"], fields["networks"], fields["schedule"]
+        return cls(
+            data=DataConfig(
+                **{
+                    **data,
+                    "train_a": Path(data["train_a"]),
+                    "train_b": Path(data["train_b"]),
+                    "held_out": tuple(Path(folder) for folder in data["held_out"]),
+                }
+            ),
+            networks=NetworkConfig(
+                **{**networks, "architecture": Architecture(**networks["architecture"])},
+            ),
+            losses=LossConfig(**fields["losses"]),
+            schedule=ScheduleConfig(**{**schedule, "betas": tuple(schedule["betas"])}),
+            machine=MachineConfig(**fields["machine"]),
+        )

@@ -1,0 +1,108 @@
+"""From a checkpoint to two model files with cards, through the engine's own writer."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.model import ResnetGenerator
+from engine.weights import Card, Generator, load_generator, save_generator
+from trainer.checkpoints import Checkpoint, load_checkpoint
+
+SCORES_NAME = "scores.json"
+"""File in a run's folder where `evaluate` leaves what `export` puts into the cards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What a person says about a pair."""
+
+    domain_a: str = "A"
+    """What the photos of A show, such as `summer`."""
+    domain_b: str = "B"
+    data: str = ""
+    """What the photos are and where they come from."""
+    licence: str = ""
+    """Licence of the weights."""
+    notes: str = ""
+    """What works and what does not."""
+
+
+def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.float16) -> tuple[Path, Path]:
+    """Write the generators of the folder `run` as `folder`/<a>2<b>.safetensors and back; returns both paths.
+
+    Scores that `evaluate` left in `run` go into the cards. Raises `SetupError` when there is no usable checkpoint.
+    """
+    checkpoint = load_checkpoint(run)
+    scores = read_scores(run)
+    a, b = labels.domain_a, labels.domain_b
+    paths = (folder / f"{a}2{b}.safetensors", folder / f"{b}2{a}.safetensors")
+    for path, direction, source, target in ((paths[0], "a_to_b", a, b), (paths[1], "b_to_a", b, a)):
+        card = Card(
+            name=path.stem,
+            source_domain=source,
+            target_domain=target,
+            training_size=checkpoint.config.data.crop,
+            data=labels.data,
+            licence=labels.licence,
+            notes=labels.notes,
+            training=describe_training(checkpoint),
+            scores={"scale": scores["scale"], **scores[direction]} if direction in scores else {},
+        )
+        save_generator(path, generator_of(checkpoint, direction), card, dtype)
+    return paths
+
+
+def load_pair(target: Path, scratch: Path) -> tuple[Generator, Generator | None]:
+    """Load what `target` names: both generators of a run's folder, or the one of a model file.
+
+    A run is exported to the folder `scratch` first, so that what is loaded is what would be served.
+    """
+    if target.is_dir():
+        there, back = export(target, scratch, Labels())
+        return load_generator(there), load_generator(back)
+    return load_generator(target), None
+
+
+def generator_of(checkpoint: Checkpoint, direction: str) -> ResnetGenerator:
+    """Build the generator `a_to_b` or `b_to_a` of a checkpoint."""
+    generator = ResnetGenerator(checkpoint.config.networks.architecture)
+    generator.load_state_dict(checkpoint.networks[direction])
+    return generator.eval()
+
+
+def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Tell the recipe and how far it went, for a model card."""
+    config = checkpoint.config
+    return {
+        "recipe": "CycleGAN (Zhu et al., ICCV 2017)",
+        "steps": checkpoint.steps_done,
+        "pairs_seen": checkpoint.steps_done * checkpoint.facts["pairs_per_step"],
+        "epochs": round(checkpoint.steps_done / checkpoint.facts["steps_per_epoch"], 2),
+        "load": config.data.load,
+        "crop": config.data.crop,
+        "flip": config.data.flip,
+        "ndf": config.networks.ndf,
+        "losses": asdict(config.losses),
+        "schedule": asdict(config.schedule),
+        "precision": config.machine.precision,
+        "python": platform.python_version(),
+        **checkpoint.facts,
+    }
+
+
+def write_scores(run: Path, scores: dict[str, Any]) -> None:
+    """Leave `scores` in the folder `run`."""
+    (run / SCORES_NAME).write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def read_scores(run: Path) -> dict[str, Any]:
+    """Read what `write_scores` left; empty when there is nothing."""
+    path = run / SCORES_NAME
+    scores: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return scores

@@ -1,0 +1,69 @@
+"""Photo files to pixels, through the engine's own decoder: what is trained on looks like what will be served."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from engine.config import DecodeConfig
+from engine.decode import Decoder
+from engine.errors import SetupError, SkipImage
+from engine.inspect import inspect
+from engine.records import Failed, Options, Record, Size
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"})
+
+_CONFIG = DecodeConfig()
+_decode = Decoder(_CONFIG)
+
+
+def load_photo(path: Path, *, load: int, crop: int = 0) -> Tensor:
+    """Decode one photo upright, in sRGB, as uint8 [H, W, 3], its short side resized to `load` pixels.
+
+    Gray, CMYK and translucent photos become RGB as they do when served. Raises `SkipImage` with the file's name
+    when it cannot be decoded or its short side is below `crop`.
+    """
+    try:
+        source = inspect(path.read_bytes(), _CONFIG.max_pixels)
+    except SkipImage as error:
+        raise SkipImage(f"{path.name}: {error}") from error
+    if min(source.width, source.height) < crop:
+        raise SkipImage(f"{path.name}: {source.width}x{source.height} is smaller than the crop of {crop}")
+    options = Options(size=Size("short", load, load))
+    (outcome,) = _decode([Record(key=path.name, payload=source, options=options)])
+    if isinstance(outcome, Failed):
+        raise SkipImage(f"{path.name}: {outcome.reason}")
+    return outcome.payload.pixels_HWC
+
+
+def training_paths(folder: Path, held_out: Iterable[Path]) -> list[Path]:
+    """List the photos of `folder` in name order, without those that also stand in a `held_out` folder.
+
+    The comparison is by content: there are collections with the same photo in several splits.
+    """
+    test_hashes = {_hash(path) for test in held_out for path in image_paths(test)}
+    paths = image_paths(folder)
+    kept = [path for path in paths if not test_hashes or _hash(path) not in test_hashes]
+    if len(kept) < len(paths):
+        logger.warning("Left out %d photos of %s that are test photos too.", len(paths) - len(kept), folder)
+    return kept
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """List the image files of `folder` by their suffix, in name order; raises `SetupError` if there are none."""
+    if not folder.is_dir():
+        raise SetupError(f"There is no folder {folder}.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise SetupError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}).")
+    return paths
+
+
+def _hash(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

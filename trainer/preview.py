@@ -1,0 +1,54 @@
+"""The sheet of an epoch: photo, translation and the way back, for a few photos of each domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.model import ResnetGenerator
+from engine.pixels import to_network, to_pixels
+from trainer.config import RunConfig
+from trainer.networks import Networks
+from trainer.photos import image_paths, load_photo
+from trainer.sheets import Pixels
+
+PHOTOS = 4
+"""Photos of each domain on a sheet."""
+
+
+class Preview:
+    """A few photos, test photos where there are any, and what the networks make of them."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Read the photos: the first ones of each test folder, or else of each training folder."""
+        data = config.data
+        folders = data.held_out if len(data.held_out) == 2 else (data.train_a, data.train_b)
+        self._a, self._b = (
+            [load_photo(path, load=data.load, crop=data.crop) for path in image_paths(folder)[:PHOTOS]]
+            for folder in folders
+        )
+
+    def rows(self, networks: Networks) -> list[list[Pixels]]:
+        """Translate there and back: rows of photo, translation, return; first A to B, then B to A."""
+        a_to_b, b_to_a = plain_copy(networks.a_to_b), plain_copy(networks.b_to_a)
+        return [
+            *(_there_and_back(photo, a_to_b, b_to_a) for photo in self._a),
+            *(_there_and_back(photo, b_to_a, a_to_b) for photo in self._b),
+        ]
+
+
+def plain_copy(generator: nn.Module) -> ResnetGenerator:
+    """Copy a generator to an uncompiled float32 one on the CPU, in eval mode."""
+    assert isinstance(generator, ResnetGenerator)
+    copy = ResnetGenerator(generator.arch)
+    copy.load_state_dict({name: value.cpu() for name, value in generator.state_dict().items()})
+    return copy.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _there_and_back(photo: Tensor, there: nn.Module, back: nn.Module) -> list[Pixels]:
+    height, width = (side // 4 * 4 for side in photo.shape[:2])
+    image = to_network(photo[None, :height, :width]).contiguous()
+    made = there(image)
+    returned = back(made)
+    return [photo.numpy(), *(to_pixels(pixels)[0].numpy() for pixels in (made, returned))]
