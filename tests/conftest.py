@@ -14,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Tiny networks on busy cores: threads would wait for each other a hundred times longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from engine.backends.inductor import find_compiler
