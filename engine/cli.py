@@ -12,6 +12,7 @@ import click
 
 from engine.commands.convert import convert
 from engine.commands.models import import_model, models
+from engine.commands.stream import stream
 from engine.errors import EngineError
 
 
@@ -24,6 +25,7 @@ def solstice() -> None:
 solstice.add_command(convert)
 solstice.add_command(models)
 solstice.add_command(import_model)
+solstice.add_command(stream)
 
 
 def main() -> None:

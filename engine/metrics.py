@@ -37,12 +37,20 @@ class Metric:
 
 
 METRICS = (
-    Metric("jobs_total", "counter", "Images that have ended, by outcome and the stage that failed", ("outcome", "reason")),
+    Metric(
+        "jobs_total", "counter", "Images that have ended, by outcome and the stage that failed", ("outcome", "reason")
+    ),
     Metric("stage_seconds", "histogram", "Duration of one call of a stage", ("stage",), _STAGE_BUCKETS),
     Metric("stage_images_total", "counter", "Images that have passed a stage", ("stage",)),
     Metric("batch_images", "histogram", "Images in a batch as the generator takes it", (), _SIZE_BUCKETS),
     Metric("batch_wait_seconds", "histogram", "How long the oldest image of a batch waited for it", (), _STAGE_BUCKETS),
-    Metric("job_seconds", "histogram", "From the time stamp of a job's message to its acknowledged result", (), _JOB_BUCKETS),
+    Metric(
+        "job_seconds",
+        "histogram",
+        "From the time stamp of a job's message to its acknowledged result",
+        (),
+        _JOB_BUCKETS,
+    ),
     Metric("queue_jobs", "gauge", "Jobs fetched and not begun (fetched), begun and not ended (pipeline)", ("queue",)),
     Metric("in_flight_jobs", "gauge", "Jobs fetched and not ended"),
     Metric("in_flight_bytes", "gauge", "Bytes of the messages of jobs in flight"),
@@ -60,7 +68,9 @@ METRICS = (
     Metric("producer_rebuilds_total", "counter", "Producers given up and made anew"),
     Metric("models_resident", "gauge", "Generators in memory"),
     Metric("gpu_memory_bytes", "gauge", "Memory of the GPU, by kind", ("kind",)),
-    Metric("build_info", "gauge", "Always 1; versions are in the labels", ("version", "python", "torch", "kafka_python")),
+    Metric(
+        "build_info", "gauge", "Always 1; versions are in the labels", ("version", "python", "torch", "kafka_python")
+    ),
 )
 
 

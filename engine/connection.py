@@ -1,0 +1,70 @@
+"""How to reach Kafka; secrets are never shown."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import SetupError
+
+BOOTSTRAP_S = 10.0
+"""How long to try before saying that the brokers cannot be reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where the brokers are and how to be let in."""
+
+    brokers: str
+    """HOST:PORT, several with commas between."""
+    tls: bool = False
+    tls_ca: Path | None = None
+    """PEM file of the authority that signed the brokers' certificates; None for those of the system."""
+    tls_cert: Path | None = None
+    """PEM file with this client's certificate."""
+    tls_key: Path | None = None
+    """PEM file with its key; None when it is in `tls_cert`."""
+    sasl_mechanism: str | None = None
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    sasl_user: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.sasl_mechanism and not (self.sasl_user and self.sasl_password):
+            raise SetupError(
+                "SASL needs --sasl-user, and the password in SOLSTICE_KAFKA_PASSWORD or in --sasl-password-file."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Give what every kafka-python client takes; raises `SetupError` for files that cannot be used."""
+        settings: dict[str, Any] = {
+            "bootstrap_servers": self.brokers.split(","),
+            "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
+            "security_protocol": f"{'SASL_' if self.sasl_mechanism else ''}{'SSL' if self.uses_tls else 'PLAINTEXT'}",
+            "reconnect_backoff_max_ms": 2000,
+            "request_timeout_ms": 15_000,
+            "metadata_max_age_ms": 30_000,
+        }
+        if self.uses_tls:
+            settings["ssl_context"] = self._ssl_context()
+        if self.sasl_mechanism:
+            settings["sasl_mechanism"] = self.sasl_mechanism
+            settings["sasl_plain_username"] = self.sasl_user
+            settings["sasl_plain_password"] = self.sasl_password
+        return settings
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.tls or self.tls_ca is not None or self.tls_cert is not None
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_cert:
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise SetupError(f"The TLS files cannot be used: {error}.") from error
+        return context

@@ -1,0 +1,171 @@
+"""Jobs and results as messages: JSON, described by the files in `engine/schemas/`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import fastjsonschema
+
+from engine.errors import SkipImage
+from engine.naming import output_name
+from engine.records import Options, Size
+
+VERSION = 1
+"""Of both schemas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One image to translate."""
+
+    id: str
+    source: str | None
+    """Where the image is; None when it is in `data`."""
+    data: bytes | None = field(default=None, repr=False)
+    """The image itself."""
+    output: str | None = None
+    """Relative name of the result; None for one made from the id."""
+    inline: bool = False
+    """Send the result instead of storing it."""
+    options: Options
+
+    def digest(self, data: bytes, model_sha256: str) -> str:
+        """Hash everything that decides the result and where it goes; equal for a job that is delivered again."""
+        asked = (self.id, self.output, model_sha256, str(self.options))
+        hashed = hashlib.sha256(json.dumps(asked).encode())
+        hashed.update(hashlib.sha256(data).digest())
+        return hashed.hexdigest()
+
+
+def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Options) -> Job:
+    """Read a message: JSON when it begins with a brace, otherwise the image itself with its id as the key.
+
+    Raises `SkipImage` with one line about the first thing that is wrong.
+    """
+    if value[:64].lstrip()[:1] == b"{":
+        return _job(_parsed(value), defaults)
+    if not value:
+        raise SkipImage("the message is empty")
+    id = _text(key, "the key") if key else fallback_id
+    return Job(id=id[:512], source=None, data=value, options=defaults)
+
+
+def read_id(value: bytes | None, key: bytes | None, fallback_id: str) -> str:
+    """Find an id for the result of a message that is no valid job: its own where it has one."""
+    try:
+        fields = json.loads(value or b"")
+        id = fields["id"]
+        if isinstance(id, str) and 0 < len(id) <= 512:
+            id.encode()
+            return id
+    except (ValueError, RecursionError, TypeError, KeyError):
+        pass
+    try:
+        return key.decode()[:512] if key else fallback_id
+    except UnicodeDecodeError:
+        return fallback_id
+
+
+def _parsed(value: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads(value)
+        validate_job(fields)
+        return fields
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise SkipImage(f"not a valid job: {error.message[:300]}") from None
+    except (ValueError, RecursionError) as error:  # malformed, not UTF-8, thousands of digits, nested without end
+        raise SkipImage(f"not valid JSON: {str(error)[:200]}") from None
+
+
+def _job(fields: Mapping[str, Any], defaults: Options) -> Job:
+    for name in ("id", "source", "output", "model"):
+        _require_text(fields.get(name, ""), name)
+    data = _inline(fields["source"]) if fields["source"].startswith("data:") else None
+    options = _options(fields, defaults)
+    output: str | None = fields.get("output")
+    if output is not None:
+        output, format = output_name(output, options.format)
+        options = replace(options, format=format)
+    return Job(
+        id=fields["id"],
+        source=None if data is not None else fields["source"],
+        data=data,
+        output=output,
+        inline=fields.get("inline", False),
+        options=options,
+    )
+
+
+def _options(fields: Mapping[str, Any], defaults: Options) -> Options:
+    asked = {name: fields[name] for name in ("model", "detail", "format", "quality") if name in fields}
+    if "size" in fields:
+        try:
+            asked["size"] = Size.parse(str(fields["size"]))
+        except ValueError as error:
+            raise SkipImage(f"not a valid job: {error}") from None
+    return replace(defaults, **asked)
+
+
+def _inline(uri: str) -> bytes:
+    """Read an RFC 2397 URI."""
+    header, comma, body = uri.partition(",")
+    if not comma:
+        raise SkipImage("not a valid job: source is a data URI without a comma")
+    if not header.endswith(";base64"):
+        return unquote_to_bytes(body)
+    try:
+        return binascii.a2b_base64(body, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise SkipImage("not a valid job: source is not valid base64") from None
+
+
+def data_uri(data: bytes) -> str:
+    """Put an image into a job."""
+    return f"data:;base64,{base64.b64encode(data).decode()}"
+
+
+def _text(value: bytes, what: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise SkipImage(f"{what} is not UTF-8") from None
+
+
+def _require_text(value: str, name: str) -> None:
+    """Refuse half of a surrogate pair, which JSON can carry and no file name or message can."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SkipImage(f"not a valid job: {name} is not valid Unicode") from None
+
+
+def schema(name: str) -> dict[str, Any]:
+    """Load `job-v1` or `result-v1`."""
+    text = (resources.files("engine") / "schemas" / f"{name}.json").read_text()
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def validate_job(fields: object) -> None:
+    """Raise `fastjsonschema.JsonSchemaValueException` when `fields` is no job."""
+    _validator("job-v1")(fields)
+
+
+def validate_result(fields: object) -> None:
+    """Raise `fastjsonschema.JsonSchemaValueException` when `fields` is no result."""
+    _validator("result-v1")(fields)
+
+
+@cache
+def _validator(name: str) -> Callable[[object], object]:
+    compiled: Callable[[object], object] = fastjsonschema.compile(schema(name))
+    return compiled

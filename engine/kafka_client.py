@@ -1,0 +1,125 @@
+"""Connections to Kafka: settings, secrets that are never shown, and errors in words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from engine.connection import BOOTSTRAP_S, Connection
+from engine.errors import SetupError
+
+T = TypeVar("T")
+
+MAX_REQUEST_BYTES = 64 << 20
+"""What the client lets through; the broker's own limit, usually 1 MiB, is the one that counts."""
+
+
+def make_consumer(connection: Connection, *topics: str, **settings: Any) -> Any:
+    """Connect a `KafkaConsumer` that commits nothing by itself; raises `SetupError` with the cause."""
+    settings = {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "allow_auto_create_topics": False,
+        "receive_message_max_bytes": 200_000_000,
+        **settings,
+    }
+    return _connected(connection, lambda common: KafkaConsumer(*topics, **{**common, **settings}))
+
+
+def make_producer(connection: Connection, **settings: Any) -> Any:
+    """Connect an idempotent `KafkaProducer` that waits for all replicas; raises `SetupError` with the cause."""
+    settings = {
+        "acks": "all",
+        "allow_auto_create_topics": False,
+        "max_request_size": MAX_REQUEST_BYTES,
+        "max_block_ms": 10_000,
+        "delivery_timeout_ms": 30_000,
+        **settings,
+    }
+    return _connected(connection, lambda common: KafkaProducer(**{**common, **settings}))
+
+
+def make_admin(connection: Connection) -> Any:
+    """Connect a `KafkaAdminClient`; raises `SetupError` with the cause."""
+    return _connected(connection, lambda common: KafkaAdminClient(**common))
+
+
+def require_topics(connection: Connection, topics: Sequence[str], create_partitions: int | None = None) -> None:
+    """Raise `SetupError` when one of `topics` is missing, or make it with `create_partitions` partitions."""
+    admin = make_admin(connection)
+    try:
+        there = set(admin.list_topics())
+        missing = [topic for topic in dict.fromkeys(topics) if topic not in there]
+        if missing and create_partitions is None:
+            raise SetupError(
+                f"There is no topic {' and no topic '.join(missing)} at {connection.brokers}; "
+                "create it, or let --create-topics N do it with N partitions."
+            )
+        for topic in missing:
+            with suppress(TopicAlreadyExistsError):  # another worker was faster
+                admin.create_topics([NewTopic(topic, create_partitions, -1)])
+    except KafkaError as error:
+        raise SetupError(f"The topics at {connection.brokers} cannot be read or made: {error}.") from error
+    finally:
+        admin.close()
+
+
+def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T:
+    settings = connection.settings()
+    with _listening() as said:
+        try:
+            return make(settings)
+        except KafkaError as error:
+            raise SetupError(explain(connection, [*said, f"{type(error).__name__}: {error}"])) from error
+        except (ValueError, OSError) as error:
+            raise SetupError(f"{connection.brokers} cannot be used: {error}.") from error
+
+
+def explain(connection: Connection, said: Sequence[str]) -> str:
+    """Turn what kafka-python logged while it could not connect into one sentence about what to do."""
+    where, text = connection.brokers, "\n".join(said)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        why = text.split("certificate verify failed:", 1)[-1].split("(_ssl", 1)[0].strip() or "unknown authority"
+        return f"The certificate of {where} is not to be trusted ({why}); give its authority with --tls-ca."
+    if "certificate required" in text.lower() or "TLSV13_ALERT_CERTIFICATE_REQUIRED" in text:
+        return f"{where} asks for a client certificate; give it with --tls-cert and --tls-key."
+    if any(word in text for word in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF", "RECORD_LAYER_FAILURE", "SSLError")):
+        return f"{where} does not answer in TLS; leave out the TLS options or name its TLS port."
+    if any(word in text for word in ("SaslAuthentication", "SaslHandshake", "UnsupportedSasl", "IllegalSasl")):
+        return f"{where} refuses the SASL user, password or mechanism {connection.sasl_mechanism}."
+    if any(word in text for word in ("ECONNREFUSED", "Connection refused", "Connect call failed")):
+        return f"Nothing listens at {where}; start the broker or name another with --brokers."
+    if any(word in text for word in ("DNS", "getaddrinfo", "Name or service", "name resolution")):
+        return f"The name in {where} is not known; check --brokers."
+    if connection.sasl_mechanism:
+        return f"{where} closes the connection or does not answer; check the SASL options and whether it wants TLS."
+    hint = "check that it is a Kafka TLS port" if connection.uses_tls else "if it wants TLS, add --tls or --tls-ca"
+    return f"{where} does not answer as Kafka does within {BOOTSTRAP_S:.0f} s; {hint}."
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what kafka-python logs: only there does it say why it cannot connect."""
+    said: list[str] = []
+
+    class Ears(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, ears = logging.getLogger("kafka"), Ears(logging.WARNING)
+    propagated, level = logger.propagate, logger.level
+    logger.addHandler(ears)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(ears)
+        logger.propagate = propagated
+        logger.setLevel(level)

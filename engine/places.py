@@ -1,0 +1,270 @@
+"""Where jobs may read and results may go: only under the roots that the worker was given.
+
+Local files are checked on what was really opened, so that neither `..` nor a link swapped at the right moment leads
+out. Object stores and web servers have no links; their names are compared part by part.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from engine.errors import SetupError, SkipImage
+from engine.files import write_atomically
+from engine.storage import READ_ONLY, Storage, connect, require_writable
+
+HIDDEN = ".solstice"
+"""Folder under an output root for what is not a result."""
+
+_STALE_S = 3600.0  # an unfinished file of this age belongs to a worker that was killed
+
+
+class InputRoot(Protocol):
+    """A place that jobs may read from."""
+
+    def read(self, uri: str, max_bytes: int) -> bytes | None:
+        """Give the bytes at `uri`, or None when it is not under this root.
+
+        Raises `SkipImage` when it is there and cannot be an image, and `OSError` when trying again may help.
+        """
+        ...
+
+
+class Inputs:
+    """All the places that jobs may read from."""
+
+    def __init__(self, roots: Sequence[str], max_bytes: int) -> None:
+        """Open each root: a folder or a URL. Raises `SetupError` for one that cannot be used."""
+        self._roots = [_input_root(root) for root in roots]
+        self._max_bytes = max_bytes
+
+    def read(self, uri: str) -> bytes:
+        """Give the bytes at `uri`, or at a name relative to the first root.
+
+        Raises `SkipImage` when it lies outside, is missing or is too large, and `OSError` when trying again may help.
+        """
+        if not self._roots:
+            raise SkipImage("this worker was given no --input-root, so a job must carry its image itself")
+        if "://" not in uri and not uri.startswith("/"):
+            uri = self._roots[0].uri(uri)
+        for root in self._roots:
+            data = root.read(uri, self._max_bytes)
+            if data is not None:
+                return data
+        raise SkipImage("source is not under any --input-root of this worker")
+
+
+def _input_root(root: str) -> LocalInput | RemoteInput:
+    if "://" not in root or root.startswith("file://"):
+        return LocalInput(Path(_local_path(root)))
+    return RemoteInput(connect(root))
+
+
+def _local_path(uri: str) -> str:
+    if not uri.startswith("file://"):
+        return uri
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise SkipImage("source is not a valid file URI")
+    return unquote(parts.path)
+
+
+class LocalInput:
+    """A folder that jobs may read from."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise SetupError(f"The input root {root} is not a folder.")
+        self._root = Path(os.path.realpath(root))
+        self._as_given = Path(os.path.abspath(root))  # noqa: PTH100 (resolve would follow links)
+
+    def uri(self, name: str) -> str:
+        """Name a file below this root."""
+        return f"{self._as_given}/{name}"
+
+    def read(self, uri: str, max_bytes: int) -> bytes | None:
+        """Read a regular file that lies under the root once all links are followed."""
+        if "://" in uri and not uri.startswith("file://"):
+            return None
+        path = _local_path(uri)
+        if "\0" in path:
+            raise SkipImage("source is not a valid path")
+        normal = os.path.normpath(path)
+        if not (_is_below(normal, self._as_given) or _is_below(normal, self._root)):
+            return None
+        try:
+            # A pipe must not block the open, and a link at the end is judged below like any other.
+            descriptor = os.open(normal, os.O_RDONLY | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise SkipImage("source does not exist") from None
+        except OSError as error:
+            if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError) or error.filename is None:
+                raise SkipImage(f"source cannot be read: {error.strerror}") from None
+            raise
+        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor has no path)
+            if not _is_below(os.readlink(f"/proc/self/fd/{descriptor}"), self._root):  # noqa: PTH115
+                return None
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise SkipImage("source is not a regular file")
+            _check_size(info.st_size, max_bytes)
+            return file.read(max_bytes + 1)
+
+
+class RemoteInput:
+    """A URL prefix that jobs may read from."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        if storage.url.startswith(READ_ONLY):
+            # A redirect would lead out of what was allowed.
+            fs: Any = fsspec.filesystem(urlsplit(storage.url).scheme, allow_redirects=False)
+            self._storage = Storage(storage.url, fs, storage.root)
+
+    def uri(self, name: str) -> str:
+        """Name an object below this root."""
+        return f"{self._storage.url}/{name}"
+
+    def read(self, uri: str, max_bytes: int) -> bytes | None:
+        """Read an object whose name begins with the root, part by part."""
+        prefix = self._storage.url + "/"
+        if not uri.startswith(prefix):
+            return None
+        key = uri.removeprefix(prefix)
+        if any(part in ("..", ".") for part in unquote(key).replace("\\", "/").split("/")):
+            raise SkipImage("source leads out of its root")
+        try:
+            size = self._storage.fs.info(self._storage.path(key)).get("size")
+            if size is not None:
+                _check_size(int(size), max_bytes)
+            data = self._storage.read(key)
+        except FileNotFoundError:
+            raise SkipImage("source does not exist") from None
+        except PermissionError as error:
+            raise SkipImage(f"source cannot be read: {error}") from None
+        except SkipImage:
+            raise
+        except Exception as error:  # each store has its own kinds
+            raise OSError(str(error)) from error
+        _check_size(len(data), max_bytes)
+        return data
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise SkipImage(f"source has {num_bytes:,} bytes, over the limit of {max_bytes:,} (--max-source-bytes)")
+
+
+def _is_below(path: str, root: Path) -> bool:
+    return path.startswith(f"{str(root).rstrip('/')}/")
+
+
+class Output:
+    """The place that results go to."""
+
+    def __init__(self, root: str) -> None:
+        """Open it, a folder (made if it is missing) or the URL of an object store. Raises `SetupError`."""
+        self._remote: Storage | None = None
+        if "://" in root and not root.startswith("file://"):
+            self._remote = connect(root)
+            require_writable(self._remote)
+            return
+        self._root = Path(os.path.abspath(_local_path(root)))  # noqa: PTH100
+        self._partial = self._root / HIDDEN / "partial"
+        try:
+            self._partial.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._root / HIDDEN / f"probe-{os.getpid()}", b"")
+            (self._root / HIDDEN / f"probe-{os.getpid()}").unlink()
+        except OSError as error:
+            raise SetupError(f"Results cannot be written to {self._root}: {error.strerror}.") from error
+        self._sweep()
+
+    def uri(self, name: str) -> str:
+        """Give the URI of the result called `name`."""
+        if self._remote is not None:
+            return f"{self._remote.url}/{name}"
+        return (self._root / name).as_uri()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store `data` under the relative `name`: whole, flushed, or not at all.
+
+        Raises `SkipImage` when this name can never be written, and `OSError` when nothing can be at the moment.
+        """
+        check_name(name)
+        if self._remote is not None:
+            try:
+                self._remote.write(name, data)
+            except Exception as error:  # each store has its own kinds
+                raise OSError(str(error)) from error
+            return
+        path = self._root / name
+        if not self._partial.is_dir():  # making it again would hide that a disk was unplugged
+            raise OSError(f"{self._root} is gone")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not _is_below(os.path.realpath(path.parent) + "/", Path(os.path.realpath(self._root))):
+                raise SkipImage("output leads out of the output root")
+            write_atomically(path, data, self._partial)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise SkipImage(f"output cannot be written: {error.strerror}") from error
+
+    def size(self, name: str) -> int | None:
+        """Give the bytes of what is stored under `name`, or None."""
+        try:
+            if self._remote is not None:
+                return int(self._remote.fs.info(self._remote.path(name))["size"])
+            return (self._root / name).stat().st_size
+        except OSError:
+            return None
+
+    def read_receipt(self, digest: str) -> bytes | None:
+        """Give what `write_receipt` kept for `digest`, or None."""
+        try:
+            if self._remote is not None:
+                return self._remote.read(_receipt(digest))
+            return (self._root / _receipt(digest)).read_bytes()
+        except OSError:
+            return None
+
+    def write_receipt(self, digest: str, data: bytes) -> None:
+        """Keep `data` for `digest`, not flushed: one that is lost to a crash means that a job is done again."""
+        if self._remote is not None:
+            with suppress(Exception):  # a result without a receipt is a result all the same
+                self._remote.write(_receipt(digest), data)
+            return
+        path = self._root / _receipt(digest)
+        temporary = self._partial / f"{digest}-{os.getpid()}"
+        with suppress(OSError):
+            temporary.write_bytes(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+
+    def _sweep(self) -> None:
+        """Delete the unfinished files of workers that were killed."""
+        for path in self._partial.iterdir():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+
+
+def check_name(name: str) -> None:
+    """Raise `SkipImage` for a relative name that leaves its root, hides, or that no file system takes."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
+        raise SkipImage("output must be a relative name without . or .. in it")
+    if parts[0] == HIDDEN:
+        raise SkipImage(f"output must not lie in {HIDDEN}")
+    if any(len(part.encode()) > 255 for part in parts):
+        raise SkipImage("a part of output is longer than 255 bytes")
+
+
+def _receipt(digest: str) -> str:
+    return f"{HIDDEN}/receipts/{digest[:2]}/{digest[2:]}.json"

@@ -1,0 +1,183 @@
+"""A process around the stream pipeline: start, signals, drain, watchdog, exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from engine.catalog import find_model
+from engine.deadletters import DeadLetterLimit
+from engine.errors import SetupError
+from engine.health import Health
+from engine.kafka_client import require_topics
+from engine.metrics import Metrics, Silent
+from engine.pipeline import Pipeline, Translate
+from engine.places import Inputs, Output
+from engine.prometheus import serve_metrics
+from engine.records import Options
+from engine.residents import Residents
+from engine.sinks.kafka import KafkaSink
+from engine.sources.kafka import KafkaSource
+from engine.stream_config import KafkaSinkConfig, KafkaSourceConfig, StreamConfig
+
+log = logging.getLogger(__name__)
+
+STUCK_EXIT_CODE = 70
+"""Exit code of a worker that its watchdog ended, for whoever starts it again."""
+_LAST_WORDS_S = 10.0
+
+
+class Worker:
+    """One process that translates jobs until it is told to stop."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        models: Mapping[str, Translate] | None = None,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        """Set up everything but the membership of the group; raises `SetupError`.
+
+        `models` replaces the generators, for benchmarks of everything else.
+        """
+        self._end_process = end_process
+        self.health = Health()
+        self.health.require("model", False)
+        self.health.require("running", False)
+        metrics: Metrics = Silent()
+        self._server = None
+        if config.metrics_port is not None:
+            metrics, self._server = serve_metrics(config.metrics_port, config.metrics_host, self.health)
+            log.info("Metrics at http://%s:%d/metrics", config.metrics_host, self._server.port)
+        topics = (config.jobs, config.results, config.dead_letters)
+        require_topics(config.connection, topics, config.create_topics)
+        inputs = Inputs(config.input_roots, config.max_source_bytes)
+        output = Output(config.output_root) if config.output_root else None
+        files = model_files(config.models)
+        residents = Residents(files, config.pipeline.generate, config.resident_models, metrics)
+        self.health.require("model", True)
+        limit = DeadLetterLimit(consecutive=config.max_dead_letters, ratio=config.max_dead_letter_ratio)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._config = config
+        self._sink = KafkaSink(
+            config.connection,
+            KafkaSinkConfig(
+                results=config.results,
+                dead_letters=config.dead_letters,
+                group=config.group,
+                worker=self.name,
+                inline_limit=config.inline_limit,
+                acknowledge_s=config.acknowledge_s,
+                limit=limit,
+            ),
+            output,
+            metrics,
+            self.health,
+        )
+        defaults = Options(
+            model=next(iter(files)),
+            size=config.pipeline.options.size,
+            detail=config.pipeline.options.detail,
+            format=config.pipeline.options.format,
+        )
+        self._source = KafkaSource(
+            config.connection,
+            KafkaSourceConfig(
+                topic=config.jobs,
+                group=config.group,
+                max_in_flight=config.max_in_flight,
+                max_in_flight_bytes=config.max_in_flight_bytes,
+                session_timeout_s=config.session_timeout_s,
+                drain_s=config.drain_s,
+                instance=config.instance,
+            ),
+            inputs,
+            defaults,
+            residents.sha256,
+            self._sink.answered,
+            metrics,
+            self.health,
+        )
+        self._pipeline = Pipeline(self._source, self._sink, models or residents, config.pipeline, metrics)
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+
+    def run(self) -> int:
+        """Translate until SIGTERM or SIGINT; gives the exit code.
+
+        0: drained. 1: the grace period ended first, the rest is left to others. Raises `StopRun` when the worker
+        cannot go on. In each case nothing is committed that is not stored and told.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        return self.work()
+
+    def work(self) -> int:
+        """Do as `run` does, without signals: for a thread that is not the main one, and `stop` for another."""
+        self.health.expect("poll", self._config.poll_stuck_s)
+        self.health.expect("pipeline", self._config.pipeline_stuck_s)
+        self._source.start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        log.info("Worker %s reads %s as a member of %s", self.name, self._config.jobs, self._config.group)
+        self.health.require("running", True)
+        drained = False
+        try:
+            for _ in self._pipeline.outcomes():
+                self.health.beat("pipeline")
+            drained = True
+        finally:
+            # Leave the group before closing the producer: nobody waits for this worker any longer than needed.
+            left = self._source.close(_LAST_WORDS_S, abandon=not drained)
+            self._sink.close(_LAST_WORDS_S)
+            self._ended.set()
+            if self._server:
+                self._server.close()
+        log.info("Worker %s has left%s", self.name, "" if left else " without telling the group")
+        return 0
+
+    def stop(self) -> None:
+        """Drain: begin nothing more, end what has begun, commit, leave."""
+        self.health.require("running", False)
+        self._source.stop()
+        if not self._stopping.is_set():
+            self._stopping.set()
+            threading.Thread(target=self._limit_grace, name="grace", daemon=True).start()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._stopping.is_set() and number == signal.SIGINT:
+            os._exit(130)  # asked twice by a person
+        self.stop()
+
+    def _limit_grace(self) -> None:
+        """End the process when draining takes too long; what is not done is delivered to others."""
+        if self._ended.wait(self._config.grace_s):
+            return
+        log.warning("Jobs are still under way after %.0f s; they are left to other workers", self._config.grace_s)
+        self._sink.give_up()
+        self._source.close(_LAST_WORDS_S, abandon=True)
+        self._end_process(1)
+
+    def _watch(self) -> None:
+        """End the process when something is stuck for good: only a new one helps, and others take over meanwhile."""
+        while not self._ended.wait(1.0):
+            silent = self.health.silent()
+            if silent:
+                log.critical("No sign of life from %s; ending the process to be started again", " and ".join(silent))
+                self._end_process(STUCK_EXIT_CODE)
+                return
+
+
+def model_files(names: Sequence[str]) -> dict[str, Path]:
+    """Give for each name or file the name that jobs use and the file; raises `SetupError`."""
+    files: dict[str, Path] = {}
+    for name in names:
+        path = find_model(name)
+        if path.stem in files:
+            raise SetupError(f"Two models are called {path.stem}; jobs could not tell them apart.")
+        files[path.stem] = path
+    return files

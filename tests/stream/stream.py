@@ -1,0 +1,254 @@
+"""What stream tests are made of: topics of their own, jobs, workers in this process or as real ones, what came out."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from PIL import Image
+from torch import Tensor
+
+from engine.config import BatchConfig, GenerateConfig, PipelineConfig
+from engine.connection import Connection
+from engine.jobs import validate_result
+from engine.kafka_client import require_topics
+from engine.model import Architecture, ResnetGenerator
+from engine.records import Options, Size
+from engine.stream_config import StreamConfig
+from engine.weights import Card, save_generator
+from engine.worker import Worker
+
+
+def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:
+    """Make a small image, different for each seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height)).save(buffer, format)
+    return buffer.getvalue()
+
+
+def tiny_model(path: Path, seed: int = 0) -> Path:
+    """Write a generator that is quick, and different for each seed."""
+    torch.manual_seed(seed)
+    arch = Architecture(ngf=4, blocks=1)
+    save_generator(path, ResnetGenerator(arch), Card(name=path.stem, architecture=arch), dtype=torch.float32)
+    return path
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until `condition` holds; fails after `seconds`."""
+    until_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until_s, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+@dataclass
+class Stream:
+    """Topics, folders and a model of one test."""
+
+    brokers: str
+    folder: Path
+    model: Path
+    partitions: int = 4
+    name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
+    options: dict[str, Any] = field(default_factory=dict)
+    """For the `StreamConfig` of workers in this process."""
+
+    def __post_init__(self) -> None:
+        self.inputs, self.outputs = self.folder / "in", self.folder / "out"
+        self.inputs.mkdir()
+        require_topics(self.connection, [self.jobs], self.partitions)
+        require_topics(self.connection, [self.results_topic, self.dead_topic], 1)
+        self._producer = KafkaProducer(bootstrap_servers=self.brokers, max_request_size=64 << 20)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._workers: list[tuple[Worker, threading.Thread]] = []
+
+    @property
+    def connection(self) -> Connection:
+        """To its broker."""
+        return Connection(brokers=self.brokers)
+
+    @property
+    def jobs(self) -> str:
+        """Topic."""
+        return f"{self.name}-jobs"
+
+    @property
+    def results_topic(self) -> str:
+        """Topic."""
+        return f"{self.name}-results"
+
+    @property
+    def dead_topic(self) -> str:
+        """Topic."""
+        return f"{self.name}-dead"
+
+    # ---- in ----
+
+    def add_photo(self, name: str, data: bytes) -> str:
+        """Put a photo under the input root; gives its URI."""
+        path = self.inputs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path.as_uri()
+
+    def submit(self, **fields: Any) -> None:
+        """Send a JSON job."""
+        self.send(json.dumps(fields).encode(), fields.get("id", "").encode() or None)
+
+    def send(self, value: bytes | None, key: bytes | None = None, headers: list[tuple[str, bytes]] | None = None) -> None:
+        """Send any message."""
+        self._producer.send(self.jobs, value=value, key=key, headers=headers)
+
+    def submit_photos(self, count: int, start: int = 0) -> list[str]:
+        """Send that many jobs whose photos lie under the input root; gives their ids."""
+        ids = [f"job-{i}" for i in range(start, start + count)]
+        for i, id in enumerate(ids, start):
+            self.submit(id=id, source=self.add_photo(f"{i}.jpg", photo(i)), output=f"{i:04d}.jpg")
+        self.flush()
+        return ids
+
+    def flush(self) -> None:
+        """Wait until all jobs are on the topic."""
+        self._producer.flush()
+
+    # ---- workers ----
+
+    def worker(self, models: Mapping[str, Callable[[Tensor], Tensor]] | None = None, **options: Any) -> Worker:
+        """Start a worker in a thread of this process."""
+        pipeline = PipelineConfig(
+            options=Options(size=Size.parse("32x32")),
+            batch=BatchConfig(size=4, max_wait_s=0.02),
+            generate=GenerateConfig(backend="eager", device="cpu"),
+        )
+        defaults: dict[str, Any] = {
+            "connection": self.connection,
+            "jobs": self.jobs,
+            "results": self.results_topic,
+            "dead_letters": self.dead_topic,
+            "group": self.name,
+            "models": (str(self.model),),
+            "input_roots": (str(self.inputs),),
+            "output_root": str(self.outputs),
+            "pipeline": pipeline,
+            "acknowledge_s": 3.0,
+        }
+        worker = Worker(StreamConfig(**{**defaults, **self.options, **options}), models, _no_exit)
+        thread = threading.Thread(target=worker.work, daemon=True)
+        thread.start()
+        self._workers.append((worker, thread))
+        return worker
+
+    def stop(self, worker: Worker, seconds: float = 60.0) -> None:
+        """Drain a worker and wait for its end."""
+        worker.stop()
+        thread = next(thread for known, thread in self._workers if known is worker)
+        thread.join(seconds)
+        assert not thread.is_alive(), "the worker has not drained"
+
+    def process(self, *options: str, wait: bool = True, log: str = "worker.log") -> subprocess.Popen[bytes]:
+        """Start a worker as a process of its own, and wait until it is a member."""
+        command = [
+            *(sys.executable, "-m", "engine", "stream", "--brokers", self.brokers, "--group", self.name),
+            *("--jobs", self.jobs, "--results", self.results_topic, "--dead-letters", self.dead_topic),
+            *("--model", str(self.model), "--input-root", str(self.inputs), "--output-root", str(self.outputs)),
+            *("--size", "32x32", "--backend", "eager", "--device", "cpu", *options),
+        ]
+        path = self.folder / f"{len(self._processes)}-{log}"
+        with path.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=quiet_environment())
+        self._processes.append(process)
+        if wait:
+            eventually(lambda: process.poll() is not None or b"Assigned partitions" in path.read_bytes())
+            assert process.poll() is None, path.read_text()
+        return process
+
+    # ---- out ----
+
+    def results(self, count: int, seconds: float = 60.0) -> list[dict[str, Any]]:
+        """Wait for results of `count` different jobs and give all that there are; each is checked by its schema."""
+        found = [json.loads(raw.value) for raw in self._read(self.results_topic, count, seconds)]
+        for result in found:
+            validate_result(result)
+        return found
+
+    def dead_letters(self, count: int, seconds: float = 60.0) -> list[Any]:
+        """Wait for `count` dead letters and give all that there are."""
+        return self._read(self.dead_topic, count, seconds)
+
+    def files(self) -> dict[str, bytes]:
+        """Give every result file by its name."""
+        return {
+            path.relative_to(self.outputs).as_posix(): path.read_bytes()
+            for path in sorted(self.outputs.rglob("*"))
+            if path.is_file() and ".solstice" not in path.parts
+        }
+
+    def committed(self) -> int:
+        """Add up the group's committed offsets."""
+        consumer = KafkaConsumer(bootstrap_servers=self.brokers, group_id=self.name, enable_auto_commit=False)
+        try:
+            partitions = [TopicPartition(self.jobs, i) for i in range(self.partitions)]
+            return sum(consumer.committed(partition) or 0 for partition in partitions)
+        finally:
+            consumer.close(timeout_ms=1000)
+
+    def committed_eventually(self) -> int:
+        """Give the committed offsets once they stand still for longer than workers take between commits."""
+        before, now = -1, self.committed()
+        while before != now:
+            time.sleep(1.5)
+            before, now = now, self.committed()
+        return now
+
+    def _read(self, topic: str, count: int, seconds: float) -> list[Any]:
+        consumer = KafkaConsumer(bootstrap_servers=self.brokers, enable_auto_commit=False, fetch_max_wait_ms=100)
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning()
+        found: list[Any] = []
+        until_s = time.monotonic() + seconds
+        try:
+            while len({raw.key for raw in found}) < count and len(found) < 10 * count + 10:
+                found += consumer.poll(timeout_ms=200).get(partition, [])
+                keys = len({raw.key for raw in found})
+                assert time.monotonic() < until_s, f"{keys} of {count} messages on {topic} after {seconds} s"
+            found += consumer.poll(timeout_ms=300).get(partition, [])  # what there should not be
+            return found
+        finally:
+            consumer.close(timeout_ms=1000)
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+        for worker, thread in self._workers:
+            if thread.is_alive():
+                self.stop(worker)
+        self._producer.close(2)
+
+
+def quiet_environment() -> dict[str, str]:
+    """Give the environment for a worker's process: few threads, since several run at a time."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def _no_exit(code: int) -> None:
+    raise AssertionError(f"the worker would have ended its process with {code}")
