@@ -10,7 +10,9 @@ import warnings
 
 import click
 
+from engine.commands.compile import compile_model
 from engine.commands.convert import convert
+from engine.commands.doctor import doctor
 from engine.commands.models import import_model, models
 from engine.commands.stream import stream
 from engine.errors import EngineError
@@ -23,6 +25,8 @@ def solstice() -> None:
 
 
 solstice.add_command(convert)
+solstice.add_command(compile_model)
+solstice.add_command(doctor)
 solstice.add_command(models)
 solstice.add_command(import_model)
 solstice.add_command(stream)

@@ -1,0 +1,104 @@
+"""How fast each backend translates on this machine: compile, check, time, and keep the table where `auto` looks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.artefacts import ArtefactStore, default_cache
+from engine.backends.base import Backend
+from engine.backends.tensorrt import Profile
+from engine.config import GenerateConfig
+from engine.device import choose_device
+from engine.errors import BackendUnavailable
+from engine.gate import check
+from engine.selection import Choice, build, buildable, precision_of
+from engine.weights import Generator
+
+log = logging.getLogger(__name__)
+
+_CPU_BATCH = 4
+_MEASURED_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One backend at one size: a line of the table."""
+
+    backend: str
+    precision: str
+    side: int
+    """Pixels, of square images."""
+    batch: int
+    images_per_s: float | None
+    """None when the backend is not used."""
+    note: str
+    """What the gate found, or why the backend is not used."""
+
+
+def measure_backends(generator: Generator, config: GenerateConfig, names: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Compile, check and time the backends `names`, or all that this machine has; gives rows as they are ready.
+
+    At the end each compiled backend's entry in the registry has the rates of all, at the first of `config.sides`.
+    """
+    device = choose_device(config.device)
+    artefacts = ArtefactStore(config.cache or default_cache())
+    rates: dict[str, float] = {}
+    compiled: list[Backend] = []
+    for name in names or ("eager", *buildable(device)):
+        choice = Choice(name, precision_of(name, config, device))
+        try:
+            backend = build(choice, generator, config, device, artefacts)
+        except BackendUnavailable as error:
+            yield from (_unused(choice, side, device, str(error)) for side in config.sides)
+            continue
+        verdict = check(generator, backend, artefacts)
+        if not verdict.passed:
+            yield from (_unused(choice, side, device, f"refused: {verdict}") for side in config.sides)
+            continue
+        if backend.entries:
+            compiled.append(backend)
+        for side in config.sides:
+            batch = batch_for(side, device)
+            rate = images_per_s(backend, batch, side)
+            rates.setdefault(name, rate)
+            note = str(verdict) if backend.entries else "compiles nothing"
+            yield Row(backend=name, precision=choice.precision, side=side, batch=batch, images_per_s=rate, note=note)
+    for backend in compiled:
+        for entry in backend.entries:
+            artefacts.note(entry.key, rates=rates)
+
+
+def images_per_s(
+    translate: Callable[[Tensor], Tensor], batch: int, side: int, measured_s: float = _MEASURED_S
+) -> float:
+    """Time `translate` on random pixels, after one call to warm up, for `measured_s` and at least twice."""
+    pixels_NHWC = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8)
+    translate(pixels_NHWC)
+    calls, started_s = 0, time.perf_counter()
+    while calls < 2 or time.perf_counter() - started_s < measured_s:
+        translate(pixels_NHWC)
+        calls += 1
+    return calls * batch / (time.perf_counter() - started_s)
+
+
+def batch_for(side: int, device: torch.device) -> int:
+    """Give a batch that fills the device at this size."""
+    return Profile.for_side(side).batch if device.type == "cuda" else _CPU_BATCH
+
+
+def _unused(choice: Choice, side: int, device: torch.device, why: str) -> Row:
+    log.warning("Backend %s is not used: %s", choice, why)
+    return Row(
+        backend=choice.name,
+        precision=choice.precision,
+        side=side,
+        batch=batch_for(side, device),
+        images_per_s=None,
+        note=why,
+    )
