@@ -6,9 +6,13 @@ fitted as an affine function of the photo's colour,
 
     q = a^T I + b,    a = (Sigma + eps U)^-1 (1/|w| sum(I p) - mu p_mean),    b = p_mean - a^T mu,
 
-with mean mu and covariance Sigma of the photo's colour I, translation p and identity U. The coefficients are
-averaged over windows, enlarged bilinearly and applied to the photo at full size: an edge of the photo stays
-where and as sharp as it is, whatever the translation does to its colours.
+with mean mu and covariance Sigma of the photo's colour I, and identity U. The coefficients are averaged over
+windows, enlarged bilinearly and applied to the photo at full size: an edge of the photo stays where and as
+sharp as it is, whatever the translation does to its colours.
+
+One thing differs from the paper, which fits the translation p itself: here p is what the translation changes,
+and I is added to q. Where a window says too little to fit, `eps` then leaves the photo's detail alone instead
+of smoothing it away, which is what that filter was made for and the opposite of what a photo needs.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from torch import Tensor
 RADIUS = 4
 """Pixels at working size from the middle of a window to its side."""
 EPS = 1e-3
-"""Colour variance, in units of the full range squared, below which the photo's detail fades out."""
+"""Colour variance, in units of the full range squared, below which the photo's detail is left as it is."""
 BAND_BYTES = 8 << 20
 """Size of the enlarged coefficients in flight."""
 
@@ -41,7 +45,9 @@ def guided_upsample(
     """
     if working_hwc.shape != translated_hwc.shape:
         raise ValueError(f"sizes differ: {tuple(working_hwc.shape) = }, {tuple(translated_hwc.shape) = }")
-    coefficients = fit(_planes(working_hwc), _planes(translated_hwc), radius, eps)
+    guide = _planes(working_hwc)
+    coefficients = fit(guide, _planes(translated_hwc) - guide, radius, eps)
+    coefficients[:, :3].diagonal().add_(1.0)  # the change, added to the photo
     return apply(coefficients, photo_HWC)
 
 
@@ -101,11 +107,10 @@ def _box(planes: Tensor, radius: int) -> Tensor:
 def _inverse(matrices: Tensor) -> Tensor:
     """Invert symmetric 3x3 matrices [3, 3, h, w] by cross products of their rows."""
     first, second, third = matrices
-    adjugate = torch.stack(
-        [torch.linalg.cross(a, b, dim=0) for a, b in ((second, third), (third, first), (first, second))]
-    )
-    determinant = (first * adjugate[0]).sum(0)
-    return adjugate / determinant
+    rows = ((second, third), (third, first), (first, second))
+    adjugate = torch.stack([torch.linalg.cross(a, b, dim=0) for a, b in rows])
+    determinant = torch.sum(first * adjugate[0], dim=0)
+    return adjugate.div_(determinant)
 
 
 def _bilinear_rows(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
