@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from engine.artefacts import ArtefactStore, default_cache
 from engine.backends.base import Backend
+from engine.backends.lanes import LANES
 from engine.backends.tensorrt import Profile
 from engine.config import GenerateConfig
 from engine.device import choose_device
@@ -65,7 +67,7 @@ def measure_backends(generator: Generator, config: GenerateConfig, names: tuple[
             compiled.append(backend)
         for side in config.sides:
             batch = batch_for(side, device)
-            rate = images_per_s(backend, batch, side)
+            rate = images_per_s(backend, batch, side, lanes=lanes_for(device))
             rates.setdefault(name, rate)
             note = str(verdict) if backend.entries else "compiles nothing"
             yield Row(backend=name, precision=choice.precision, side=side, batch=batch, images_per_s=rate, note=note)
@@ -75,16 +77,31 @@ def measure_backends(generator: Generator, config: GenerateConfig, names: tuple[
 
 
 def images_per_s(
-    translate: Callable[[Tensor], Tensor], batch: int, side: int, measured_s: float = _MEASURED_S
+    translate: Callable[[Tensor], Tensor], batch: int, side: int, measured_s: float = _MEASURED_S, lanes: int = 1
 ) -> float:
-    """Time `translate` on random pixels, after one call to warm up, for `measured_s` and at least twice."""
+    """Time `translate` on random pixels from `lanes` threads, after a call to warm up.
+
+    Each thread calls for `measured_s` and at least twice.
+    """
     pixels_NHWC = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8)
     translate(pixels_NHWC)
-    calls, started_s = 0, time.perf_counter()
-    while calls < 2 or time.perf_counter() - started_s < measured_s:
-        translate(pixels_NHWC)
-        calls += 1
+
+    def count_calls(until_s: float) -> int:
+        calls = 0
+        while calls < 2 or time.perf_counter() < until_s:
+            translate(pixels_NHWC)
+            calls += 1
+        return calls
+
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(lanes) as pool:
+        calls = sum(pool.map(count_calls, [started_s + measured_s] * lanes))
     return calls * batch / (time.perf_counter() - started_s)
+
+
+def lanes_for(device: torch.device) -> int:
+    """Give how many batches are to be under way at once."""
+    return LANES if device.type == "cuda" else 1
 
 
 def batch_for(side: int, device: torch.device) -> int:
