@@ -21,6 +21,11 @@ from engine.metadata import NOTHING, Metadata
 
 Detail = Literal["none", "plain", "guided"]
 
+NATIVE_PIXELS = 1_000_000
+"""Photos up to here are translated at their own size by `auto`."""
+WORKING_SIDE = 512
+"""Pixels of the short side at which `auto` translates larger ones."""
+
 P = TypeVar("P")
 Q = TypeVar("Q")
 
@@ -29,7 +34,7 @@ Q = TypeVar("Q")
 class Size:
     """The size at which the generator sees an image; made by `Size.parse`."""
 
-    mode: Literal["short", "exact", "native"] = "short"
+    mode: Literal["short", "exact", "native", "auto"] = "short"
     width: int = 256
     """Pixels; for `short` the length of the short side."""
     height: int = 256
@@ -37,15 +42,17 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """Read `256` (short side), `320x200` (width x height, aspect ratio given up) or `native`.
+        """Read `256` (short side), `320x200` (width x height, aspect ratio given up), `native` or `auto`.
+
+        `auto` is native up to a megapixel, and a short side of 512 above: see docs/detail.md for why.
 
         Raises `ValueError` on anything else and on sides outside 16 to 65,500 pixels.
         """
-        if text == "native":
-            return cls("native", 0, 0)
+        if text == "native" or text == "auto":
+            return cls(text, 0, 0)
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
         if match is None:
-            raise ValueError(f"size must be a number, WIDTHxHEIGHT or native, got {text!r}")
+            raise ValueError(f"size must be a number, WIDTHxHEIGHT, native or auto, got {text!r}")
         width, height = int(match[1]), int(match[2] or match[1])
         if not (16 <= width <= 65_500 and 16 <= height <= 65_500):
             raise ValueError(f"sides must be 16 to 65500 pixels, got {text!r}")
@@ -53,16 +60,18 @@ class Size:
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """Give (width, height) in pixels for an upright image of `width` x `height`."""
-        if self.mode == "native":
+        if self.mode == "native" or (self.mode == "auto" and width * height <= NATIVE_PIXELS):
             return width, height
         if self.mode == "exact":
             return self.width, self.height
-        scale = self.width / min(width, height)
-        return max(self.width, round(width * scale)), max(self.width, round(height * scale))
+        side = self.width or min(WORKING_SIDE, width, height)  # `auto` never enlarges
+        scale = side / min(width, height)
+        return max(side, round(width * scale)), max(side, round(height * scale))
 
     def __str__(self) -> str:
         return {
             "native": "native",
+            "auto": "auto",
             "short": f"{self.width}",
             "exact": f"{self.width}x{self.height}",
         }[self.mode]

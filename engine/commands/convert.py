@@ -26,14 +26,16 @@ from engine.config import (
     PipelineConfig,
     PrecisionName,
 )
+from engine.device import choose_device
 from engine.encode import FORMATS
 from engine.memory import parse_bytes
+from engine.rates import lanes_for
 from engine.records import Detail, Failed, Options, Outcome, Size
 from engine.run_report import ReportKind
 from engine.sources.listing import count_inputs
 from engine.storage import is_url
 
-_PIXELS_PER_IMAGE = 256 * 256  # what `auto` assumes where the size is the photo's own
+_PIXELS_PER_IMAGE = 512 * 512  # what is assumed where the size depends on the photo
 
 
 class SizeType(click.ParamType[Size]):
@@ -71,16 +73,17 @@ class MemoryType(click.ParamType[int]):
 @click.option(
     "--size",
     type=SizeType(),
-    default=str(Options().size),
+    default="auto",
     show_default=True,
-    metavar="N|WxH|native",
-    help="Size at which the generator works: short side, exact size, or the photo's own.",
+    metavar="auto|N|WxH|native",
+    help="Size at which the generator works: short side, exact size, or the photo's own; "
+    "auto is the photo's own up to a megapixel and 512 above.",
 )
 @click.option(
     "--detail",
     type=click.Choice(get_args(Detail)),
-    default=Options().detail,
-    show_default=True,
+    default=None,
+    show_default="guided with --size auto, none otherwise",
     help="Bring the result back to the photo's own size: by interpolation, or guided by the photo's own detail.",
 )
 @click.option("--format", type=click.Choice(["keep", *FORMATS]), default=Options().format, show_default=True)
@@ -158,14 +161,17 @@ def convert(
 def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
     area = size.width * size.height or _PIXELS_PER_IMAGE
+    detail = options["detail"] or ("guided" if size.mode == "auto" else "none")
     return PipelineConfig(
-        options=Options(size=size, detail=options["detail"], format=options["format"]),
+        options=Options(size=size, detail=detail, format=options["format"]),
         decode=DecodeConfig(max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"]),
         batch=BatchConfig(size=options["batch"]),
         generate=GenerateConfig(
             backend=options["backend"],
             precision=options["precision"],
             device=options["device"],
+            sides=(_side_of(size),),
+            lanes=lanes_for(choose_device(options["device"])),
             memory_bytes=options["memory"],
             expected_pixels=None if count is None else count * area,
         ),
@@ -178,6 +184,11 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             keep_profile=options["keep_profile"],
         ),
     )
+
+
+def _side_of(size: Size) -> int:
+    """Give the side that a GPU's engine is tuned for; photos at their own size are taken to be large."""
+    return -(-min(size.width, size.height) // 4) * 4 or 2048
 
 
 class _Bar:
@@ -232,7 +243,7 @@ def _quiet_libraries() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr.flush()
+        sys.stderr.close()
         sys.stderr = stderr
         os.dup2(ours, 2)
         os.close(ours)

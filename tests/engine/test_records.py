@@ -89,3 +89,17 @@ def test_a_batch_holds_one_shape_for_one_model() -> None:
             Batch((record(model="w"), other))
     with pytest.raises(ValueError, match="one shape"):
         Batch(())
+
+
+@pytest.mark.parametrize(
+    ("photo", "working"),
+    [
+        ((1000, 1000), (1000, 1000)),
+        ((512, 340), (512, 340)),
+        ((4000, 3000), (683, 512)),
+        ((3000, 4000), (512, 683)),
+        ((100, 20_000), (100, 20_000)),
+    ],
+)
+def test_auto_is_native_up_to_a_megapixel_and_never_enlarges(photo: tuple[int, int], working: tuple[int, int]) -> None:
+    assert Size.parse("auto").target(*photo) == working
