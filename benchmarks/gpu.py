@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,7 @@ def encoders(plan: Plan) -> Result:
     for side in (*plan.sides, 4 * plan.sides[-1]):
         pixels_HWC = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8)
         array = pixels_HWC.numpy()
-        rates = {
-            "one CPU thread": 1 / _best_s(plan, lambda array=array: simplejpeg.encode_jpeg(array, 92, "RGB", "420"))
-        }
+        rates = {"one CPU thread": 1 / _best_s(plan, partial(simplejpeg.encode_jpeg, array, 92, "RGB", "420"))}
         if plan.device.type == "cuda":
             rates["nvImageCodec"] = 1 / _best_s(plan, _gpu_encoder(pixels_HWC.to(plan.device)))
         result[str(side)] = {name: round(rate, 1) for name, rate in rates.items()}

@@ -72,7 +72,8 @@ class Pipeline:
         inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
         decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
         batches: Iterator[Batch | Failed | None] = ahead(Batcher(config.batch)(decoded), 1, "batch")
-        translated = in_threads(self._generate, batches, config.generate.lanes, "generate")
+        # mypy joins the union of what a batcher gives to object
+        translated = in_threads(self._generate, batches, config.generate.lanes, "generate")  # type: ignore[arg-type]
         encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
         stored = in_threads(self._store, encoded, config.store.workers, "store")
         with closing(stored):
