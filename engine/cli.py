@@ -14,7 +14,9 @@ from engine.commands.compile import compile_model
 from engine.commands.convert import convert
 from engine.commands.doctor import doctor
 from engine.commands.models import import_model, models
+from engine.commands.results import replay, results
 from engine.commands.stream import stream
+from engine.commands.submit import submit
 from engine.errors import EngineError
 
 
@@ -30,6 +32,9 @@ solstice.add_command(doctor)
 solstice.add_command(models)
 solstice.add_command(import_model)
 solstice.add_command(stream)
+solstice.add_command(submit)
+solstice.add_command(results)
+solstice.add_command(replay)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
-@pytest.fixture()
+@pytest.fixture
 def stream(broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
     """Give topics and folders for one test."""
     made = Stream(broker, tmp_path, model)
@@ -48,7 +48,7 @@ def stream(broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
     made.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def strict_stream(strict_broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
     """Give topics and folders at the broker that notices members that vanish."""
     made = Stream(strict_broker, tmp_path, model)

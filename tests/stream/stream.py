@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
 from PIL import Image
 from torch import Tensor
 
 from engine.config import BatchConfig, GenerateConfig, PipelineConfig
 from engine.connection import Connection
 from engine.jobs import validate_result
-from engine.kafka_client import require_topics
+from engine.kafka_client import make_admin
 from engine.model import Architecture, ResnetGenerator
 from engine.records import Options, Size
 from engine.stream_config import StreamConfig
@@ -72,8 +73,11 @@ class Stream:
     def __post_init__(self) -> None:
         self.inputs, self.outputs = self.folder / "in", self.folder / "out"
         self.inputs.mkdir()
-        require_topics(self.connection, [self.jobs], self.partitions)
-        require_topics(self.connection, [self.results_topic, self.dead_topic], 1)
+        admin = make_admin(self.connection)
+        large = {"max.message.bytes": str(16 << 20)}
+        for topic, partitions in ((self.jobs, self.partitions), (self.results_topic, 1), (self.dead_topic, 1)):
+            admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=large)])
+        admin.close()
         self._producer = KafkaProducer(bootstrap_servers=self.brokers, max_request_size=64 << 20)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._workers: list[tuple[Worker, threading.Thread]] = []
@@ -111,7 +115,9 @@ class Stream:
         """Send a JSON job."""
         self.send(json.dumps(fields).encode(), fields.get("id", "").encode() or None)
 
-    def send(self, value: bytes | None, key: bytes | None = None, headers: list[tuple[str, bytes]] | None = None) -> None:
+    def send(
+        self, value: bytes | None, key: bytes | None = None, headers: list[tuple[str, bytes]] | None = None
+    ) -> None:
         """Send any message."""
         self._producer.send(self.jobs, value=value, key=key, headers=headers)
 
@@ -129,7 +135,7 @@ class Stream:
 
     # ---- workers ----
 
-    def worker(self, models: Mapping[str, Callable[[Tensor], Tensor]] | None = None, **options: Any) -> Worker:
+    def worker(self, translate: Mapping[str, Callable[[Tensor], Tensor]] | None = None, **options: Any) -> Worker:
         """Start a worker in a thread of this process."""
         pipeline = PipelineConfig(
             options=Options(size=Size.parse("32x32")),
@@ -148,7 +154,7 @@ class Stream:
             "pipeline": pipeline,
             "acknowledge_s": 3.0,
         }
-        worker = Worker(StreamConfig(**{**defaults, **self.options, **options}), models, _no_exit)
+        worker = Worker(StreamConfig(**{**defaults, **self.options, **options}), translate, _no_exit)
         thread = threading.Thread(target=worker.work, daemon=True)
         thread.start()
         self._workers.append((worker, thread))

@@ -14,7 +14,7 @@ def one_output_each(stream: Stream, ids: list[str]) -> dict[str, int]:
     """Check that every job is done and has its file; gives how many results each has."""
     results = stream.results(len(ids))
     assert {result["status"] for result in results} == {"done"}
-    counts = {id: 0 for id in ids}
+    counts = dict.fromkeys(ids, 0)
     for result in results:
         counts[result["id"]] += 1
     assert all(counts.values())

@@ -1,0 +1,131 @@
+"""What is around a worker: TLS in front of the broker, Prometheus, probes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from engine.connection import Connection
+from engine.errors import SetupError
+from engine.kafka_client import make_consumer
+from tests.stream.brokers import free_port, tansu, wait_for_port
+from tests.stream.stream import Stream, eventually
+
+
+def fetched(url: str) -> tuple[int, str]:
+    """Get a page, whatever its status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return int(error.code), error.read().decode()
+
+
+def test_probes_and_metrics_tell_what_a_worker_does(stream: Stream) -> None:
+    port = free_port()
+    worker = stream.worker(metrics_port=port)
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: fetched(f"{url}/readyz")[0] == 200)
+    stream.submit_photos(10)
+    stream.send(b"{", key=b"bad")
+    stream.flush()
+    stream.results(11)
+    eventually(lambda: 'solstice_commits_total{result="done"}' in fetched(f"{url}/metrics")[1])
+    _, text = fetched(f"{url}/metrics")
+    assert 'solstice_jobs_total{outcome="done",reason=""} 10.0' in text
+    assert 'solstice_jobs_total{outcome="failed",reason="job"} 1.0' in text
+    assert 'solstice_dead_letters_total{stage="job"} 1.0' in text
+    assert "solstice_in_flight_jobs 0.0" in text
+    assert "solstice_job_seconds_count 11.0" in text
+    assert 'solstice_stage_images_total{stage="generate"} 10.0' in text
+    assert fetched(f"{url}/healthz")[0] == 200
+    worker.health.require("sink", False)
+    assert fetched(f"{url}/readyz") == (503, '{"ok": false, "waiting_for": ["sink"]}\n')
+
+
+@pytest.mark.needs_prometheus
+def test_prometheus_scrapes_a_worker(stream: Stream, tmp_path: Path) -> None:
+    port, own = free_port(), free_port()
+    stream.worker(metrics_port=port)
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: solstice, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+    )
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    command += [f"--web.listen-address=127.0.0.1:{own}"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for_port(own, process)
+        stream.submit_photos(8)
+        stream.results(8)
+        query = f"http://127.0.0.1:{own}/api/v1/query?query="
+
+        def value(name: str) -> float:
+            status, text = fetched(query + name)
+            found = json.loads(text)["data"]["result"] if status == 200 else []
+            return float(found[0]["value"][1]) if found else -1.0
+
+        eventually(lambda: value("solstice_jobs_total") == 8)
+        assert value("up") == 1
+        assert value("solstice_sink_up") == 1
+        assert value("histogram_quantile(0.5,solstice_job_seconds_bucket)") > 0
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.needs_stunnel
+def test_tls_with_certificates_on_both_sides(tmp_path: Path, model: Path) -> None:
+    # Given a broker behind stunnel, which asks clients for a certificate
+    authority = certificates(tmp_path)
+    plain, secure = free_port(), free_port()
+    config = tmp_path / "stunnel.conf"
+    config.write_text(
+        f"foreground = yes\npid =\n[kafka]\naccept = 127.0.0.1:{secure}\nconnect = 127.0.0.1:{plain}\n"
+        f"cert = {tmp_path / 'server.pem'}\nkey = {tmp_path / 'server.key'}\n"
+        f"CAfile = {authority}\nverifyChain = yes\n"
+    )
+    with tansu(tmp_path / "tansu.log", plain, secure), (tmp_path / "stunnel.log").open("wb") as log:
+        proxy = subprocess.Popen(["stunnel4", str(config)], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_for_port(secure, proxy)
+            trusted = Connection(
+                brokers=f"localhost:{secure}",
+                tls_ca=authority,
+                tls_cert=tmp_path / "client.pem",
+                tls_key=tmp_path / "client.key",
+            )
+            # Then a client that does not know the authority, and one without a certificate, are told so
+            with pytest.raises(SetupError, match="is not to be trusted"):
+                make_consumer(Connection(brokers=f"localhost:{secure}", tls=True))
+            # And a plain one is told to use TLS
+            with pytest.raises(SetupError, match="--tls"):
+                make_consumer(Connection(brokers=f"localhost:{secure}"))
+            # And one with both gets in
+            consumer = make_consumer(trusted)
+            assert consumer.bootstrap_connected()
+            consumer.close(timeout_ms=1000)
+        finally:
+            proxy.terminate()
+            proxy.wait(10)
+
+
+def certificates(folder: Path) -> Path:
+    """Make an authority, and certificates by it for `localhost` and for a client; gives the authority's."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+    new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")
+    for name in ("server", "client"):
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        openssl(*new, *signed, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")
+    return folder / "ca.pem"
