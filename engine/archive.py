@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def convert(
     generator = load_generator(model) if isinstance(model, str | Path) else model
     translator = translate(generator) if translate else Translator(generator, config.generate)
     backend = translator.reason if isinstance(translator, Translator) else "given by the caller"
-    settings = json.dumps(recipe_of(config, generator, translator), sort_keys=True)
+    settings = json.dumps(recipe_of(config, generator), sort_keys=True)
     recipe = hashlib.sha256(settings.encode()).hexdigest()
     tally = Tally()
     page = RunReport(report, _expected(src, dst)) if report else None
@@ -100,13 +100,14 @@ def convert(
         started_s = time.perf_counter()
         if progress:
             progress(None, 0)
-        for outcome in pipeline.outcomes():
-            if outcome is None:
-                continue
-            if page:
-                page.saw(outcome, time.perf_counter() - started_s)
-            if progress:
-                progress(outcome, source.num_skipped)
+        with closing(pipeline.outcomes()) as outcomes:
+            for outcome in outcomes:
+                if outcome is None:
+                    continue
+                if page:
+                    page.saw(outcome, time.perf_counter() - started_s)
+                if progress:
+                    progress(outcome, source.num_skipped)
         seconds = time.perf_counter() - started_s
         manifest.commit()
         summary = _summary(tally, source.num_skipped, seconds, backend, manifest)
@@ -127,19 +128,19 @@ def convert(
         )
 
 
-def recipe_of(config: PipelineConfig, generator: Generator, translator: Translate) -> dict[str, Any]:
-    """Everything that decides a result's bytes, given the input's: a change of any of it makes results outdated.
+def recipe_of(config: PipelineConfig, generator: Generator) -> dict[str, Any]:
+    """Everything asked for that decides a result: a change of any of it makes results outdated.
 
-    The backend's name is not in it, so that a run may go on with another backend; its precision is.
+    What `auto` picks is not in it, nor is the backend: all are held to the same result within 40 dB, and a backend that
+    has been compiled in the meantime must not make a finished archive start over.
     """
-    precision = translator.backend.precision if isinstance(translator, Translator) else "unknown"
     encode = {name: value for name, value in asdict(config.encode).items() if name != "workers"}
     return {
         "model": generator.sha256,
         "size": str(config.options.size),
         "detail": config.options.detail,
         "format": config.options.format,
-        "precision": precision,
+        "precision": config.generate.precision,
         "allow_damaged": config.decode.allow_damaged,
         "encode": encode,
     }

@@ -6,7 +6,7 @@ The only file that knows which stage runs in which thread and how far each may r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -66,8 +66,11 @@ class Pipeline:
         for _ in self.outcomes():
             pass
 
-    def outcomes(self) -> Iterator[Outcome | None]:
-        """Run, and give each image's outcome once it has been acknowledged; None when the source is idle."""
+    def outcomes(self) -> Generator[Outcome | None, None, None]:
+        """Run, and give each image's outcome once it has been acknowledged; None when the source is idle.
+
+        Closing it early drops what is under way and stops all threads.
+        """
         config = self._config
         inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
         decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")

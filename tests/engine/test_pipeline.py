@@ -176,7 +176,7 @@ def test_leaving_early_stops_all_threads() -> None:
             yield str(len(taken)), data
 
     source = MemorySource(endless(), OPTIONS)
-    with closing(Pipeline(source, MemorySink(), {"": negative}).outcomes()) as outcomes:  # type: ignore[type-var]
+    with closing(Pipeline(source, MemorySink(), {"": negative}).outcomes()) as outcomes:
         assert next(outcomes) is not None
     assert len(source.outcomes) >= 1
 
