@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.errors import SetupError, SkipImage
+from engine.errors import SetupError, SkipImage, StopRun
 from engine.pixels import to_network
 from trainer.config import DataConfig
 from trainer.photos import load_photo, training_paths
@@ -46,27 +46,74 @@ class MemoryPhotos:
 
     def crops(self, cuts: Sequence[Cut]) -> Tensor:
         """Cut [N, 3, crop, crop] floats in [-1, 1], channels last."""
-        return to_network(torch.stack([self._cut(cut) for cut in cuts]))
+        return to_network(torch.stack([cut_square(self._photos[cut.photo], cut, self._crop) for cut in cuts]))
+
+
+class StreamedPhotos:
+    """Photos that stay on disk: those of a step are decoded when it needs them, by the engine's decoder (DALI).
+
+    The crops are the very ones that `MemoryPhotos` gives.
+    """
+
+    def __init__(self, paths: Sequence[Path], config: DataConfig, device: torch.device) -> None:
+        """Read from `paths`, which were all decoded once before."""
+        self._paths = paths
+        self._config = config
+        self._device = device
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="photos")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def crops(self, cuts: Sequence[Cut]) -> Tensor:
+        """Cut [N, 3, crop, crop] floats in [-1, 1], channels last; raises `StopRun` when a photo has gone."""
+        squares = list(self._threads.map(self._cut, cuts))
+        return to_network(torch.stack(squares).to(self._device))
 
     def _cut(self, cut: Cut) -> Tensor:
-        photo_HWC, crop = self._photos[cut.photo], self._crop
-        top, left = cut.corner(photo_HWC.shape[0], photo_HWC.shape[1], crop)
-        square_HWC = photo_HWC[top : top + crop, left : left + crop]
-        return square_HWC.flip(1) if cut.mirror else square_HWC
+        try:
+            photo_HWC = load_photo(self._paths[cut.photo], load=self._config.load, crop=self._config.crop)
+        except SkipImage as error:
+            raise StopRun(f"A photo can no longer be read: {error}; put it back or start a new run.") from error
+        return cut_square(photo_HWC, cut, self._config.crop)
+
+
+def cut_square(photo_HWC: Tensor, cut: Cut, crop: int) -> Tensor:
+    """Cut uint8 [crop, crop, 3] from [H, W, 3]."""
+    top, left = cut.corner(photo_HWC.shape[0], photo_HWC.shape[1], crop)
+    square_HWC = photo_HWC[top : top + crop, left : left + crop]
+    return square_HWC.flip(1) if cut.mirror else square_HWC
 
 
 def load_photos(folder: Path, config: DataConfig, device: torch.device) -> Photos:
-    """Read the training photos of `folder`, short side resized to `config.load`.
+    """Read every training photo of `folder`, short side resized to `config.load`.
 
-    Those that do not fit into `config.memory_bytes` stream from disk. Photos that cannot be used are named once
-    in the log and left out. Raises `SetupError` when fewer than two are left.
+    They stay in memory, or stream from disk when they are more than `config.memory_bytes`. Photos that cannot be
+    used are named once in the log and left out. Raises `SetupError` when fewer than two are left.
     """
+    usable: list[Path] = []
+    photos: list[Tensor] | None = []
+    reasons: list[str] = []
+    num_bytes = 0
     paths = training_paths(folder, config.held_out)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        outcomes = list(threads.map(lambda path: _load_or_reason(path, config), paths))
-    photos = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
-    _check_enough(folder, len(photos), [outcome for outcome in outcomes if isinstance(outcome, str)])
-    return MemoryPhotos([photo.to(device) for photo in photos], config.crop)
+        outcomes = threads.map(lambda path: _load_or_reason(path, config), paths)
+        for path, outcome in zip(paths, outcomes, strict=True):
+            if isinstance(outcome, str):
+                logger.warning("Left out %s.", outcome)
+                reasons.append(outcome)
+                continue
+            usable.append(path)
+            num_bytes += outcome.numel()
+            if num_bytes > config.memory_bytes:
+                photos = None
+            if photos is not None:
+                photos.append(outcome.to(device))
+    _check_enough(folder, len(usable), reasons)
+    if photos is None:
+        logger.warning("%s is too large for memory (%.1f GB decoded): streaming.", folder, num_bytes / 1e9)
+        return StreamedPhotos(usable, config, device)
+    return MemoryPhotos(photos, config.crop)
 
 
 def _load_or_reason(path: Path, config: DataConfig) -> Tensor | str:
@@ -77,8 +124,6 @@ def _load_or_reason(path: Path, config: DataConfig) -> Tensor | str:
 
 
 def _check_enough(folder: Path, usable: int, reasons: Sequence[str]) -> None:
-    for reason in reasons:
-        logger.warning("Left out %s.", reason)
     if usable < 2:
         hint = f"; the first reason: {reasons[0]}" if reasons else ""
         raise SetupError(

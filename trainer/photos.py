@@ -31,7 +31,7 @@ def load_photo(path: Path, *, load: int, crop: int = 0) -> Tensor:
     """
     try:
         source = inspect(path.read_bytes(), _CONFIG.max_pixels)
-    except SkipImage as error:
+    except (SkipImage, OSError) as error:
         raise SkipImage(f"{path.name}: {error}") from error
     if min(source.width, source.height) < crop:
         raise SkipImage(f"{path.name}: {source.width}x{source.height} is smaller than the crop of {crop}")

@@ -20,8 +20,21 @@ LOG_NAME = "losses.jsonl"
 class Report:
     """Writes into the folder `run`; use as a context manager."""
 
-    def __init__(self, run: Path, *, steps_done: int, steps: int, steps_per_epoch: int, pairs_per_step: int) -> None:
-        """Go on after `steps_done` of `steps` steps; what a run that broke off logged later is dropped."""
+    def __init__(
+        self,
+        run: Path,
+        *,
+        steps_done: int,
+        steps: int,
+        steps_per_epoch: int,
+        pairs_per_step: int,
+        ceiling_pairs_per_s: float,
+    ) -> None:
+        """Go on after `steps_done` of `steps` steps; what a run that broke off logged later is dropped.
+
+        Speed is told beside `ceiling_pairs_per_s`, what the machine's matrix rate would allow.
+        """
+        self._ceiling_pairs_per_s = ceiling_pairs_per_s
         self._run = run
         self._steps_per_epoch = steps_per_epoch
         self._pairs_per_step = pairs_per_step
@@ -35,12 +48,15 @@ class Report:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]:.2f} pairs/s ({task.fields[share]:.0%} of the matrix rate)"),
             TextColumn("{task.fields[losses]}"),
             console=Console(stderr=True),
             # A log file gets a line with every reading instead of a moving bar.
             disable=not Console(stderr=True).is_terminal,
         )
-        self._task = self._progress.add_task("", total=steps, completed=steps_done, epoch=0.0, losses="")
+        self._task = self._progress.add_task(
+            "", total=steps, completed=steps_done, epoch=0.0, speed=0.0, share=0.0, losses=""
+        )
         self._clock = (time.monotonic(), steps_done)
 
     def __enter__(self) -> Report:
@@ -60,16 +76,24 @@ class Report:
         self._clock = (now, steps_done)
         speed = (steps_done - steps_then) * self._pairs_per_step / (now - then)
         epoch = steps_done / self._steps_per_epoch
-        entry = {"step": steps_done, "epoch": round(epoch, 4), "rate": rate, "pairs_per_s": round(speed, 3)}
+        share = speed / self._ceiling_pairs_per_s
+        entry = {
+            "step": steps_done,
+            "epoch": round(epoch, 4),
+            "rate": rate,
+            "pairs_per_s": round(speed, 3),
+            "share_of_matrix_rate": round(share, 3),
+        }
         self._log.write(json.dumps({**entry, **{name: round(loss, 5) for name, loss in losses.items()}}) + "\n")
         self._log.flush()
-        for name, value in {**losses, "rate": rate, "pairs_per_s": speed}.items():
+        for name, value in {**losses, "rate": rate, "pairs_per_s": speed, "share_of_matrix_rate": share}.items():
             self._board.add_scalar(name, value, steps_done)
         text = " ".join(f"{name} {loss:.2f}" for name, loss in losses.items())
-        self._progress.update(self._task, completed=steps_done, epoch=epoch, losses=text)
+        self._progress.update(self._task, completed=steps_done, epoch=epoch, speed=speed, share=share, losses=text)
         if self._progress.disable:
             self._progress.console.print(
-                f"epoch {epoch:.2f} step {steps_done} {speed:.2f} pairs/s {text}", soft_wrap=True
+                f"epoch {epoch:.2f} step {steps_done} {speed:.2f} pairs/s ({share:.0%} of the matrix rate) {text}",
+                soft_wrap=True,
             )
 
     def sheet(self, steps_done: int, rows: list[list[Pixels]]) -> None:
@@ -81,6 +105,27 @@ class Report:
     def curves(self) -> None:
         """Draw every loss of the log over the epochs into `losses.png`."""
         draw_curves(self._run / "losses.png", read_log(self._run))
+
+
+class Silence:
+    """Takes what a `Report` takes and tells nobody."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def losses(self, steps_done: int, losses: Mapping[str, float], rate: float) -> None:
+        """Take and forget."""
+
+    def sheet(self, steps_done: int, rows: list[list[Pixels]]) -> None:
+        """Take and forget."""
+
+    def curves(self) -> None:
+        """Draw nothing."""
 
 
 def read_log(run: Path) -> list[dict[str, float]]:

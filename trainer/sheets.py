@@ -15,6 +15,8 @@ from engine.files import write_atomically
 Pixels = NDArray[np.uint8]
 """One image, uint8 [H, W, 3]."""
 
+LOSSES = ("fool", "cycle", "identity", "real")
+"""How the names of losses in a log begin."""
 GAP = 4
 """Pixels of white between two images."""
 
@@ -48,7 +50,7 @@ def draw_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
     """Draw every loss in `log` over the epochs and write the picture to `path` as PNG."""
     from matplotlib.figure import Figure  # slow to import and needed once, at the end
 
-    names = [name for name in (log[0] if log else {}) if name not in ("step", "epoch", "rate", "pairs_per_s")]
+    names = [name for name in (log[0] if log else {}) if name.startswith(LOSSES)]
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name in names:

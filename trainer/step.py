@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import LossConfig, MachineConfig, ScheduleConfig
+from trainer.distributed import Team
 from trainer.history import History
 from trainer.losses import adversarial_loss, cycle_loss, discriminator_loss, identity_loss
 from trainer.networks import Networks
@@ -39,7 +40,9 @@ class Step:
         schedule: ScheduleConfig,
         machine: MachineConfig,
         device: torch.device,
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
         self.networks = networks
         self.losses = losses
         self.device = device
@@ -50,8 +53,9 @@ class Step:
                 network.compile(dynamic=False)
         self.optimise_generators = _adam(networks.generators(), schedule)
         self.optimise_discriminators = _adam(networks.discriminators(), schedule)
-        self.history_a = History(losses.history, torch.Generator().manual_seed(2 * schedule.seed))
-        self.history_b = History(losses.history, torch.Generator().manual_seed(2 * schedule.seed + 1))
+        seed = 2 * (schedule.seed + 1_000_003 * self.team.process)  # each process keeps its own past
+        self.history_a = History(losses.history, torch.Generator().manual_seed(seed))
+        self.history_b = History(losses.history, torch.Generator().manual_seed(seed + 1))
 
     def __call__(self, a: Tensor, b: Tensor, rate: float) -> Losses:
         """Learn from one batch of each domain, [N, 3, H, W] in [-1, 1], at learning rate `rate`."""
@@ -77,6 +81,7 @@ class Step:
             losses = self._judge(a, b, made)
         self.optimise_generators.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.team.average_gradients(self.networks.generators())
         self.optimise_generators.step()
         return made, {name: loss.detach() for name, loss in losses.items()}
 
@@ -91,6 +96,7 @@ class Step:
             }
         self.optimise_discriminators.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.team.average_gradients(self.networks.discriminators())
         self.optimise_discriminators.step()
         return {name: loss.detach() for name, loss in losses.items()}
 

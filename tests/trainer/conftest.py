@@ -43,7 +43,12 @@ def write_gradients(folder: Path, colours: tuple[tuple[int, ...], ...], count: i
 
 @pytest.fixture
 def config(domains: Path) -> RunConfig:
-    """Give a run of a few seconds: the smallest networks, exact arithmetic, four steps an epoch."""
+    """Give a run of a few seconds."""
+    return tiny_run(domains)
+
+
+def tiny_run(domains: Path) -> RunConfig:
+    """Make a run with the smallest networks, exact arithmetic and four steps an epoch."""
     return RunConfig(
         data=DataConfig(
             train_a=domains / "trainA",

@@ -84,7 +84,7 @@ def test_fit_does_not_overwrite_a_run(config: RunConfig, tmp_path: Path) -> None
 def test_a_checkpoint_of_another_architecture_is_refused_in_words(config: RunConfig, tmp_path: Path) -> None:
     stop_after(config, tmp_path / "run", steps=1)
     other = replace(config, networks=NetworkConfig(ndf=8))
-    with pytest.raises(SetupError, match="key model.1.weight has shape"):
+    with pytest.raises(SetupError, match=r"key model\.1\.weight has shape"):
         loop.resume(tmp_path / "run", other)
 
 

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.model import Architecture, ResnetGenerator
+from trainer.upsampling import fold_upsampling
+
+
+def generator(upsample: str) -> ResnetGenerator:
+    torch.manual_seed(4)
+    return ResnetGenerator(Architecture(blocks=1, ngf=4, upsample=upsample))  # type: ignore[arg-type]
+
+
+def test_folded_layers_compute_the_same_with_the_same_gradients() -> None:
+    plain, folded = generator("resize").double(), generator("resize").double()
+    fold_upsampling(folded)
+    image = torch.rand(2, 3, 24, 36, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(folded(image), plain(image))
+    for network in (plain, folded):
+        network(image).square().sum().backward()
+    for a, b in zip(plain.parameters(), folded.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("upsample", ["resize", "transpose"])
+def test_names_in_a_state_dict_stay(upsample: str) -> None:
+    folded = generator(upsample)
+    fold_upsampling(folded)
+    assert list(folded.state_dict()) == list(generator(upsample).state_dict())
