@@ -90,7 +90,7 @@ def _driver() -> str | None:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return (answer.stdout.strip().splitlines() or [None])[0]
+    return next(iter(answer.stdout.split()), None)
 
 
 def _installed(*distributions: str) -> str:

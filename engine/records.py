@@ -48,8 +48,10 @@ class Size:
 
         Raises `ValueError` on anything else and on sides outside 16 to 65,500 pixels.
         """
-        if text == "native" or text == "auto":
-            return cls(text, 0, 0)
+        if text == "native":
+            return cls("native", 0, 0)
+        if text == "auto":
+            return cls("auto", 0, 0)
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
         if match is None:
             raise ValueError(f"size must be a number, WIDTHxHEIGHT, native or auto, got {text!r}")

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -202,7 +201,9 @@ def versions() -> dict[str, str]:
     return {name: version for name in names if (version := _version(name)) is not None}
 
 
-def export(module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device) -> torch.export.ExportedProgram:
+def export(
+    module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device
+) -> torch.export.ExportedProgram:
     """Fix the graph of a generator for `profile` with batch, rows and columns left open: a `torch.export` program."""
     typed = keep_norms_in_float32(copy.deepcopy(module).to(dtype)).to(device).eval()
     stride = module.arch.stride

@@ -161,7 +161,7 @@ def convert(
 def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
     area = size.width * size.height or _PIXELS_PER_IMAGE
-    detail = options["detail"] or ("guided" if size.mode == "auto" else "none")
+    detail: Detail = options["detail"] or ("guided" if size.mode == "auto" else "none")
     return PipelineConfig(
         options=Options(size=size, detail=detail, format=options["format"]),
         decode=DecodeConfig(max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"]),
