@@ -50,7 +50,8 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
                     failed=len(failed),
                     rate=f"{speed:.1f} images/s" if speed else "",
                 )
-            if expect is not None and len(done) + len(failed) >= expect:
+            # Only when nothing more waits: a job that failed may have been replayed.
+            if result is None and expect is not None and len(done) + len(failed) >= expect:
                 break
             if timeout is not None and time.monotonic() - heard_s > timeout:
                 break

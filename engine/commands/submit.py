@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None,
 
 
 def _show(sent: int) -> None:
-    if click.get_text_stream("stderr").isatty():
+    if sys.stderr.isatty():
         click.echo(f"\r{sent} jobs sent", nl=False, err=True)
 
 

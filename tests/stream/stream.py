@@ -58,6 +58,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def make_topics(brokers: str, *names: str) -> list[str]:
+    """Make topics of one partition each; gives what they are really called."""
+    admin = make_admin(Connection(brokers=brokers))
+    topics = [f"{name}-{uuid.uuid4().hex[:8]}" for name in names]
+    admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
+    admin.close()
+    return topics
+
+
 @dataclass
 class Stream:
     """Topics, folders and a model of one test."""

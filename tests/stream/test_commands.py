@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
-from tests.stream.stream import Stream, eventually, photo, quiet_environment
+from click.testing import CliRunner, Result
+
+from engine.cli import solstice as solstice_command
+from tests.stream.stream import Stream, eventually, photo
 
 
-def solstice(stream: Stream, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def solstice(stream: Stream, *words: str) -> Result:
+    """Run a command to its end, in this process."""
     environment = {
-        **quiet_environment(),
         "SOLSTICE_KAFKA_BROKERS": stream.brokers,
         "SOLSTICE_JOBS": stream.jobs,
         "SOLSTICE_RESULTS": stream.results_topic,
         "SOLSTICE_DEAD_LETTERS": stream.dead_topic,
         "SOLSTICE_CACHE": str(stream.folder / "cache"),
     }
-    command = [sys.executable, "-m", "engine", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    return CliRunner().invoke(solstice_command, words, env=environment)
 
 
 def test_a_folder_goes_through_and_its_failures_come_back_after_a_fix(stream: Stream) -> None:
@@ -37,17 +36,17 @@ def test_a_folder_goes_through_and_its_failures_come_back_after_a_fix(stream: St
     # Then results tells what became of it
     told = solstice(stream, "results", "--expect", "6", "--timeout", "30", "--json")
     lines = [json.loads(line) for line in told.stdout.splitlines()]
-    assert told.returncode == 1
+    assert told.exit_code == 1
     assert "5 done, 1 failed." in told.stderr
     assert sum(line["status"] == "done" for line in lines) == 5
-    assert {name for name in stream.files()} == {f"album/{i}.jpg" for i in range(5)}
+    assert set(stream.files()) == {f"album/{i}.jpg" for i in range(5)}
     # And once the photo is mended, replay does the rest, once
     stream.add_photo("broken.jpg", photo(9))
     assert "1 jobs would be sent back" in solstice(stream, "replay", "--dry-run", "--idle", "3").stdout
     assert "1 jobs sent back" in solstice(stream, "replay", "--idle", "3").stdout
     assert "0 jobs sent back" in solstice(stream, "replay", "--idle", "3").stdout
     eventually(lambda: "broken.jpg" in stream.files())
-    assert solstice(stream, "results", "--expect", "6", "--timeout", "30").returncode == 0
+    assert solstice(stream, "results", "--expect", "6", "--timeout", "30").exit_code == 0
 
 
 def test_a_zip_travels_in_its_jobs(stream: Stream, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import SkipImage
+from engine.jobs import Job, data_uri, parse_job, read_id, schema
+from engine.records import Options, Size
+
+DEFAULTS = Options(model="first")
+
+
+def parse(**fields: object) -> Job:
+    return parse_job(json.dumps(fields).encode(), None, "t-0-0", DEFAULTS)
+
+
+def test_a_job_asks_for_what_it_names_and_takes_defaults_for_the_rest() -> None:
+    job = parse(id="a", source="s3://b/a.jpg", size=128, quality=70, format="png")
+    assert job.options == Options(model="first", size=Size.parse("128"), quality=70, format="png")
+    assert (job.id, job.source, job.output, job.inline) == ("a", "s3://b/a.jpg", None, False)
+
+
+def test_the_suffix_of_an_output_gives_the_format() -> None:
+    assert parse(id="a", source="a.png", output="x/a.webp").options.format == "webp"
+    assert parse(id="a", source="a.png", output="x/a.webp", format="jpeg").output == "x/a.jpg"
+
+
+def test_an_image_may_be_in_the_job() -> None:
+    assert parse(id="a", source=data_uri(b"\xff\xd8")).data == b"\xff\xd8"
+    assert parse(id="a", source="data:,%41").data == b"A"
+
+
+def test_other_bytes_are_an_image_with_the_key_as_id() -> None:
+    job = parse_job(b"\xff\xd8", b"cat", "t-0-0", DEFAULTS)
+    assert (job.id, job.data) == ("cat", b"\xff\xd8")
+    assert parse_job(b"\xff\xd8", None, "t-0-7", DEFAULTS).id == "t-0-7"
+
+
+def test_names_that_begin_with_x_are_ignored_and_other_unknown_ones_refused() -> None:
+    assert parse(**{"id": "a", "source": "a", "x-trace": {"deep": 1}}).id == "a"
+    with pytest.raises(SkipImage, match="colour"):
+        parse(id="a", source="a", colour="red")
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text needs Unicode's tables
+@given(st.dictionaries(st.sampled_from([*schema("job-v1")["properties"], "y"]), st.text() | st.integers() | st.none()))
+def test_whatever_comes_is_a_job_or_one_line(fields: dict[str, object]) -> None:
+    with suppress(SkipImage):
+        assert parse(**fields).id == fields["id"]
+
+
+@given(st.binary())
+def test_an_id_is_found_for_anything(value: bytes) -> None:
+    assert read_id(value, None, "t-0-0").encode()
+    assert read_id(value, b"\xff", "t-0-0").encode()
+
+
+def test_equal_jobs_have_equal_digests_and_any_difference_shows() -> None:
+    job = parse(id="a", source="a.jpg", output="a.jpg")
+    digest = job.digest(b"image", "sha")
+    assert job.digest(b"image", "sha") == digest
+    others = [
+        job.digest(b"other", "sha"),
+        job.digest(b"image", "other"),
+        replace(job, id="b").digest(b"image", "sha"),
+        replace(job, output="b.jpg").digest(b"image", "sha"),
+        replace(job, options=replace(job.options, quality=1)).digest(b"image", "sha"),
+    ]
+    assert len({digest, *others}) == 6
+
+
+def test_base64_must_be_whole() -> None:
+    with pytest.raises(SkipImage, match="base64"):
+        parse(id="a", source="data:;base64," + base64.b64encode(b"image").decode()[:-1])
