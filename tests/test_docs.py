@@ -1,0 +1,38 @@
+"""The documentation speaks of what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "trainer/README.md",
+    ROOT / "deploy/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def test_the_architecture_has_a_line_on_every_module() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    modules = [path for part in ("engine", "trainer", "benchmarks") for path in sorted((ROOT / part).rglob("*.py"))]
+    missing = [
+        name for path in modules if f"`{(name := str(path.relative_to(ROOT)))}`" not in text and "__" not in path.name
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`((?:engine|trainer|benchmarks|tests|deploy)/[\w/]+\.\w+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
