@@ -56,7 +56,8 @@ def draw_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
     for name in names:
         axes.plot([entry["epoch"] for entry in log], [entry[name] for entry in log], label=name, linewidth=0.8)
     axes.set(xlabel="epoch", ylabel="loss, weighted as in the objective", ylim=(0, None))
-    axes.legend(ncols=2)
+    if names:
+        axes.legend(ncols=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue())

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.errors import SetupError
+from trainer.checkpoints import load_checkpoint
+from trainer.cli import commands, run_config
+from trainer.config import DataConfig, RunConfig
+
+TINY = ["--load=40", "--crop=32", "--ngf=4", "--blocks=1", "--ndf=4", "--batch=5", "--device=cpu", "--precision=fp32"]
+TINY += ["--no-compile"]
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(commands, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> None:
+    invoke("fit", domains, "--out", tmp_path / "run", "--epochs", 1, *TINY)
+    assert load_checkpoint(tmp_path / "run").steps_done == 4
+
+    invoke("resume", tmp_path / "run", "--epochs", 1.5, "--decay-epochs", 0.5)
+    assert load_checkpoint(tmp_path / "run").steps_done == 6
+
+    output = invoke("export", tmp_path / "run", "--to", tmp_path, "--domain-a", "warm", "--domain-b", "cold")
+    assert output.split() == [str(tmp_path / "warm2cold.safetensors"), str(tmp_path / "cold2warm.safetensors")]
+
+    photo = domains / "testA" / "00.png"
+    invoke("sheet", tmp_path / "warm2cold.safetensors", photo, "--out", tmp_path / "sheet.png", "--side", 48)
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+
+
+def test_two_folders_of_any_name_train_as_well(domains: Path, tmp_path: Path) -> None:
+    invoke("fit", "--a", domains / "testA", "--b", domains / "testB", "--out", tmp_path, "--epochs", 0.5, *TINY)
+    assert load_checkpoint(tmp_path).facts["photos_a"] == 6
+
+
+def test_defaults_of_the_command_are_those_of_the_configuration(domains: Path) -> None:
+    fit = commands.commands["fit"]
+    options = fit.make_context("fit", [str(domains), "--out", "run"]).params
+    options.pop("out")
+    config = run_config(**options)
+    expected = DataConfig(
+        train_a=domains / "trainA", train_b=domains / "trainB", held_out=(domains / "testA", domains / "testB")
+    )
+    assert config == RunConfig(data=expected)
+
+
+def test_no_data_is_a_usage_error() -> None:
+    result = CliRunner().invoke(commands, ["fit", "--out", "run"])
+    assert result.exit_code == 2
+    assert "Give DATA, or both --a and --b." in result.output
+
+
+def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="There is no folder"):
+        invoke("fit", tmp_path / "none", "--out", tmp_path / "run", *TINY)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from trainer import loop
+from trainer.checkpoints import load_checkpoint
+from trainer.config import RunConfig
+from trainer.distributed import Team
+from trainer.report import read_log
+
+ROOT = Path(__file__).parents[2]
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from trainer import loop
+from trainer.config import RunConfig
+loop.fit(RunConfig.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_learn_what_one_learns_from_steps_twice_as_large(config: RunConfig, tmp_path: Path) -> None:
+    # Given one process with steps of four pairs, and two with two pairs each; without history, which each keeps alone,
+    config = replace(config, losses=replace(config.losses, history=0))
+    alone = replace(config, schedule=replace(config.schedule, batch=4, epochs=1))
+    shared = replace(config, schedule=replace(config.schedule, batch=2, epochs=1))
+    # when both are trained,
+    loop.fit(alone, tmp_path / "alone")
+    torchrun(shared, tmp_path, processes=2)
+    # then they saw the same pairs and hold the same weights but for rounding, and one process told of it.
+    first, second = load_checkpoint(tmp_path / "alone"), load_checkpoint(tmp_path / "shared")
+    assert first.steps_done == second.steps_done == 5
+    assert len(second.histories) == 2
+    # Biases are left out: InstanceNorm takes them away again, so their gradients are nothing but rounding.
+    for name in (name for name in first.networks["a_to_b"] if name.endswith("weight")):
+        one, two = first.networks["a_to_b"][name], second.networks["a_to_b"][name]
+        assert (one - two).abs().mean() < 1e-5, name
+    assert [entry["step"] for entry in read_log(tmp_path / "shared")] == [2, 4, 5]
+
+
+def test_a_process_alone_sends_no_messages() -> None:
+    alone = Team()
+    assert alone.leads
+    assert alone.any(True)
+    assert not alone.any(False)
+    assert alone.gather("state") == ["state"]
+
+
+def torchrun(config: RunConfig, folder: Path, processes: int) -> None:
+    """Train into `folder`/shared as `torchrun` starts a run: one process each, told apart by the environment."""
+    (folder / "config.json").write_text(config.to_json())
+    (folder / "worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(folder / "worker.py")]
+    command += [str(folder / "config.json"), str(folder / "shared")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.weights import load_generator, read_card
+from trainer import loop
+from trainer.checkpoints import load_checkpoint
+from trainer.config import RunConfig
+from trainer.export import Labels, export, generator_of, load_pair, write_scores
+
+
+@pytest.fixture
+def run(config: RunConfig, tmp_path: Path) -> Path:
+    loop.fit(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_two_files_with_cards_come_out_and_compute_what_was_trained(run: Path, tmp_path: Path) -> None:
+    write_scores(run, {"scale": {"classifier_accuracy": 0.9}, "a_to_b": {"gap_closed": 0.5}})
+    labels = Labels(domain_a="warm", domain_b="cold", data="gradients", licence="CC0", notes="tiny")
+
+    there, back = export(run, tmp_path / "models", labels, torch.float32)
+
+    assert (there.name, back.name) == ("warm2cold.safetensors", "cold2warm.safetensors")
+    card = read_card(there)
+    assert (card.name, card.source_domain, card.target_domain) == ("warm2cold", "warm", "cold")
+    assert (card.data, card.licence, card.notes, card.training_size) == ("gradients", "CC0", "tiny", 32)
+    assert card.scores == {"scale": {"classifier_accuracy": 0.9}, "gap_closed": 0.5}
+    assert (card.training["steps"], card.training["pairs_seen"], card.training["epochs"]) == (8, 40, 2.0)
+    assert read_card(back).scores == {}
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    trained = generator_of(load_checkpoint(run), "b_to_a")
+    assert torch.equal(load_generator(back).module(image), trained(image))
+
+
+def test_a_run_is_scored_as_it_would_be_served_in_half_precision(run: Path, tmp_path: Path) -> None:
+    there, back = load_pair(run, tmp_path)
+    assert back is not None
+    weight = next(iter(there.module.parameters()))
+    assert torch.equal(weight, weight.half().float())

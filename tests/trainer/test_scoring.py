@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.config import GenerateConfig
+from engine.errors import SetupError
+from trainer import evaluate, loop, scoring
+from trainer.config import RunConfig
+from trainer.export import Labels, export
+from trainer.fid import Fid
+
+EAGER = GenerateConfig(backend="eager")
+
+
+@pytest.fixture
+def run(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(evaluate, "SIDE", 64)
+    loop.fit(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_is_scored_in_both_directions_and_keeps_its_scores(run: Path, domains: Path) -> None:
+    scores = scoring.score(run, domains, config=EAGER)
+
+    assert scores == json.loads((run / "scores.json").read_text())
+    scale = scores["scale"]
+    assert scale["classifier_accuracy"] == 1  # warm and cold are easy
+    assert scale["distance_within_a"] < scale["distance_of_domains"]
+    for direction in ("a_to_b", "b_to_a"):
+        part = scores[direction]
+        assert part["photos"] == 6
+        assert part["originals_taken_for_target"] == 0
+        assert part["real_taken_for_target"] == 1
+        assert part["gap_closed"] == pytest.approx(part["taken_for_target"])
+        assert 0 < part["cycle_error"] < 2
+        assert -1 <= part["ssim"] <= 1
+        assert part["checkerboard"] > 0
+
+
+def test_a_model_file_is_scored_alone_or_with_its_way_back(run: Path, domains: Path, tmp_path: Path) -> None:
+    there, back = export(run, tmp_path / "models", Labels())
+    alone = scoring.score(there, domains, config=EAGER, limit=3)
+    assert "b_to_a" not in alone
+    assert alone["a_to_b"]["photos"] == 3
+    assert alone["a_to_b"]["cycle_error"] is None
+    both = scoring.score(back, domains, back=there, reverse=True, config=EAGER, limit=3)
+    assert both["a_to_b"]["taken_for_target"] == alone["a_to_b"]["taken_for_target"]
+    assert both["b_to_a"]["cycle_error"] is not None
+
+
+def test_fid_without_its_library_is_told_in_words(run: Path, domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(SetupError, match=r"pip install 'solstice-engine\[fid\]'"):
+        scoring.score(run, domains, config=EAGER, limit=3, fid=Fid())
+
+
+def test_a_sheet_shows_photos_above_their_translations(run: Path, domains: Path, tmp_path: Path) -> None:
+    there, _ = export(run, tmp_path / "models", Labels())
+    photos = sorted((domains / "testA").iterdir())[:3]
+    scoring.before_after(there, photos, tmp_path / "sheet.jpg", side=48)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.format == "JPEG"
+        assert sheet.width >= 3 * 64
+        assert sheet.height >= 2 * 48
