@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import SetupError
 
-BOOTSTRAP_S = 10.0
+BOOTSTRAP_S = 6.0
 """How long to try before saying that the brokers cannot be reached."""
 
 

@@ -54,11 +54,3 @@ def strict_stream(strict_broker: str, model: Path, tmp_path: Path) -> Iterator[S
     made = Stream(strict_broker, tmp_path, model)
     yield made
     made.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let kafka-python leave sockets to the garbage collector, as it does when it cannot connect."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:Exception ignored in. <socket"))
-            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed.*<s:ResourceWarning"))

@@ -1,0 +1,185 @@
+"""Jobs a second through one worker, and how long a job takes at a given load, with a stub for the generator.
+
+The worker is a process of its own; the broker is the pip one that the tests use, in memory, on the same machine. Jobs
+carry 256x256 JPEGs, results carry them back, so that nothing but the stream is measured.
+
+    python -m benchmarks.stream --jobs 8000 --picture stream.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import multiprocessing
+import resource
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from torch import Tensor
+
+from benchmarks.common import make_model, make_photos, report
+from engine.config import BatchConfig, EncodeConfig, PipelineConfig
+from engine.connection import Connection
+from engine.kafka_client import make_admin
+from engine.records import Options, Size
+from engine.stream_config import StreamConfig
+from tests.stream.brokers import noida
+
+PARTITIONS = 4
+MAX_WAIT_S = 0.05
+
+
+def invert(pixels_NHWC: Tensor) -> Tensor:
+    """Stand in for a generator."""
+    return torch.from_numpy(255 - pixels_NHWC.numpy())
+
+
+def serve(brokers: str, model: str, stop: Any, memory: Any) -> None:
+    """Run one worker until `stop`, and tell the peak memory half-way and at the end."""
+    from engine.worker import Worker
+
+    config = StreamConfig(
+        connection=Connection(brokers=brokers),
+        jobs="jobs",
+        results="results",
+        dead_letters="dead",
+        group="bench",
+        models=(model,),
+        pipeline=PipelineConfig(
+            options=Options(size=Size.parse("256x256")),
+            batch=BatchConfig(size=16, max_wait_s=MAX_WAIT_S),
+            encode=EncodeConfig(quality=90),
+        ),
+    )
+    worker = Worker(config, {Path(model).stem: invert})
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            memory.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        worker.stop()
+
+    threading.Thread(target=watch, daemon=True).start()
+    worker.work()
+
+
+class Load:
+    """Sends jobs at a rate and takes the times of their results."""
+
+    def __init__(self, brokers: str, photos: list[bytes]) -> None:
+        self._producer = KafkaProducer(bootstrap_servers=brokers, linger_ms=2)
+        self._consumer = KafkaConsumer(bootstrap_servers=brokers, fetch_max_wait_ms=5)
+        self._consumer.assign([TopicPartition("results", 0)])
+        self._consumer.seek_to_end()
+        self._consumer.position(TopicPartition("results", 0))
+        sources = [f"data:;base64,{base64.b64encode(photo).decode()}" for photo in photos]
+        self._tails = [f'", "source": "{source}", "inline": true}}'.encode() for source in sources]
+        self._sent = 0
+
+    def run(self, count: int, rate: float | None) -> dict[str, float]:
+        """Send `count` jobs, at `rate` a second or as fast as possible; gives rate and latency."""
+        first, produced = self._sent, np.zeros(count)
+        self._sent += count
+        sender = threading.Thread(target=self._send, args=(first, count, rate, produced))
+        started_s = time.perf_counter()
+        sender.start()
+        latency_s: list[float] = []
+        while len(latency_s) < count:
+            for messages in self._consumer.poll(timeout_ms=200).values():
+                now_s = time.perf_counter()
+                latency_s += [now_s - produced[int(message.key) - first] for message in messages]
+        seconds = time.perf_counter() - started_s
+        sender.join()
+        return {
+            "offered_per_s": round(rate or 0, 1),
+            "jobs_per_s": round(count / seconds, 1),
+            "p50_ms": round(float(np.percentile(latency_s, 50)) * 1e3, 1),
+            "p99_ms": round(float(np.percentile(latency_s, 99)) * 1e3, 1),
+        }
+
+    def _send(self, first: int, count: int, rate: float | None, produced: Any) -> None:
+        started_s = time.perf_counter()
+        for i in range(count):
+            if rate is not None:
+                time.sleep(max(0.0, started_s + i / rate - time.perf_counter()))
+            id = str(first + i).encode()
+            produced[i] = time.perf_counter()
+            value = b'{"id": "' + id + self._tails[i % len(self._tails)]
+            self._producer.send("jobs", key=id, value=value, partition=i % PARTITIONS)
+        self._producer.flush()
+
+
+def main() -> None:
+    """Parse, measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=8000, help="in each of the two runs at full speed")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run at a given load")
+    parser.add_argument("--picture", type=Path, help="where to draw rate and latency against offered load")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, noida(Path(scratch) / "broker") as brokers:
+        result = measure(Path(scratch), brokers, arguments.jobs, arguments.seconds)
+    if arguments.picture:
+        draw(result["loads"], arguments.picture)
+    report("stream", result)
+
+
+def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str, Any]:
+    """Find the highest rate and the memory it takes, then the latency at shares of it."""
+    make_photos(scratch / "photos", 100)
+    photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
+    admin = make_admin(Connection(brokers=brokers))
+    admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
+    context = multiprocessing.get_context("spawn")
+    stop, memory = context.Event(), context.Value("q", 0)
+    model = str(make_model(scratch / "stub.safetensors", ngf=4, blocks=1))
+    worker = context.Process(target=serve, args=(brokers, model, stop, memory))
+    worker.start()
+    try:
+        load = Load(brokers, photos)
+        load.run(500, None)  # starts the worker, its decoders and its connections
+        full = load.run(jobs, None)
+        time.sleep(1)
+        half_way = memory.value
+        again = load.run(jobs, None)
+        time.sleep(1)
+        end = memory.value
+        top = max(full["jobs_per_s"], again["jobs_per_s"])
+        loads = [load.run(int(top * share * seconds), top * share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
+    finally:
+        stop.set()
+        worker.join(30)
+    return {
+        "photo_bytes": round(sum(map(len, photos)) / len(photos)),
+        "full_speed_jobs_per_s": [full["jobs_per_s"], again["jobs_per_s"]],
+        "peak_megabytes": [round(half_way / 1e6), round(end / 1e6)],
+        "loads": loads,
+    }
+
+
+def draw(loads: list[dict[str, float]], path: Path) -> None:
+    """Draw rate and latency against offered load."""
+    from matplotlib import pyplot
+
+    offered = [load["offered_per_s"] for load in loads]
+    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6))
+    above.plot(offered, [load["jobs_per_s"] for load in loads], "o-")
+    above.set_ylabel("results a second")
+    for name, label in (("p50_ms", "median"), ("p99_ms", "99 %")):
+        below.plot(offered, [load[name] for load in loads], "o-", label=label)
+    below.axhline(MAX_WAIT_S * 1e3, linestyle=":", color="grey", label="--max-wait")
+    below.set_yscale("log")
+    below.set_ylabel("ms from send to result")
+    below.set_xlabel("jobs offered a second")
+    below.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
