@@ -12,7 +12,7 @@ from engine.records import Encoded, Failed, Outcome, Record, Stored
 from engine.sinks.base import Found
 
 # What is wrong with the folder or the disk, not with one image.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM}
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 class ArchiveSink:
@@ -37,18 +37,21 @@ class ArchiveSink:
         output: str = record.ack.output
         encoded = record.payload
         modified_ns = record.ack.modified_ns if self._keep_times else None
-        if not self._root.is_dir():  # making it again would hide that a disk was unplugged
-            raise StopRun(f"The output folder {self._root} is gone; run the same command again once it is back.")
         try:
-            write_atomically(self._root / output, encoded.data, self._partial_folder, modified_ns)
+            write_atomically(self._root / output, encoded.data, self._partial_folder, modified_ns, within=self._root)
         except OSError as error:
-            if error.errno in _FATAL:
-                raise StopRun(
-                    f"Cannot write to {self._root}: {error.strerror}; make room or permit it, then run the same "
-                    "command again to go on."
-                ) from error
-            raise SkipImage(f"cannot be written: {error.strerror}") from error
+            raise self._meaning(error) from error
         return Stored.of(encoded, output)
+
+    def _meaning(self, error: OSError) -> StopRun | SkipImage:
+        if not self._root.is_dir():
+            return StopRun(f"The output folder {self._root} is gone; run the same command again once it is back.")
+        if error.errno in _FATAL:
+            return StopRun(
+                f"Cannot write to {self._root}: {error.strerror}; make room or permit it, then run the same "
+                "command again to go on."
+            )
+        return SkipImage(f"cannot be written: {error.strerror}")
 
     def reject(self, failed: Failed) -> None:
         """Do nothing: the manifest keeps failures."""

@@ -49,6 +49,16 @@ def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file/c.bin", b"x")
 
 
+def test_only_folders_within_a_root_that_is_there_are_made(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with pytest.raises(FileNotFoundError):
+        write_atomically(root / "a/c.bin", b"x", root / "partial", within=root)
+    assert names(tmp_path) == []
+    root.mkdir()
+    write_atomically(root / "a/b/c.bin", b"x", root / "partial", within=root)
+    assert (root / "a/b/c.bin").read_bytes() == b"x"
+
+
 def test_readers_see_one_whole_version_while_many_write(tmp_path: Path) -> None:
     target = tmp_path / "c.bin"
     versions = [bytes([i]) * 100_000 for i in range(8)]
