@@ -22,7 +22,8 @@ def write_atomically(
 
     The temporary name is in `partial_folder`, which must be on the same file system, or else beside `path`, hidden.
     `modified_ns` becomes its time of last change, in nanoseconds since 1970. Missing folders are made, those below
-    `within` alone where that is given: a disk that was unplugged must not become a folder on another one. Raises `OSError`; then no temporary file is left, and what was at `path` still is.
+    `within` alone where that is given: a disk that was unplugged must not become a folder on another one.
+    Raises `OSError`; then no temporary file is left, and what was at `path` still is.
     """
     name = f".solstice-{os.getpid()}-{next(_count)}"
     temporary = os.path.join(partial_folder or path.parent, name)  # noqa: PTH118 (pathlib shows at 1,000 a second)
