@@ -7,8 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from trainer import loop
-from trainer.checkpoints import load_checkpoint
+from trainer.checkpoints import Checkpoint, load_checkpoint
 from trainer.config import RunConfig
 from trainer.distributed import Team
 from trainer.report import read_log
@@ -20,6 +22,8 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+import torch
+
 from trainer import loop
 from trainer.config import RunConfig
 loop.fit(RunConfig.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
@@ -27,22 +31,21 @@ loop.fit(RunConfig.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 
 
 def test_two_processes_learn_what_one_learns_from_steps_twice_as_large(config: RunConfig, tmp_path: Path) -> None:
-    # Given one process with steps of four pairs, and two with two pairs each; without history, which each keeps alone,
+    # Given one process with a step of four pairs, and two with two pairs each; without history, which each keeps alone,
     config = replace(config, losses=replace(config.losses, history=0))
-    alone = replace(config, schedule=replace(config.schedule, batch=4, epochs=1))
-    shared = replace(config, schedule=replace(config.schedule, batch=2, epochs=1))
-    # when both are trained,
+    alone = replace(config, schedule=replace(config.schedule, batch=4, epochs=0.2))
+    shared = replace(config, schedule=replace(config.schedule, batch=2, epochs=0.2))
+    # when both have taken it,
     loop.fit(alone, tmp_path / "alone")
     torchrun(shared, tmp_path, processes=2)
-    # then they saw the same pairs and hold the same weights but for rounding, and one process told of it.
+    # then their gradients, of which Adam keeps the mean, are equal but for rounding, and one process told of it.
     first, second = load_checkpoint(tmp_path / "alone"), load_checkpoint(tmp_path / "shared")
-    assert first.steps_done == second.steps_done == 5
+    assert first.steps_done == second.steps_done == 1
     assert len(second.histories) == 2
-    # Biases are left out: InstanceNorm takes them away again, so their gradients are nothing but rounding.
-    for name in (name for name in first.networks["a_to_b"] if name.endswith("weight")):
-        one, two = first.networks["a_to_b"][name], second.networks["a_to_b"][name]
-        assert (one - two).abs().mean() < 1e-5, name
-    assert [entry["step"] for entry in read_log(tmp_path / "shared")] == [2, 4, 5]
+    for optimiser in ("generators", "discriminators"):
+        one, two = (mean_gradients(checkpoint, optimiser) for checkpoint in (first, second))
+        assert (one - two).norm() < 1e-3 * one.norm()
+    assert [entry["step"] for entry in read_log(tmp_path / "shared")] == [1]
 
 
 def test_a_process_alone_sends_no_messages() -> None:
@@ -66,3 +69,9 @@ def torchrun(config: RunConfig, folder: Path, processes: int) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def mean_gradients(checkpoint: Checkpoint, optimiser: str) -> torch.Tensor:
+    """Give Adam's running mean of every gradient as one vector."""
+    state = checkpoint.optimisers[optimiser]["state"]
+    return torch.cat([state[place]["exp_avg"].flatten() for place in sorted(state)])
