@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ def kafka_options(command: F) -> F:
 
 def connection_from(options: dict[str, Any]) -> Connection:
     """Take the options out of `options` and make a connection of them; raises `SetupError`."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it reports every passing trouble; we say what matters
     password_file: Path | None = options.pop("sasl_password_file")
     return Connection(sasl_password=_password(password_file), **{name: options.pop(name) for name in _NAMES})
 
