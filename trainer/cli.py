@@ -24,6 +24,7 @@ from trainer.config import (
 )
 from trainer.export import Labels
 from trainer.export import export as export_pair
+from trainer.fid import Fid
 
 STOPPED = 130
 """Exit code of a run that a signal stopped and `resume` can go on with."""
@@ -118,13 +119,15 @@ def export(folder: Path, to: Path, **labels: str) -> None:
 @click.option("--reverse", is_flag=True, help="MODEL translates B to A.")
 @click.option("--limit", type=int, help="Test photos of each domain at most.")
 @click.option("--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True)
-@click.option("--fid", is_flag=True, help="FID and KID too; needs the extra `fid` and its weights.")
+@click.option("--fid", is_flag=True, help="FID and KID too; needs the extra `fid`, downloads weights.")
+@click.option("--fid-weights", type=click.Path(path_type=Path, exists=True), help="File of the weights for --fid.")
 def evaluate(target: Path, data: Path, back: Path | None, reverse: bool, limit: int | None, **options: Any) -> None:
     """Score a run, or a model file, on the test photos of DATA (testA/ testB/; trainA/ trainB/ for the classifier)."""
     from trainer import scoring
 
     config = GenerateConfig(backend=options["backend"])
-    scores = scoring.score(target, data, back=back, reverse=reverse, limit=limit, config=config, fid=options["fid"])
+    fid = Fid(options["fid_weights"]) if options["fid"] or options["fid_weights"] else None
+    scores = scoring.score(target, data, back=back, reverse=reverse, limit=limit, config=config, fid=fid)
     click.echo(json.dumps(scores, indent=2))
 
 

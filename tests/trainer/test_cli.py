@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> N
 
     output = invoke("export", tmp_path / "run", "--to", tmp_path, "--domain-a", "warm", "--domain-b", "cold")
     assert output.split() == [str(tmp_path / "warm2cold.safetensors"), str(tmp_path / "cold2warm.safetensors")]
+
+    evaluated = invoke("evaluate", tmp_path / "run", domains, "--limit", 2, "--backend", "eager")
+    assert json.loads(evaluated[evaluated.index("{") :])["a_to_b"]["photos"] == 2
 
     photo = domains / "testA" / "00.png"
     invoke("sheet", tmp_path / "warm2cold.safetensors", photo, "--out", tmp_path / "sheet.png", "--side", 48)
