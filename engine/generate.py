@@ -6,7 +6,6 @@ import copy
 import logging
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine.backends.base import DTYPES
@@ -92,6 +91,12 @@ def pad(pixels_NHWC: Tensor, stride: int) -> Tensor:
     missing = [max(MIN_SIDE, -(-side // stride) * stride) - side for side in (height, width)]
     if missing == [0, 0]:
         return pixels_NHWC
-    mode = "reflect" if missing[0] < height and missing[1] < width else "replicate"
-    planes = F.pad(pixels_NHWC.permute(0, 3, 1, 2).float(), (0, missing[1], 0, missing[0]), mode=mode)
-    return planes.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    mirror = missing[0] < height and missing[1] < width
+    rows, columns = (_extended(side, more, mirror) for side, more in zip((height, width), missing, strict=True))
+    return pixels_NHWC[:, rows][:, :, columns]  # by index, since bytes take a quarter of what floats would
+
+
+def _extended(side: int, more: int, mirror: bool) -> Tensor:
+    """Positions 0 to `side` - 1, then `more` that go back from the last but one, or that repeat the last."""
+    last = torch.arange(side - 2, side - 2 - more, -1) if mirror else torch.full((more,), side - 1)
+    return torch.cat((torch.arange(side), last))
