@@ -17,7 +17,7 @@ def pauses_s(first_s: float = 0.1, longest_s: float = 5.0) -> Iterator[float]:
     """Iterate over pauses without end: doubling up to `longest_s`, each shortened at random by up to half."""
     pause_s = first_s
     while True:
-        yield pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, not a secret)
+        yield pause_s * random.uniform(0.5, 1.0)
         pause_s = min(longest_s, pause_s * 2)
 
 
