@@ -30,7 +30,7 @@ from engine.connection import Connection
 from engine.kafka_client import make_admin
 from engine.records import Options, Size
 from engine.stream_config import StreamConfig
-from tests.stream.brokers import noida
+from tests.stream.brokers import tansu
 
 PARTITIONS = 4
 MAX_WAIT_S = 0.05
@@ -41,8 +41,8 @@ def invert(pixels_NHWC: Tensor) -> Tensor:
     return torch.from_numpy(255 - pixels_NHWC.numpy())
 
 
-def serve(brokers: str, model: str, stop: Any, memory: Any) -> None:
-    """Run one worker until `stop`, and tell the peak memory half-way and at the end."""
+def serve(brokers: str, model: str, stop: Any, memory: Any, cpu: Any) -> None:
+    """Run one worker until `stop`; tells its peak memory in bytes and the processor time it has had, in seconds."""
     from engine.worker import Worker
 
     config = StreamConfig(
@@ -62,6 +62,7 @@ def serve(brokers: str, model: str, stop: Any, memory: Any) -> None:
 
     def watch() -> None:
         while not stop.wait(0.5):
+            cpu.value = time.process_time()
             memory.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         worker.stop()
 
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run at a given load")
     parser.add_argument("--picture", type=Path, help="where to draw rate and latency against offered load")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, noida(Path(scratch) / "broker") as brokers:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, tansu(Path(scratch) / "broker.log") as brokers:
         result = measure(Path(scratch), brokers, arguments.jobs, arguments.seconds)
     if arguments.picture:
         draw(result["loads"], arguments.picture)
@@ -136,19 +137,19 @@ def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str,
     admin = make_admin(Connection(brokers=brokers))
     admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
     context = multiprocessing.get_context("spawn")
-    stop, memory = context.Event(), context.Value("q", 0)
+    stop, memory, cpu = context.Event(), context.Value("q", 0), context.Value("d", 0.0)
     model = str(make_model(scratch / "stub.safetensors", ngf=4, blocks=1))
-    worker = context.Process(target=serve, args=(brokers, model, stop, memory))
+    worker = context.Process(target=serve, args=(brokers, model, stop, memory, cpu))
     worker.start()
     try:
         load = Load(brokers, photos)
         load.run(500, None)  # starts the worker, its decoders and its connections
         full = load.run(jobs, None)
         time.sleep(1)
-        half_way = memory.value
+        half_way, cpu_before_s = memory.value, cpu.value
         again = load.run(jobs, None)
         time.sleep(1)
-        end = memory.value
+        end, cpu_s = memory.value, cpu.value - cpu_before_s
         top = max(full["jobs_per_s"], again["jobs_per_s"])
         loads = [load.run(int(top * share * seconds), top * share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
     finally:
@@ -157,6 +158,7 @@ def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str,
     return {
         "photo_bytes": round(sum(map(len, photos)) / len(photos)),
         "full_speed_jobs_per_s": [full["jobs_per_s"], again["jobs_per_s"]],
+        "worker_cpu_ms_per_job": round(cpu_s / jobs * 1e3, 3),
         "peak_megabytes": [round(half_way / 1e6), round(end / 1e6)],
         "loads": loads,
     }

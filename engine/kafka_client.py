@@ -40,6 +40,9 @@ def make_producer(connection: Connection, **settings: Any) -> Any:
         "max_request_size": MAX_REQUEST_BYTES,
         "max_block_ms": 10_000,
         "delivery_timeout_ms": 30_000,
+        # The default of 16 KiB would make a request of every message with an image in it.
+        "batch_size": 512 << 10,
+        "linger_ms": 2,
         **settings,
     }
     return _connected(connection, lambda common: KafkaProducer(**{**common, **settings}))

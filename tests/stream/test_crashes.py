@@ -6,8 +6,15 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 
+from engine.worker import Worker
 from tests.stream.stream import Stream, eventually
+
+
+def is_ready(worker: Worker) -> bool:
+    """Whether it has partitions and can store."""
+    return worker.health.missing() == []
 
 
 def one_output_each(stream: Stream, ids: list[str]) -> dict[str, int]:
@@ -76,11 +83,13 @@ def test_a_storm_of_rebalances_loses_nothing(stream: Stream) -> None:
 
     sender = threading.Thread(target=send)
     sender.start()
-    # When members join and leave all the time
+    # When members join and leave all the time; none leaves before it has joined, since the broker that tests start
+    # would wait for it without end
     moods = random.Random(1)
     for _ in range(5):
         worker = stream.worker()
-        time.sleep(moods.uniform(0.2, 1.0))
+        eventually(partial(is_ready, worker))
+        time.sleep(moods.uniform(0.0, 0.5))
         stream.stop(worker)
     calm.set()
     sender.join()
