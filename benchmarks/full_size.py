@@ -28,10 +28,10 @@ from torch import Tensor
 
 from benchmarks.common import generator_gflop, machine, seconds, spread
 from engine.decode import resize
+from engine.fullsize.tiled import plan_tiles, translate_tiled, whole_image_bytes
 from engine.guided import guided_upsample
 from engine.model import Architecture, ResnetGenerator
 from engine.pixels import to_network, to_pixels
-from engine.tiled import plan_tiles, translate_tiled, whole_image_bytes
 
 DTYPE = torch.bfloat16
 

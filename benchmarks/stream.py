@@ -26,10 +26,10 @@ from torch import Tensor
 
 from benchmarks.common import make_model, make_photos, report
 from engine.config import BatchConfig, EncodeConfig, PipelineConfig
-from engine.connection import Connection
-from engine.kafka_client import make_admin
 from engine.records import Options, Size
-from engine.stream_config import StreamConfig
+from engine.stream.config import StreamConfig
+from engine.stream.connection import Connection
+from engine.stream.kafka_client import make_admin
 from tests.stream.brokers import tansu
 
 PARTITIONS = 4
@@ -43,7 +43,7 @@ def invert(pixels_NHWC: Tensor) -> Tensor:
 
 def serve(brokers: str, model: str, stop: Any, memory: Any, cpu: Any) -> None:
     """Run one worker until `stop`; tells its peak memory in bytes and the processor time it has had, in seconds."""
-    from engine.worker import Worker
+    from engine.stream.worker import Worker
 
     config = StreamConfig(
         connection=Connection(brokers=brokers),

@@ -11,10 +11,10 @@ from torch import Tensor
 from engine.backends.base import DTYPES
 from engine.config import GenerateConfig
 from engine.device import choose_device, free_bytes
+from engine.fullsize.tiled import translate_tiled, whole_image_bytes
 from engine.guard import Guarded
 from engine.memory import available_bytes
 from engine.selection import choose_backend
-from engine.tiled import translate_tiled, whole_image_bytes
 from engine.weights import Generator
 
 log = logging.getLogger(__name__)

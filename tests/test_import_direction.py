@@ -17,18 +17,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ENGINE = """
-errors exif files flow logs memory metrics offsets pixels profiling retry versions
-    bands colour guided model norm report scratch
-artefacts connection deadletters device guard health journal manifest metadata storage tiled weights
-    backends.base backends.lanes
-records backends.eager backends.inductor catalog embed gate kafka_client places prometheus reference
-config backends.tensorrt detail run_report sinks.base sources.base
-batch decode encode inspect selection stream_config sinks.archive sinks.memory sinks.remote sources.memory
-generate naming pipeline machine rates
-jobs residents sources.listing
-ticket sources.archive sources.remote
-archive submit sinks.kafka sources.kafka
-topics worker
+colour errors exif files flow guided logs memory metrics model pixels profiling report versions fullsize.bands
+    fullsize.norm fullsize.scratch stream.offsets stream.retry
+artefacts device guard health manifest metadata storage weights backends.base backends.lanes fullsize.tiled
+    stream.connection stream.deadletters stream.journal
+catalog embed gate prometheus records reference backends.eager backends.inductor stream.kafka_client
+    stream.places
+config detail run_report backends.tensorrt sinks.base sources.base
+batch decode encode inspect selection sinks.archive sinks.memory sinks.remote sources.memory stream.config
+generate machine naming pipeline rates
+sources.listing stream.jobs stream.residents
+sources.archive sources.remote stream.ticket
+archive sinks.kafka sources.kafka stream.submit
+stream.topics stream.worker
 commands.compile commands.convert commands.doctor commands.kafka_options commands.models
 commands.results commands.stream commands.submit
 cli
@@ -51,14 +52,18 @@ __main__
 TRAINER_MAY_IMPORT = "catalog config decode errors files flow generate inspect model pixels records weights cli"
 """Modules of the engine; `cli` for its rules about failures. The engine imports nothing of the trainer."""
 
-PACKAGES = {"engine", "engine.backends", "engine.commands", "engine.sinks", "engine.sources", "trainer"}
+PACKAGES = {
+    "trainer",
+    "engine",
+    *(f"engine.{name}" for name in ("backends", "commands", "fullsize", "sinks", "sources", "stream")),
+}
 """Their `__init__` may name anything of their own package for type checkers, and import it only when it is used."""
 
 ONLY_IN = {
     "PIL": "engine: colour decode embed encode inspect metadata report; trainer: sheets",
-    "fsspec": "engine: places storage",
+    "fsspec": "engine: storage stream.places",
     "jinja2": "engine: report",
-    "kafka": "engine: kafka_client sinks.kafka sources.kafka topics",
+    "kafka": "engine: sinks.kafka sources.kafka stream.kafka_client stream.topics",
     "nvidia": "engine: decode",
     "pillow_heif": "engine: inspect",
     "prometheus_client": "engine: prometheus",

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from engine.connection import Connection
 from engine.errors import SetupError
+from engine.stream.connection import Connection
 
 F = TypeVar("F", bound=Callable[..., Any])
 

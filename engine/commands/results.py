@@ -28,8 +28,8 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
     Exit code 0: all expected jobs are done. 1: some failed, or --timeout was reached.
     """
     connection = connection_from(options)
-    from engine.kafka_client import require_topics
-    from engine.topics import follow
+    from engine.stream.kafka_client import require_topics
+    from engine.stream.topics import follow
 
     require_topics(connection, [topic])
     done: set[str] = set()
@@ -69,8 +69,8 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
 def replay(dead_letters: str, group: str, stage: str | None, idle_s: float, dry_run: bool, **options: Any) -> None:
     """Send dead letters back to the topics that they came from, each once, after what was wrong has been put right."""
     connection = connection_from(options)
-    from engine.kafka_client import require_topics
-    from engine.topics import replay as send_back
+    from engine.stream.kafka_client import require_topics
+    from engine.stream.topics import replay as send_back
 
     require_topics(connection, [dead_letters])
     sent, left_out = send_back(connection, dead_letters, group, stage=stage, idle_s=idle_s, dry_run=dry_run)

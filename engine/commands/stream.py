@@ -21,7 +21,7 @@ from engine.config import (
 from engine.encode import FORMATS
 from engine.logs import LogFormat, log_to_stderr
 from engine.records import Detail, Options
-from engine.stream_config import StreamConfig
+from engine.stream.config import StreamConfig
 
 _MAX_WAIT_S = 0.05
 
@@ -108,7 +108,7 @@ def stream(log_format: LogFormat, **options: Any) -> None:
     """
     log_to_stderr(log_format)
     config = _config(options)
-    from engine.worker import Worker  # not before: `solstice convert` must not wait for a Kafka client
+    from engine.stream.worker import Worker  # not before: `solstice convert` must not wait for a Kafka client
 
     sys.exit(Worker(config).run())
 

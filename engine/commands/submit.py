@@ -12,7 +12,7 @@ import click
 from engine.artefacts import default_cache
 from engine.commands.kafka_options import connection_from, kafka_options
 from engine.encode import FORMATS
-from engine.journal import Journal
+from engine.stream.journal import Journal
 
 
 @click.command()
@@ -34,8 +34,8 @@ def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None,
     connection = connection_from(options)
     fields = {name: value for name, value in options.items() if value is not None}
     path = journal or _default_journal(src, connection.brokers, jobs)
-    from engine.kafka_client import require_topics
-    from engine.submit import submit as send_jobs
+    from engine.stream.kafka_client import require_topics
+    from engine.stream.submit import submit as send_jobs
 
     require_topics(connection, [jobs], create_topics)
     with Journal(path) as known:

@@ -20,19 +20,19 @@ from urllib.parse import quote
 
 from kafka.errors import InvalidRecordError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from engine.connection import Connection
-from engine.deadletters import DeadLetterGuard
 from engine.encode import FORMATS
 from engine.errors import EngineError, SkipImage, StopRun
 from engine.health import Health
-from engine.jobs import VERSION
-from engine.kafka_client import make_producer
 from engine.metrics import Metrics
-from engine.places import Output
 from engine.records import Encoded, Failed, Outcome, Record, Stored
-from engine.retry import pauses_s
-from engine.stream_config import KafkaSinkConfig
-from engine.ticket import Ticket
+from engine.stream.config import KafkaSinkConfig
+from engine.stream.connection import Connection
+from engine.stream.deadletters import DeadLetterGuard
+from engine.stream.jobs import VERSION
+from engine.stream.kafka_client import make_producer
+from engine.stream.places import Output
+from engine.stream.retry import pauses_s
+from engine.stream.ticket import Ticket
 from engine.versions import installed
 
 log = logging.getLogger(__name__)

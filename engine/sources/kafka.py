@@ -25,19 +25,19 @@ from typing import Any
 from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
 
-from engine.connection import Connection
 from engine.errors import SkipImage, StopRun
 from engine.flow import in_threads
 from engine.health import Health
-from engine.jobs import parse_job, read_id
-from engine.kafka_client import make_consumer
 from engine.metrics import Metrics
-from engine.offsets import OffsetTracker
-from engine.places import Inputs
 from engine.records import Failed, Options, Outcome, Record
-from engine.retry import retried
-from engine.stream_config import KafkaSourceConfig
-from engine.ticket import Message, Ticket
+from engine.stream.config import KafkaSourceConfig
+from engine.stream.connection import Connection
+from engine.stream.jobs import parse_job, read_id
+from engine.stream.kafka_client import make_consumer
+from engine.stream.offsets import OffsetTracker
+from engine.stream.places import Inputs
+from engine.stream.retry import retried
+from engine.stream.ticket import Message, Ticket
 
 log = logging.getLogger(__name__)
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from engine.connection import Connection
 from engine.health import Health
-from engine.jobs import Job
 from engine.metrics import Silent
-from engine.places import Output
 from engine.records import Encoded, Options, Record
 from engine.sinks.archive import ArchiveSink
 from engine.sinks.base import Sink
 from engine.sinks.kafka import KafkaSink
 from engine.sinks.memory import MemorySink
 from engine.sources.archive import Ticket as ArchiveTicket
-from engine.stream_config import KafkaSinkConfig
-from engine.ticket import Message, Ticket
+from engine.stream.config import KafkaSinkConfig
+from engine.stream.connection import Connection
+from engine.stream.jobs import Job
+from engine.stream.places import Output
+from engine.stream.ticket import Message, Ticket
 from tests.stream.conftest import broker as broker
 from tests.stream.stream import make_topics
 

@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from engine.connection import Connection
 from engine.health import Health
 from engine.manifest import Manifest
 from engine.metrics import Silent
-from engine.places import Inputs
 from engine.records import Failed, Options, Outcome, Record, Stored
 from engine.sinks.archive import ArchiveSink
 from engine.sources.archive import ArchiveSource
@@ -24,7 +22,9 @@ from engine.sources.base import Source
 from engine.sources.kafka import KafkaSource
 from engine.sources.listing import list_inputs
 from engine.sources.memory import MemorySource
-from engine.stream_config import KafkaSourceConfig
+from engine.stream.config import KafkaSourceConfig
+from engine.stream.connection import Connection
+from engine.stream.places import Inputs
 from tests.stream.conftest import broker as broker
 from tests.stream.stream import make_topics
 

@@ -24,14 +24,14 @@ from PIL import Image
 from torch import Tensor
 
 from engine.config import BatchConfig, GenerateConfig, PipelineConfig
-from engine.connection import Connection
-from engine.jobs import validate_result
-from engine.kafka_client import make_admin
 from engine.model import Architecture, ResnetGenerator
 from engine.records import Options, Size
-from engine.stream_config import StreamConfig
+from engine.stream.config import StreamConfig
+from engine.stream.connection import Connection
+from engine.stream.jobs import validate_result
+from engine.stream.kafka_client import make_admin
+from engine.stream.worker import Worker
 from engine.weights import Card, save_generator
-from engine.worker import Worker
 
 
 def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from engine.cli import solstice
-from engine.connection import Connection
 from engine.errors import SetupError, SkipImage
-from engine.kafka_client import make_consumer, require_topics
+from engine.stream.connection import Connection
+from engine.stream.kafka_client import make_consumer, require_topics
 from tests.stream.stream import Stream, eventually, photo, quiet_environment
 
 BAD_JOBS: dict[str, bytes] = {
@@ -80,7 +80,7 @@ def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) ->
         return pixels_NHWC
 
     from engine.metrics import Silent
-    from engine.residents import Patient
+    from engine.stream.residents import Patient
 
     white = torch.full((32, 32, 3), 255, dtype=torch.uint8)
     from PIL import Image
@@ -217,7 +217,7 @@ def test_missing_topics_are_made_when_that_is_asked_for(stream: Stream) -> None:
 
 
 def test_paths_stay_below_their_roots(tmp_path: Path) -> None:
-    from engine.places import Output
+    from engine.stream.places import Output
 
     output = Output(str(tmp_path / "out"))
     (tmp_path / "out" / "way").symlink_to(tmp_path)

@@ -8,7 +8,7 @@ import threading
 import time
 from functools import partial
 
-from engine.worker import Worker
+from engine.stream.worker import Worker
 from tests.stream.stream import Stream, eventually
 
 

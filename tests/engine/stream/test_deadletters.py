@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.deadletters import DeadLetterGuard, DeadLetterLimit
 from engine.errors import StopRun
+from engine.stream.deadletters import DeadLetterGuard, DeadLetterLimit
 
 
 def test_failures_in_a_row_stop_and_a_success_between_them_does_not() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.jobs import Job
+from engine.stream.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import SkipImage
+from engine.fullsize.tiled import Plan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
 from engine.model import Architecture, ResnetGenerator
 from engine.pixels import to_network
-from engine.tiled import Plan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
 
 COMPACT = Architecture(blocks=2, ngf=8)
 FULL = Architecture()
@@ -153,7 +153,7 @@ MEASURE = """
 import sys, torch
 from engine.model import Architecture, ResnetGenerator
 from engine.pixels import to_network, to_pixels
-from engine.tiled import translate_tiled
+from engine.fullsize.tiled import translate_tiled
 
 def resident(which):
     # Not getrusage: its peak is inherited from the process that started this one.
@@ -179,7 +179,7 @@ print(resident("VmHWM") - before)
 def peak_bytes(upsample: str, height: int, width: int, budget_bytes: int) -> int:
     """Measure in a process of its own what a translation adds to its memory; budget 0 is the whole image."""
     command = [sys.executable, "-c", MEASURE, upsample, str(height), str(width), str(budget_bytes)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout)
 
 

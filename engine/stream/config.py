@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.config import BatchConfig, PipelineConfig
-from engine.connection import Connection
-from engine.deadletters import DeadLetterLimit
+from engine.stream.connection import Connection
+from engine.stream.deadletters import DeadLetterLimit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
 
-from engine.connection import Connection
 from engine.errors import StopRun
-from engine.kafka_client import make_consumer, make_producer
 from engine.sinks.kafka import HEADER, REPLAYS
+from engine.stream.connection import Connection
+from engine.stream.kafka_client import make_consumer, make_producer
 
 _POLL_MS = 200
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.offsets import OffsetTracker
+from engine.stream.offsets import OffsetTracker
 
 
 @given(st.data())

@@ -11,8 +11,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from engine.connection import BOOTSTRAP_S, Connection
 from engine.errors import SetupError
+from engine.stream.connection import BOOTSTRAP_S, Connection
 
 T = TypeVar("T")
 

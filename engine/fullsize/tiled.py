@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.bands import down_conv, reflect_conv, up_conv
 from engine.errors import SkipImage
+from engine.fullsize.bands import down_conv, reflect_conv, up_conv
+from engine.fullsize.norm import WholeImageNorm
+from engine.fullsize.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
 from engine.model import Architecture, ResnetBlock, ResnetGenerator
-from engine.norm import WholeImageNorm
 from engine.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
-from engine.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
 
 BAND_BYTES = 16 << 20
 """Size of a band of activations at full size, where the budget allows it: larger ones leave the caches."""

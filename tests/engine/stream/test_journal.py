@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.journal import Journal
+from engine.stream.journal import Journal
 
 
 def test_what_was_added_is_known_again(tmp_path: Path) -> None:

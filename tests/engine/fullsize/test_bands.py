@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.bands import down_conv, reflect_conv, up_conv, windows
+from engine.fullsize.bands import down_conv, reflect_conv, up_conv, windows
 
 torch.manual_seed(0)
 HEAD = nn.Conv2d(3, 4, kernel_size=7).double().requires_grad_(False)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.connection import Connection
 from engine.errors import SkipImage, StopRun
-from engine.jobs import data_uri
-from engine.journal import Journal
-from engine.kafka_client import make_producer
 from engine.sources.archive import printable
 from engine.sources.listing import Input, Listing, list_inputs
 from engine.sources.remote import list_objects
 from engine.storage import connect, is_url
+from engine.stream.connection import Connection
+from engine.stream.jobs import data_uri
+from engine.stream.journal import Journal
+from engine.stream.kafka_client import make_producer
 
 _BATCH = 500
 """Jobs between two flushes: what an interruption sends again."""

@@ -15,7 +15,7 @@ from engine.config import GenerateConfig
 from engine.errors import SetupError, SkipImage
 from engine.generate import Translator
 from engine.metrics import Metrics, Silent
-from engine.retry import retried
+from engine.stream.retry import retried
 from engine.weights import load_generator
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Jobs and results as messages: JSON, described by the files in `engine/schemas/`."""
+"""Jobs and results as messages: JSON, described by the files in `engine/stream/schemas/`."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _require_text(value: str, name: str) -> None:
 
 def schema(name: str) -> dict[str, Any]:
     """Load `job-v1` or `result-v1`."""
-    text = (resources.files("engine") / "schemas" / f"{name}.json").read_text()
+    text = (resources.files("engine.stream") / "schemas" / f"{name}.json").read_text()
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

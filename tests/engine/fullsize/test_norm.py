@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.norm import WholeImageNorm
+from engine.fullsize.norm import WholeImageNorm
 
 
 def through(norm: WholeImageNorm, image: Tensor, rows: int) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SkipImage
-from engine.jobs import Job, data_uri, parse_job, read_id, schema
 from engine.records import Options, Size
+from engine.stream.jobs import Job, data_uri, parse_job, read_id, schema
 
 DEFAULTS = Options(model="first")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
+from engine.fullsize.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
 
 CPU = torch.device("cpu")
 Maker = Callable[[int, int, torch.dtype], Scratch]

@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.catalog import find_model
-from engine.deadletters import DeadLetterLimit
 from engine.errors import SetupError
 from engine.health import Health
-from engine.kafka_client import require_topics
 from engine.metrics import Metrics, Silent
 from engine.pipeline import Pipeline, Translate
-from engine.places import Inputs, Output
 from engine.prometheus import serve_metrics
 from engine.records import Options
-from engine.residents import Residents
 from engine.sinks.kafka import KafkaSink
 from engine.sources.kafka import KafkaSource
-from engine.stream_config import KafkaSinkConfig, KafkaSourceConfig, StreamConfig
+from engine.stream.config import KafkaSinkConfig, KafkaSourceConfig, StreamConfig
+from engine.stream.deadletters import DeadLetterLimit
+from engine.stream.kafka_client import require_topics
+from engine.stream.places import Inputs, Output
+from engine.stream.residents import Residents
 
 log = logging.getLogger(__name__)
 
