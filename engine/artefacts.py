@@ -72,19 +72,16 @@ class ArtefactStore:
             return self.get(key) or self._build(key, folder, build)
 
     def notes(self, key: Mapping[str, str]) -> dict[str, Any]:
-        """Give what `note` kept about the package for `key`; empty when there is no package or nothing was noted."""
-        try:
-            entry = json.loads((self._folder(key) / "key.json").read_text())
-            notes: dict[str, Any] = entry["notes"]
-        except (OSError, ValueError, KeyError):
-            return {}
+        """Give what `note` kept for `key`; empty when nothing was noted."""
+        notes: dict[str, Any] = self._entry(self._folder(key)).get("notes", {})
         return notes
 
     def note(self, key: Mapping[str, str], **values: Any) -> None:
-        """Keep JSON values by name with the package for `key`, which must be there."""
+        """Keep JSON values by name for `key`, whether there is a package for it or nothing was compiled."""
         folder = self._folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock"):
-            entry = json.loads((folder / "key.json").read_text())
+            entry = self._entry(folder) or {"key": dict(key), "sha256": None, "notes": {}}
             entry["notes"] = {**entry.get("notes", {}), **values}
             _write_json(folder / "key.json", entry)
 
@@ -100,6 +97,14 @@ class ArtefactStore:
             partial.unlink(missing_ok=True)
         _write_json(folder / "key.json", {"key": dict(key), "sha256": digest, "notes": {}})
         return folder / PACKAGE
+
+    def _entry(self, folder: Path) -> dict[str, Any]:
+        """Read what is known of a package; empty when that is nothing, or damaged."""
+        try:
+            entry = json.loads((folder / "key.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return entry if isinstance(entry, dict) else {}
 
     def _folder(self, key: Mapping[str, str]) -> Path:
         digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()

@@ -54,7 +54,7 @@ class GenerateConfig:
     backend: BackendName = "auto"
     """`eager` runs the module as it is; `inductor` and `tensorrt` compile it once per machine; `auto` picks."""
     precision: PrecisionName = "auto"
-    """Floating-point type; `auto` is fp32 for eager, and for others the fastest the machine computes well."""
+    """Floating-point type; `auto` is the fastest the machine computes well, and fp32 where eager is asked for."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
     sides: tuple[int, ...] = (256,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -75,6 +77,27 @@ def fastest_precision(device: torch.device) -> str:
 def has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def kernels_of(device: torch.device) -> str:
+    """Identify what decides which kernels run there, and hence how they round: the kind of GPU, or a CPU's features."""
+    return f"{device.type} {gpu_name(device) if device.type == 'cuda' else _cpu_features()}"
+
+
+def gpu_name(device: torch.device) -> str:
+    """Identify a kind of GPU: its name and compute capability, such as `NVIDIA H200 sm_90`."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} sm_{major}{minor}"
+
+
+def _cpu_features() -> str:
+    """Identify the instructions this CPU has: compiled code uses all of them, and would crash where one is missing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return torch.backends.cpu.get_cpu_capability()
+    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:16]
 
 
 def free_bytes(device: torch.device) -> int:

@@ -53,7 +53,7 @@ def measure_backends(generator: Generator, config: GenerateConfig, names: tuple[
     rates: dict[str, float] = {}
     compiled: list[Backend] = []
     for name in names or ("eager", *buildable(device)):
-        choice = Choice(name, precision_of(name, config, device))
+        choice = Choice(name, precision_of(config, device))
         try:
             backend = build(choice, generator, config, device, artefacts)
         except BackendUnavailable as error:
@@ -69,7 +69,7 @@ def measure_backends(generator: Generator, config: GenerateConfig, names: tuple[
             batch = batch_for(side, device)
             rate = images_per_s(backend, batch, side, lanes=lanes_for(device))
             rates.setdefault(name, rate)
-            note = str(verdict) if backend.entries else "compiles nothing"
+            note = str(verdict) if backend.entries else "the reference"
             yield Row(backend=name, precision=choice.precision, side=side, batch=batch, images_per_s=rate, note=note)
     for backend in compiled:
         for entry in backend.entries:

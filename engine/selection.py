@@ -1,7 +1,8 @@
 """Which backend translates: the one asked for, or else the one measured fastest, or else the one likely to be.
 
-A compiled backend goes through the parity gate before it is used; when it is refused, or cannot be built, the next one
-takes its place and a warning says so. Eager fp32, which the gate compares with, is always the last.
+Whatever is compiled or rounds more than fp32 goes through the parity gate before it is used; when it is refused, or
+cannot be built, the next one takes its place and a warning says so. Eager fp32, which the gate compares with, is always
+the last.
 """
 
 from __future__ import annotations
@@ -74,30 +75,29 @@ def choices(
 ) -> list[Choice]:
     """List what to try, best first; the last is eager fp32 unless eager was asked for."""
     last = Choice("eager", "fp32", "the module as it is")
+    if config.backend == "eager":  # for the published result: in fp32, unless asked otherwise
+        return [Choice("eager", "fp32" if config.precision == "auto" else config.precision, "as asked")]
     if config.backend != "auto":
-        asked = Choice(config.backend, precision_of(config.backend, config, device), "as asked")
-        return [asked] if config.backend == "eager" else [asked, last]
+        return [Choice(config.backend, precision_of(config, device), "as asked"), last]
     measured = measured_rates(generator, config, device, artefacts)
     if measured:
         return [*_by_rate(measured, config, device), last]
-    compiled = [Choice(name, precision_of(name, config, device), "likely the fastest") for name in buildable(device)]
+    compiled = [Choice(name, precision_of(config, device), "likely the fastest") for name in buildable(device)]
     built = [choice for choice in compiled if artefacts.get(registry_key(choice, generator, config, device))]
     if built:
         return [*(replace(choice, why="already compiled for this machine") for choice in built), last]
-    eager = Choice("eager", precision_of("eager", config, device))
+    eager = Choice("eager", precision_of(config, device))
     if config.expected_pixels is not None and config.expected_pixels < _WORTH_COMPILING_PIXELS:
-        return [replace(eager, why="too few images to be worth compiling for")]
+        return _distinct(replace(eager, why="too few images to be worth compiling for"), last)
     if not compiled:
         log.warning("No C++ compiler found: running without compiling, slower (install g++ to change that).")
-        return [replace(eager, why="no C++ compiler for a faster backend")]
+        return _distinct(replace(eager, why="no C++ compiler for a faster backend"), last)
     return [*compiled, last]
 
 
-def precision_of(name: str, config: GenerateConfig, device: torch.device) -> str:
-    """Give the precision asked for, or the fastest; eager on a CPU is fp32, as in the published test script."""
-    if config.precision != "auto":
-        return config.precision
-    return "fp32" if name == "eager" and device.type == "cpu" else fastest_precision(device)
+def precision_of(config: GenerateConfig, device: torch.device) -> str:
+    """Give the precision asked for, or the fastest that is likely to pass the gate."""
+    return fastest_precision(device) if config.precision == "auto" else config.precision
 
 
 def profiles_for(config: GenerateConfig) -> tuple[Profile, ...]:
@@ -143,7 +143,7 @@ def measured_rates(
     """Images/s by backend, as `solstice compile` measured them here; empty when it never did."""
     usable = buildable(device)
     for name in usable:
-        choice = Choice(name, precision_of(name, config, device))
+        choice = Choice(name, precision_of(config, device))
         rates = artefacts.notes(registry_key(choice, generator, config, device)).get("rates", {})
         found = {backend: rate for backend, rate in rates.items() if backend in ("eager", *usable)}
         if found:
@@ -151,8 +151,12 @@ def measured_rates(
     return {}
 
 
+def _distinct(first: Choice, last: Choice) -> list[Choice]:
+    return [first] if str(first) == str(last) else [first, last]
+
+
 def _by_rate(measured: dict[str, float], config: GenerateConfig, device: torch.device) -> list[Choice]:
     return [
-        Choice(name, precision_of(name, config, device), f"measured fastest here, {rate:.1f} images/s")
+        Choice(name, precision_of(config, device), f"measured fastest here, {rate:.1f} images/s")
         for name, rate in sorted(measured.items(), key=lambda item: -item[1])
     ]

@@ -17,7 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Entry:
-    """One package in the registry of compiled generators, with what runs it alone."""
+    """One package in the registry of compiled generators, or what eager rounds to, with what runs it alone."""
 
     key: Mapping[str, str]
     run: Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Backend(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """The packages it runs; none for eager."""
+        """What the gate looks at, each on its own: the packages it runs; nothing for eager fp32, the reference."""
         ...
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.backends.base import DTYPES, Entry, PixelGenerator
 from engine.backends.lanes import Lanes
+from engine.device import kernels_of
 from engine.weights import Generator
 
 
@@ -17,13 +18,15 @@ class EagerBackend:
     """Runs the generator with PyTorch's own kernels; fp32 unless asked otherwise."""
 
     name = "eager"
-    entries: Sequence[Entry] = ()
 
     def __init__(self, generator: Generator, precision: str, device: torch.device) -> None:
         self.precision = precision
         self._device = device
         self._module = PixelGenerator(copy.deepcopy(generator.module), DTYPES[precision]).to(device)
         self._run = Lanes(self._module, device) if device.type == "cuda" else self._one_by_one
+        self.entries: Sequence[Entry] = (
+            () if precision == "fp32" else (Entry(eager_key(generator, precision, device), self),)
+        )
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
@@ -34,3 +37,14 @@ class EagerBackend:
         # As fast on a CPU as together: kernels are chosen by shape, and those for another number of images may round
         # differently. So a run that was interrupted gives the very bytes of one that was not.
         return torch.cat([self._module(one_HWC[None]) for one_HWC in pixels_NHWC])
+
+
+def eager_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
+    """Name everything that decides how the kernels round: what the gate found holds for this alone."""
+    return {
+        "backend": EagerBackend.name,
+        "weights": generator.sha256,
+        "precision": precision,
+        "machine": kernels_of(device),
+        "torch": torch.__version__,
+    }

@@ -10,7 +10,6 @@ library starts some 115 kernels from C++, about 0.5 ms, while the GPU works 4 ms
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from torch import Tensor
 from engine.artefacts import ArtefactStore
 from engine.backends.base import DTYPES, Entry, PixelGenerator
 from engine.backends.lanes import Lanes
+from engine.device import kernels_of
 from engine.errors import BackendUnavailable
 from engine.weights import Generator
 
@@ -59,30 +59,13 @@ class InductorBackend:
 
 def artefact_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Name everything that a compiled package depends on."""
-    machine = gpu_name(device) if device.type == "cuda" else _cpu_features()
     return {
         "backend": InductorBackend.name,
         "weights": generator.sha256,
         "precision": precision,
-        "machine": f"{device.type} {machine}",
+        "machine": kernels_of(device),
         "torch": torch.__version__,
     }
-
-
-def gpu_name(device: torch.device) -> str:
-    """Identify a kind of GPU: its name and compute capability, such as `NVIDIA H200 sm_90`."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"{torch.cuda.get_device_name(device)} sm_{major}{minor}"
-
-
-def _cpu_features() -> str:
-    """Identify the instructions this CPU has: the package uses all of them, and would crash where one is missing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return torch.backends.cpu.get_cpu_capability()
-    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:16]
 
 
 def find_compiler() -> str | None:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from engine.artefacts import ArtefactStore
 from engine.backends.base import DTYPES, Entry, PixelGenerator
-from engine.backends.inductor import gpu_name
 from engine.backends.lanes import Lanes
+from engine.device import kernels_of
 from engine.errors import BackendUnavailable
 from engine.model import ResnetGenerator
 from engine.pixels import to_network, to_pixels
@@ -189,7 +189,7 @@ def engine_key(generator: Generator, precision: str, device: torch.device, profi
         "weights": generator.sha256,
         "precision": precision,
         "profile": str(profile),
-        "machine": f"cuda {gpu_name(device)}",
+        "machine": kernels_of(device),
         "torch": torch.__version__,
         **versions(),
     }

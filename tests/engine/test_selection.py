@@ -8,9 +8,12 @@ import torch
 
 from engine.artefacts import ArtefactStore
 from engine.backends import inductor
+from engine.backends.eager import eager_key
 from engine.backends.inductor import artefact_key
 from engine.config import GenerateConfig
+from engine.device import has_bf16
 from engine.errors import BackendUnavailable, SetupError
+from engine.gate import MIN_PSNR_DB
 from engine.selection import choices, choose_backend, measured_rates
 from engine.weights import Generator
 
@@ -37,6 +40,34 @@ def pretend_compiled(generator: Generator, tmp_path: Path, **notes: object) -> N
 
 def test_few_images_are_not_compiled_for(generator: Generator, tmp_path: Path) -> None:
     assert names(generator, config(tmp_path, expected_pixels=10 * 256 * 256), tmp_path) == ["eager fp32"]
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU computes bfloat16 in software")
+def test_few_images_take_the_fast_type_where_the_gate_lets_it(generator: Generator, tmp_path: Path) -> None:
+    backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
+
+    assert (backend.name, backend.precision) == ("eager", "bf16")
+    assert "too few images" in reason
+    assert ArtefactStore(tmp_path).notes(eager_key(generator, "bf16", CPU))["gate"]["psnr_db"] >= MIN_PSNR_DB
+
+
+def test_rounding_that_the_gate_refuses_leaves_eager_fp32(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict kept from before stands for a generator that bfloat16 ruins."""
+    monkeypatch.setattr("engine.selection.fastest_precision", lambda _: "bf16")
+    ArtefactStore(tmp_path).note(eager_key(generator, "bf16", CPU), gate={"psnr_db": 31.0, "max_error": 90})
+
+    backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
+
+    assert (backend.name, backend.precision) == ("eager", "fp32")
+    assert "eager bf16 was refused (31.0 dB, largest error 90 of 255)" in reason
+
+
+def test_eager_that_was_asked_for_is_the_reference(generator: Generator, tmp_path: Path) -> None:
+    backend, _ = choose_backend(generator, GenerateConfig(backend="eager", device="cpu", cache=tmp_path))
+
+    assert (backend.name, backend.precision) == ("eager", "fp32")
 
 
 @pytest.mark.needs_compiler

@@ -16,7 +16,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_names_backend_size_and_rate(model_file: Path) -> None:
     result = CliRunner().invoke(
-        compile_model, [str(model_file), "--device", "cpu", "--backend", "eager", "--sizes", "32"]
+        compile_model,
+        [str(model_file), "--device", "cpu", "--backend", "eager", "--precision", "fp32", "--sizes", "32"],
     )
 
     assert result.exit_code == 0, result.output
