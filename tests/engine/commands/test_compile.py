@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from engine.commands.compile import compile_model
+from engine.device import fastest_precision
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +19,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_names_backend_size_and_rate(model_file: Path) -> None:
     result = CliRunner().invoke(
         compile_model,
-        [str(model_file), "--device", "cpu", "--backend", "eager", "--precision", "fp32", "--sizes", "32"],
+        [str(model_file), "--device", "cpu", "--backend", "eager", "--sizes", "32"],
     )
 
     assert result.exit_code == 0, result.output
-    assert "eager fp32" in result.output
+    assert f"eager {fastest_precision(torch.device('cpu'))}" in result.output
     assert "images/s" in result.output
 
 
