@@ -7,34 +7,46 @@ import os
 import signal
 import sys
 import warnings
+from importlib import import_module
 
 import click
 
-from engine.commands.compile import compile_model
-from engine.commands.convert import convert
-from engine.commands.doctor import doctor
-from engine.commands.models import import_model, models
-from engine.commands.results import replay, results
-from engine.commands.stream import stream
-from engine.commands.submit import submit
 from engine.errors import EngineError
 
+COMMANDS = {
+    "convert": "engine.commands.convert:convert",
+    "compile": "engine.commands.compile:compile_model",
+    "doctor": "engine.commands.doctor:doctor",
+    "models": "engine.commands.models:models",
+    "import": "engine.commands.models:import_model",
+    "stream": "engine.commands.stream:stream",
+    "submit": "engine.commands.submit:submit",
+    "results": "engine.commands.results:results",
+    "replay": "engine.commands.results:replay",
+}
+"""Where each subcommand is."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Subcommands(click.Group):
+    """Imports a subcommand when it is called: the seconds that takes are under `run`'s rules, Ctrl-C included."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click calls it so)
+        """Name all, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one; None when there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="solstice-engine", prog_name="solstice")
 def solstice() -> None:
     """Translate photo archives and image streams with CycleGAN generators."""
-
-
-solstice.add_command(convert)
-solstice.add_command(compile_model)
-solstice.add_command(doctor)
-solstice.add_command(models)
-solstice.add_command(import_model)
-solstice.add_command(stream)
-solstice.add_command(submit)
-solstice.add_command(results)
-solstice.add_command(replay)
 
 
 def main() -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from engine.archive import convert
+from engine.cli import COMMANDS
+from engine.cli import solstice as solstice_command
 from engine.config import GenerateConfig, PipelineConfig
 from engine.manifest import FOLDER
 from engine.model import Architecture, ResnetGenerator
@@ -202,3 +205,26 @@ def test_what_cannot_start_ends_with_2_and_no_traceback(arguments: list[str], se
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_is_where_the_table_says(name: str) -> None:
+    shown = CliRunner().invoke(solstice_command, [name, "--help"])
+
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith(f"Usage: solstice {name} ")
+
+
+def test_ctrl_c_while_libraries_are_loaded_is_no_traceback() -> None:
+    """Before the first image is looked for, and long before the pipeline has its own way of stopping."""
+    arguments = command("convert", "no-such-folder", "out", "--model", "summer2winter")
+    verbose = {**os.environ, "PYTHONVERBOSE": "1"}
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=verbose) as started:
+        assert started.stderr is not None
+        next(line for line in started.stderr if line.startswith("import 'torch._C'"))
+        started.send_signal(signal.SIGINT)
+        rest = started.stderr.read()
+
+    assert started.returncode == 130
+    assert "Traceback" not in rest
+    assert "Interrupted" in rest
