@@ -17,13 +17,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ENGINE = """
-colour errors exif files flow guided logs memory metrics model pixels profiling report versions fullsize.bands
-    fullsize.norm fullsize.scratch stream.offsets stream.retry
-artefacts device guard health manifest metadata storage weights backends.base backends.lanes fullsize.tiled
+colour errors exif files flow guided logs memory metrics model pixels profiling report versions fullsize.norm
+    fullsize.scratch stream.offsets stream.retry
+artefacts device guard health manifest metadata storage upsampling weights backends.base backends.lanes
     stream.connection stream.deadletters stream.journal
-catalog embed gate prometheus records reference backends.eager backends.inductor stream.kafka_client
-    stream.places
-config detail run_report backends.tensorrt sinks.base sources.base
+catalog embed gate prometheus records reference backends.eager backends.inductor fullsize.bands
+    stream.kafka_client stream.places
+config detail run_report backends.tensorrt fullsize.tiled sinks.base sources.base
 batch decode encode inspect selection sinks.archive sinks.memory sinks.remote sources.memory stream.config
 generate machine naming pipeline rates
 sources.listing stream.jobs stream.residents
@@ -38,7 +38,7 @@ __main__
 """An indented line goes on with the row above it."""
 
 TRAINER = """
-classifier distance distributed fid history losses sampling sheets signals similarity upsampling
+classifier distance distributed fid history losses sampling sheets signals similarity
 checkerboard config photos report
 data evaluate networks
 health preview speed step
@@ -49,7 +49,9 @@ cli
 __main__
 """
 
-TRAINER_MAY_IMPORT = "catalog config decode errors files flow generate inspect model pixels records weights cli"
+TRAINER_MAY_IMPORT = (
+    "catalog config decode errors files flow generate inspect model pixels records upsampling weights cli"
+)
 """Modules of the engine; `cli` for its rules about failures. The engine imports nothing of the trainer."""
 
 PACKAGES = {

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from engine.pixels import to_network
 
-SIDE = 64
+SIDE = 96
 """Photos are looked at in this size: season shows in colour and coarse texture, artefacts of a pixel do not."""
-EPOCHS = 12
+EPOCHS = 30
 BATCH = 32
 RATE = 2e-3
 

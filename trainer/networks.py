@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.model import Architecture, ResnetGenerator
+from engine.upsampling import fold_upsampling
 from trainer.config import NetworkConfig
-from trainer.upsampling import fold_upsampling
 
 INITIAL_STD = 0.02
 """Standard deviation of the initial convolution weights (Zhu et al., appendix 7.1)."""

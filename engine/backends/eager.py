@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from engine.backends.base import DTYPES, Entry, PixelGenerator
 from engine.backends.lanes import Lanes
 from engine.device import kernels_of
+from engine.upsampling import folded_for_inference
 from engine.weights import Generator
 
 
@@ -22,7 +22,7 @@ class EagerBackend:
     def __init__(self, generator: Generator, precision: str, device: torch.device) -> None:
         self.precision = precision
         self._device = device
-        self._module = PixelGenerator(copy.deepcopy(generator.module), DTYPES[precision]).to(device)
+        self._module = PixelGenerator(folded_for_inference(generator.module), DTYPES[precision]).to(device)
         self._run = Lanes(self._module, device) if device.type == "cuda" else self._one_by_one
         self.entries: Sequence[Entry] = (
             () if precision == "fp32" else (Entry(eager_key(generator, precision, device), self),)

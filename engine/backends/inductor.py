@@ -9,7 +9,6 @@ library starts some 115 kernels from C++, about 0.5 ms, while the GPU works 4 ms
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import shutil
@@ -24,6 +23,7 @@ from engine.backends.base import DTYPES, Entry, PixelGenerator
 from engine.backends.lanes import Lanes
 from engine.device import kernels_of
 from engine.errors import BackendUnavailable
+from engine.upsampling import folded_for_inference
 from engine.weights import Generator
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _compile(generator: Generator, precision: str, device: torch.device, path: P
     if find_compiler() is None:
         raise BackendUnavailable("Backend inductor needs a C++ compiler (g++); install one or use --backend eager.")
     log.warning("Compiling %s for this machine (%s): once, about half a minute.", generator.card.name, precision)
-    module = PixelGenerator(copy.deepcopy(generator.module), DTYPES[precision]).to(device).eval()
+    module = PixelGenerator(folded_for_inference(generator.module), DTYPES[precision]).to(device).eval()
     with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch, nothing a user can act on
         program = _export(module, generator.card.architecture.stride, device)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.upsampling import folded_kernel
+
 Border = Literal["reflect", "repeat", "zero"]
 
 
@@ -51,16 +53,9 @@ def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Itera
 
 
 def _resized_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Do nearest-neighbour enlargement, `ReflectionPad2d(1)` and `conv`, 3x3, as one transposed convolution.
-
-    A pixel of the input reaches the output through its four copies: through the 3x3 kernel, mirrored and
-    summed over 2x2. That has under half the multiplications and never holds the enlarged map. Mirroring the
-    enlarged map repeats the border of the small one.
-    """
+    """Do nearest-neighbour enlargement, `ReflectionPad2d(1)` and `conv`, 3x3, as one transposed convolution."""
     exact = torch.promote_types(conv.weight.dtype, torch.float32)
-    mirrored = conv.weight.to(exact).flip(2, 3).flatten(0, 1)[:, None]
-    kernel = F.conv2d(mirrored, torch.ones_like(mirrored[:1, :, :2, :2]), padding=1)
-    weight = kernel.view(*conv.weight.shape[:2], 4, 4).transpose(0, 1).to(conv.weight.dtype)
+    weight = folded_kernel(conv.weight.to(exact)).to(conv.weight.dtype)
     for window in windows(bands, kernel=3, top=1, bottom=1, border="repeat"):
         padded = F.pad(window, (1, 1, 0, 0), mode="replicate")
         yield F.conv_transpose2d(padded, weight, conv.bias, stride=2, padding=3)

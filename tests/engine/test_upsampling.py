@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.model import Architecture, ResnetGenerator
-from trainer.upsampling import fold_upsampling
+from engine.upsampling import fold_upsampling, folded_for_inference
 
 
 def generator(upsample: str) -> ResnetGenerator:
@@ -28,3 +28,15 @@ def test_names_in_a_state_dict_stay(upsample: str) -> None:
     folded = generator(upsample)
     fold_upsampling(folded)
     assert list(folded.state_dict()) == list(generator(upsample).state_dict())
+
+
+@pytest.mark.parametrize("upsample", ["resize", "transpose"])
+def test_what_translates_computes_the_same_and_leaves_the_original_alone(upsample: str) -> None:
+    plain = generator(upsample).double()
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    image = torch.rand(2, 3, 16, 20, dtype=torch.float64) * 2 - 1
+
+    fixed = folded_for_inference(plain)
+
+    torch.testing.assert_close(fixed(image), plain(image))
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
