@@ -1,0 +1,62 @@
+"""Native, plain and guided side by side at full scale: the picture that docs/detail.md is about.
+
+Each photo gives two rows: the whole, small, and a crop at its own resolution. The columns are the photo, native, plain
+and guided, made by `solstice convert` as a user would.
+
+    python -m benchmarks.detail PHOTO:X,Y [PHOTO:X,Y …] --model summer2winter --out docs/detail.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import run
+from trainer.sheets import Pixels, save_sheet
+
+WAYS = (("native", "none"), ("512", "plain"), ("512", "guided"))
+"""`--size` and `--detail` of each column after the photo's own."""
+SIDE = 360
+"""Pixels: width of a column."""
+
+
+def rows_of(photo: Path, corner: tuple[int, int], model: str) -> list[list[Pixels]]:
+    """Give the two rows of `photo`; the crop's upper left `corner` is (x, y) in pixels."""
+    pictures = [np.asarray(Image.open(photo).convert("RGB"))]
+    for size, detail in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ("--model", model, "--size", size, "--detail", detail, "--format", "png")
+            run("-m", "engine", "convert", photo, folder, *options)
+            (result,) = Path(folder).glob("*.png")
+            pictures.append(np.asarray(Image.open(result)))
+    x, y = corner
+    return [[_small(picture) for picture in pictures], [picture[y : y + SIDE, x : x + SIDE] for picture in pictures]]
+
+
+def _small(picture: Pixels) -> Pixels:
+    height = round(picture.shape[0] * SIDE / picture.shape[1])
+    return np.asarray(Image.fromarray(picture).resize((SIDE, height), Image.Resampling.LANCZOS))
+
+
+def main() -> None:
+    """Parse, convert, lay out, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", metavar="PHOTO:X,Y")
+    parser.add_argument("--model", default="summer2winter")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows: list[list[Pixels]] = []
+    for argument in arguments.photos:
+        name, _, corner = argument.rpartition(":")
+        x, y = map(int, corner.split(","))
+        rows += rows_of(Path(name), (x, y), arguments.model)
+    save_sheet(arguments.out, rows)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
