@@ -112,6 +112,7 @@ class KafkaSource:
             session_timeout_ms=int(config.session_timeout_s * 1000),
             heartbeat_interval_ms=int(min(3.0, config.session_timeout_s / 3) * 1000),
             max_poll_records=max(1, min(200, config.max_in_flight // 2)),
+            fetch_max_wait_ms=int(config.fetch_wait_s * 1000),
             fetch_max_bytes=max(1 << 20, config.max_in_flight_bytes // 4),
             max_partition_fetch_bytes=max(1 << 20, config.max_in_flight_bytes // 16),
         )
