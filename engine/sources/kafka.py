@@ -187,7 +187,8 @@ class KafkaSource:
             ticket.model_sha256 = self._sha256(job.options.model)
             stage = "read"
             data = self._read(ticket)
-            ticket.digest = job.digest(data, ticket.model_sha256)
+            if not job.inline:  # only what is stored is named by it and looked for again
+                ticket.digest = job.digest(data, ticket.model_sha256)
         except SkipImage as error:
             if ticket.job is None:
                 ticket.id = read_id(message.value, message.key, message.position)

@@ -44,7 +44,7 @@ class Ticket:
     """From the message's time stamp to the fetch."""
     job: Job | None = None
     digest: str = ""
-    """See `Job.digest`; empty until the image is read."""
+    """See `Job.digest`; empty until the image is read, and for results that travel inline."""
     model_sha256: str = ""
     attempts: int = 1
     read_s: float = 0.0
