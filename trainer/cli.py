@@ -87,15 +87,17 @@ def fit(data: Path | None, out: Path, **options: Any) -> None:
 @click.option("--epochs", type=float, help="New length of the whole run.")
 @click.option("--decay-epochs", type=float, help="New length of the rate's fall.")
 @click.option("--rate", type=float, help="New learning rate.")
+@click.option("--load", type=int, help="New size to which photos are brought before they are cropped.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="New precision.")
-def resume(folder: Path, precision: Literal["bf16", "fp32"] | None, **changes: float | None) -> None:
+def resume(folder: Path, load: int | None, precision: Literal["bf16", "fp32"] | None, **changes: float | None) -> None:
     """Go on with a run that was stopped, or make it longer or shorter."""
     from trainer import loop
 
     config = load_checkpoint(folder).config
     schedule = replace(config.schedule, **{name: new for name, new in changes.items() if new is not None})  # type: ignore[arg-type]
     machine = replace(config.machine, precision=precision or config.machine.precision)
-    _exit_unless(finished=loop.resume(folder, replace(config, schedule=schedule, machine=machine)))
+    data = replace(config.data, load=load or config.data.load)
+    _exit_unless(finished=loop.resume(folder, replace(config, data=data, schedule=schedule, machine=machine)))
 
 
 @commands.command()

@@ -25,8 +25,9 @@ def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> N
     invoke("fit", domains, "--out", tmp_path / "run", "--epochs", 1, *TINY)
     assert load_checkpoint(tmp_path / "run").steps_done == 4
 
-    invoke("resume", tmp_path / "run", "--epochs", 1.5, "--decay-epochs", 0.5)
-    assert load_checkpoint(tmp_path / "run").steps_done == 6
+    invoke("resume", tmp_path / "run", "--epochs", 1.5, "--decay-epochs", 0.5, "--load", 48)
+    resumed = load_checkpoint(tmp_path / "run")
+    assert (resumed.steps_done, resumed.config.data.load) == (6, 48)
 
     output = invoke("export", tmp_path / "run", "--to", tmp_path, "--domain-a", "warm", "--domain-b", "cold")
     assert output.split() == [str(tmp_path / "warm2cold.safetensors"), str(tmp_path / "cold2warm.safetensors")]
