@@ -16,7 +16,7 @@ from engine.config import PipelineConfig
 from engine.errors import SetupError
 from engine.generate import Translator
 from engine.manifest import FOLDER, Manifest
-from engine.metrics import STAGES, Tally
+from engine.metrics import STAGES, Both, Metrics, Tally
 from engine.pipeline import Pipeline, Translate
 from engine.records import Outcome
 from engine.run_report import ReportKind, RunReport
@@ -70,13 +70,15 @@ def convert(
     keep_times: bool = False,
     report: ReportKind | None = None,
     progress: Progress | None = None,
+    metrics: Metrics | None = None,
     translate: Callable[[Generator], Translate] | None = None,
 ) -> Summary:
     """Translate the images of `src` into the folder `dst`, which mirrors its tree; what is done already is skipped.
 
     `src` is a folder, an image, a list of paths (.txt), a tar or a zip. `model` is a model's name, its file, or a
     loaded generator. A bad image costs nothing but itself and is listed in the summary. With `keep_times` results
-    get their inputs' times of last change; `report` writes a page that shows a sample of the photos, or all.
+    get their inputs' times of last change; `report` writes a page that shows a sample of the photos, or all. `metrics`
+    takes every measurement of the run, such as `engine.prometheus.PrometheusMetrics`.
 
     Raises `SetupError` when the run cannot start as asked, and `StopRun` when it cannot go on; what was done until
     then is kept, and the next call goes on from there.
@@ -96,7 +98,8 @@ def convert(
             listing, manifest, sink, config.options, recipe, overwrite=overwrite, read_ahead=read_ahead
         )
         models = {config.options.model: translator}
-        pipeline = Pipeline(source, sink, models, config, tally, page.gallery if page else None)
+        measured = Both(tally, metrics) if metrics else tally
+        pipeline = Pipeline(source, sink, models, config, measured, page.gallery if page else None)
         started_s = time.perf_counter()
         if progress:
             progress(None, 0)

@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from engine.errors import SetupError
 
+LOOPBACK = "127.0.0.1"
+"""Only this machine reaches what is served there."""
+
 
 class Health:
     """Named heartbeats and conditions; every method is cheap and safe to call from any thread.

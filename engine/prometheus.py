@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from engine.health import Health, HealthServer
+from engine.health import LOOPBACK, Health, HealthServer
 from engine.metrics import METRICS, StageName
 from engine.versions import installed
 
@@ -89,7 +89,7 @@ class PrometheusMetrics:
 
 
 def serve_metrics(
-    port: int, host: str = "127.0.0.1", health: Health | None = None
+    port: int, host: str = LOOPBACK, health: Health | None = None
 ) -> tuple[PrometheusMetrics, HealthServer]:
     """Make metrics and serve them at `http://host:port/metrics`, beside `/healthz` and `/readyz`.
 

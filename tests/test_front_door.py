@@ -42,6 +42,8 @@ OPTIONS = [
     "--lossless",
     "--max-pixels",
     "--memory",
+    "--metrics-host",
+    "--metrics-port",
     "--model",
     "--overwrite",
     "--precision",

@@ -30,8 +30,9 @@ sources.listing stream.jobs stream.residents
 sources.archive sources.remote stream.ticket
 archive sinks.kafka sources.kafka stream.submit
 stream.topics stream.worker
-commands.compile commands.convert commands.doctor commands.kafka_options commands.models
-commands.results commands.stream commands.submit
+commands.options commands.progress
+commands.kafka_options
+commands.compile commands.convert commands.doctor commands.models commands.results commands.stream commands.submit
 cli
 __main__
 """

@@ -12,23 +12,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.archive import Summary
 from engine.archive import convert as convert_archive
-from engine.config import (
-    BackendName,
-    BatchConfig,
-    DecodeConfig,
-    EncodeConfig,
-    GenerateConfig,
-    PipelineConfig,
-    PrecisionName,
-)
+from engine.commands.options import SizeType, metrics_options, result_options, translate_options
+from engine.commands.progress import ProgressLine
+from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.device import choose_device
-from engine.encode import FORMATS
-from engine.memory import parse_bytes
+from engine.metrics import Metrics
+from engine.prometheus import serve_metrics
 from engine.rates import lanes_for
 from engine.records import Detail, Failed, Options, Outcome, Size
 from engine.run_report import ReportKind
@@ -38,35 +30,19 @@ from engine.storage import is_url
 _PIXELS_PER_IMAGE = 512 * 512  # what is assumed where the size depends on the photo
 
 
-class SizeType(click.ParamType[Size]):
-    """`256`, `320x200` or `native`."""
+class ConvertCommand(click.Command):
+    """A command whose `--report` may stand anywhere."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        """Parse, or fail with the sentence of `Size.parse`."""
-        if isinstance(value, Size):
-            return value
-        try:
-            return Size.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a bare `--report` its value, so that it does not take the next word, such as SRC, for it."""
+        end = args.index("--") if "--" in args else len(args)
+        for i in range(end):
+            if args[i] == "--report" and args[i + 1 : i + 2] not in [[kind] for kind in get_args(ReportKind)]:
+                args[i] = "--report=sample"
+        return super().parse_args(ctx, args)
 
 
-class MemoryType(click.ParamType[int]):
-    """`6G`, `800M`."""
-
-    name = "memory"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse, or fail with the sentence of `parse_bytes`."""
-        try:
-            return parse_bytes(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-@click.command()
+@click.command(cls=ConvertCommand)
 @click.argument("src")
 @click.argument("dst")
 @click.option("--model", required=True, metavar="NAME|FILE", help="Model name (see `solstice models`) or file.")
@@ -86,8 +62,7 @@ class MemoryType(click.ParamType[int]):
     show_default="guided with --size auto, none otherwise",
     help="Bring the result back to the photo's own size: by interpolation, or guided by the photo's own detail.",
 )
-@click.option("--format", type=click.Choice(["keep", *FORMATS]), default=Options().format, show_default=True)
-@click.option("--quality", type=click.IntRange(1, 100), default=EncodeConfig.quality, show_default=True)
+@result_options
 @click.option(
     "--subsampling",
     type=click.Choice(["4:4:4", "4:2:2", "4:2:0"]),
@@ -102,28 +77,12 @@ class MemoryType(click.ParamType[int]):
 @click.option("--times", is_flag=True, help="Give results the times of last change of their inputs.")
 @click.option(
     "--report",
-    is_flag=False,
-    flag_value="sample",
-    default=None,
     type=click.Choice(get_args(ReportKind)),
-    metavar="[=sample|all]",
+    metavar="[sample|all]",
     help="Write report.html into DST: before/after photos (a sample, or all), failures, speed, settings.",
 )
-@click.option("--batch", type=click.IntRange(1, 1024), default=BatchConfig.size, show_default=True)
-@click.option("--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True)
-@click.option(
-    "--precision", type=click.Choice(get_args(PrecisionName)), default=GenerateConfig.precision, show_default=True
-)
-@click.option("--device", default=GenerateConfig.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--memory",
-    type=MemoryType(),
-    default=None,
-    metavar="SIZE",
-    help="Memory for the generator, such as 6G; larger photos go in bands. Default: half of what is free.",
-)
-@click.option("--max-pixels", type=click.IntRange(1), default=DecodeConfig.max_pixels, show_default=True)
-@click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them.")
+@translate_options
+@metrics_options
 @click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
 def convert(
@@ -134,6 +93,8 @@ def convert(
     report: ReportKind | None,
     overwrite: bool,
     as_json: bool,
+    metrics_port: int | None,
+    metrics_host: str,
     **options: Any,
 ) -> None:
     """Translate the photos of SRC into the folder DST.
@@ -144,12 +105,19 @@ def convert(
     Exit code 0: all converted or already done. 1: some failed, all others are converted. 2: the run could not start
     or go on. 130: interrupted; the same command goes on from there.
     """
-    console = Console(stderr=True)
     count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
     config = _config(count, options)
-    with _quiet_libraries(), _Bar(console, count) as bar:
+    with _served(metrics_port, metrics_host) as metrics, _quiet_libraries(), ProgressLine("converting", count) as line:
         summary = convert_archive(
-            src, dst, model, config, overwrite=overwrite, keep_times=times, report=report, progress=bar
+            src,
+            dst,
+            model,
+            config,
+            overwrite=overwrite,
+            keep_times=times,
+            report=report,
+            progress=_Counter(line),
+            metrics=metrics,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
@@ -191,39 +159,34 @@ def _side_of(size: Size) -> int:
     return -(-min(size.width, size.height) // 4) * 4 or 2048
 
 
-class _Bar:
-    """A live line on a terminal: done, failed, images/s, time left; nothing elsewhere."""
+class _Counter:
+    """Counts outcomes for the line on the terminal."""
 
-    def __init__(self, console: Console, total: int | None) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]} failed"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("converting", total=total, failed=0, rate="")
+    def __init__(self, line: ProgressLine) -> None:
+        self._line = line
         self._ended = 0
         self._failed = 0
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
 
     def __call__(self, outcome: Outcome | None, skipped: int) -> None:
         if outcome is None:
             return
         self._ended += 1
         self._failed += isinstance(outcome, Failed)
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:.1f} images/s" if speed else ""
-        self._bar.update(self._task, completed=self._ended + skipped, failed=self._failed, rate=rate)
+        self._line.show(self._ended + skipped, self._failed)
+
+
+@contextmanager
+def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
+    """Serve metrics during a `with` block when there is a port to serve them at; raises `SetupError`."""
+    if port is None:
+        yield None
+        return
+    metrics, server = serve_metrics(port, host)
+    click.echo(f"Metrics at http://{host}:{server.port}/metrics", err=True)
+    try:
+        yield metrics
+    finally:
+        server.close()
 
 
 @contextmanager

@@ -6,19 +6,18 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from engine.commands.options import F, together
 from engine.errors import SetupError
 from engine.stream.connection import Connection
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-_OPTIONS = (
+kafka_options: Callable[[F], F] = together(
     click.option(
         "--brokers", required=True, envvar="SOLSTICE_KAFKA_BROKERS", metavar="H:P[,H:P…]", help="Where Kafka listens."
     ),
@@ -32,13 +31,7 @@ _OPTIONS = (
     click.option("--sasl-user", envvar="SOLSTICE_KAFKA_USER", help="The password comes from SOLSTICE_KAFKA_PASSWORD."),
     click.option("--sasl-password-file", type=_FILE, envvar="SOLSTICE_KAFKA_PASSWORD_FILE", help="Or from this file."),
 )
-
-
-def kafka_options(command: F) -> F:
-    """Add the options to a command, which takes them all as keyword arguments."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""Adds the options to a command, which takes them all as keyword arguments."""
 
 
 def connection_from(options: dict[str, Any]) -> Connection:

@@ -8,10 +8,9 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.commands.kafka_options import connection_from, kafka_options
+from engine.commands.progress import ProgressLine
 from engine.metrics import STAGES
 
 
@@ -35,21 +34,14 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
     done: set[str] = set()
     failed: set[str] = set()
     heard_s = time.monotonic()
-    with _bar() as bar:
-        task = bar.add_task("results", total=expect, failed=0, rate="")
+    with ProgressLine("results", expect) as line:
         for result in follow(connection, topic, only_new=new):
             if result is not None:
                 heard_s = time.monotonic()
                 _tell(result, as_json)
                 (failed if result["status"] == "failed" else done).add(result["id"])
                 failed -= done  # a job that was replayed, or is done by another worker
-                speed = bar.tasks[0].speed
-                bar.update(
-                    task,
-                    completed=len(done) + len(failed),
-                    failed=len(failed),
-                    rate=f"{speed:.1f} images/s" if speed else "",
-                )
+                line.show(len(done) + len(failed), len(failed))
             # Only when nothing more waits: a job that failed may have been replayed.
             if result is None and expect is not None and len(done) + len(failed) >= expect:
                 break
@@ -75,20 +67,6 @@ def replay(dead_letters: str, group: str, stage: str | None, idle_s: float, dry_
     require_topics(connection, [dead_letters])
     sent, left_out = send_back(connection, dead_letters, group, stage=stage, idle_s=idle_s, dry_run=dry_run)
     click.echo(f"{sent} jobs {'would be ' if dry_run else ''}sent back, {left_out} left out.")
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _tell(result: dict[str, Any], as_json: bool) -> None:

@@ -7,18 +7,9 @@ from typing import Any, get_args
 
 import click
 
-from engine.commands.convert import MemoryType, SizeType
 from engine.commands.kafka_options import connection_from, kafka_options
-from engine.config import (
-    BackendName,
-    BatchConfig,
-    DecodeConfig,
-    EncodeConfig,
-    GenerateConfig,
-    PipelineConfig,
-    PrecisionName,
-)
-from engine.encode import FORMATS
+from engine.commands.options import SizeType, metrics_options, result_options, translate_options
+from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.logs import LogFormat, log_to_stderr
 from engine.records import Detail, Options
 from engine.stream.config import StreamConfig
@@ -44,20 +35,11 @@ _MAX_WAIT_S = 0.05
 @click.option("--output-root", metavar="URI", help="Results go below it; without it they travel in the messages.")
 @click.option("--size", type=SizeType(), default=str(Options().size), show_default=True, metavar="N|WxH|native")
 @click.option("--detail", type=click.Choice(get_args(Detail)), default=Options().detail, show_default=True)
-@click.option("--format", type=click.Choice(["keep", *FORMATS]), default=Options().format, show_default=True)
-@click.option("--quality", type=click.IntRange(1, 100), default=EncodeConfig.quality, show_default=True)
-@click.option("--batch", type=click.IntRange(1, 1024), default=BatchConfig.size, show_default=True)
+@result_options
 @click.option(
     "--max-wait", type=click.FloatRange(0), default=_MAX_WAIT_S, show_default=True, help="Seconds a job waits for more."
 )
-@click.option("--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True)
-@click.option(
-    "--precision", type=click.Choice(get_args(PrecisionName)), default=GenerateConfig.precision, show_default=True
-)
-@click.option("--device", default=GenerateConfig.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--memory", type=MemoryType(), default=None, metavar="SIZE", help="Memory for the generator.")
-@click.option("--max-pixels", type=click.IntRange(1), default=DecodeConfig.max_pixels, show_default=True)
-@click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them.")
+@translate_options
 @click.option("--max-source-bytes", type=click.IntRange(1), default=StreamConfig.max_source_bytes, show_default=True)
 @click.option("--inline-limit", type=click.IntRange(1), default=StreamConfig.inline_limit, show_default=True)
 @click.option("--max-in-flight", type=click.IntRange(2), default=StreamConfig.max_in_flight, show_default=True)
@@ -94,8 +76,7 @@ _MAX_WAIT_S = 0.05
     show_default=True,
     help="Seconds after which a silent worker's jobs go to others.",
 )
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics, /healthz and /readyz there.")
-@click.option("--metrics-host", default=StreamConfig.metrics_host, show_default=True)
+@metrics_options
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", show_default=True)
 def stream(log_format: LogFormat, **options: Any) -> None:
     """Translate the image jobs of a Kafka topic until told to stop.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.config import BatchConfig, PipelineConfig
+from engine.health import LOOPBACK
 from engine.stream.connection import Connection
 from engine.stream.deadletters import DeadLetterLimit
 
@@ -88,6 +89,6 @@ class StreamConfig:
     pipeline_stuck_s: float = 1800.0
     """Likewise when jobs are under way and none ends; leave time for compiling a model."""
     metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
+    metrics_host: str = LOOPBACK
     create_topics: int | None = None
     """Partitions of topics that are missing; None makes none."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,6 +161,50 @@ def test_some_failures_end_with_1_and_a_json_object_alone_on_standard_output(mod
     assert {"decode", "generate", "encode", "store"} <= set(summary["stages"])
     assert all(set(stage) == {"seconds", "images"} for stage in summary["stages"].values())
     assert 0 < summary["images_per_second"] <= 5 / summary["seconds"] + 1
+
+
+def test_metrics_of_a_run_can_be_read_while_it_goes_on(archive: Path, slow_model: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(*eager(archive, tmp_path, slow_model, "--metrics-port", "0")),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    announced = process.stderr.readline()
+    assert announced.startswith("Metrics at http://127.0.0.1:"), "nothing outside this machine reaches it"
+    address = announced.split()[-1]
+    seen: list[float] = []
+    while not seen or seen[-1] < 5:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            text = answer.read().decode()
+        seen.append(sum(metric_values(text, 'solstice_jobs_total{outcome="done",reason=""}')))
+        time.sleep(0.05)
+    assert seen == sorted(seen)
+    assert seen[-1] < NUM_PHOTOS
+    assert sum(metric_values(text, 'solstice_stage_images_total{stage="generate"}')) >= seen[-1]
+    with urllib.request.urlopen(address.replace("/metrics", "/healthz"), timeout=30) as answer:
+        assert answer.status == 200
+    stdout, stderr = process.communicate(timeout=100)
+    assert (process.returncode, stderr) == (0, "")
+    assert f"{NUM_PHOTOS} converted" in stdout
+
+
+def metric_values(text: str, series: str) -> list[float]:
+    return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(series)]
+
+
+def test_a_metrics_port_in_use_is_a_sentence_before_anything_is_made(model_file: Path, tmp_path: Path) -> None:
+    src = tmp_path / "a.jpg"
+    src.write_bytes(photo(60, 40))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = solstice(*eager(src, tmp_path / "dst", model_file, "--metrics-port", port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"solstice: Metrics cannot be served at 127.0.0.1:{port}: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "dst").exists()
 
 
 @pytest.mark.needs_mount

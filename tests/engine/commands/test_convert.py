@@ -32,13 +32,44 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(convert, [str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "report"),
+    [
+        (["--report", "SRC", "DST"], "sample"),
+        (["SRC", "--report", "DST"], "sample"),
+        (["SRC", "DST", "--report"], "sample"),
+        (["--report", "all", "SRC", "DST"], "all"),
+        (["SRC", "DST", "--report=all"], "all"),
+        (["--report", "--", "SRC", "DST"], "sample"),
+        (["SRC", "DST"], None),
+    ],
+)
+def test_the_report_may_be_asked_for_anywhere(
+    arguments: list[str], report: str | None, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def note(from_: str, to: str, _model: str, _config: PipelineConfig, **settings: Any) -> Summary:
+        seen.extend((from_, to, settings["report"]))
+        return nothing_done()
+
+    monkeypatch.setattr(module, "convert_archive", note)
+    places = {"SRC": str(src), "DST": str(src.parent / "dst")}
+    done = invoke("--model", "m", *(places.get(word, word) for word in arguments))
+    assert (done.exit_code, seen) == (0, [*places.values(), report]), done.output
+
+
+def nothing_done() -> Summary:
+    return Summary(images=0, converted=0, skipped=0, failed=0, images_per_second=0, seconds=0, backend="")
+
+
 def config_of(monkeypatch: pytest.MonkeyPatch, src: Path, *options: str) -> PipelineConfig:
     """Give the configuration with which the command would run, without running."""
     seen: list[PipelineConfig] = []
 
     def note(_src: str, _dst: str, _model: str, config: PipelineConfig, **_: Any) -> Summary:
         seen.append(config)
-        return Summary(images=0, converted=0, skipped=0, failed=0, images_per_second=0, seconds=0, backend="")
+        return nothing_done()
 
     monkeypatch.setattr(module, "convert_archive", note)
     assert invoke(src, src.parent / "dst", "--model", "m", *options).exit_code == 0
