@@ -3,18 +3,22 @@
 The worker is a process of its own; the broker is the pip one that the tests use, in memory, on the same machine. Jobs
 carry 256x256 JPEGs, results carry them back, so that nothing but the stream is measured.
 
-    python -m benchmarks.stream --jobs 8000 --picture stream.png
+    python -m benchmarks.stream --jobs 8000 --picture docs/stream.png
+    python -m benchmarks.stream --against-convert summer2winter      the same photos through both, in turn
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import json
 import multiprocessing
 import resource
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from torch import Tensor
 
-from benchmarks.common import make_model, make_photos, report
-from engine.config import BatchConfig, EncodeConfig, PipelineConfig
+from benchmarks.common import make_model, make_photos, report, run, spread
+from engine.config import BatchConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.records import Options, Size
 from engine.stream.config import StreamConfig
 from engine.stream.connection import Connection
@@ -34,6 +38,8 @@ from tests.stream.brokers import tansu
 
 PARTITIONS = 4
 MAX_WAIT_S = 0.05
+BATCH = 16
+QUALITY = 90
 
 
 def invert(pixels_NHWC: Tensor) -> Tensor:
@@ -41,8 +47,11 @@ def invert(pixels_NHWC: Tensor) -> Tensor:
     return torch.from_numpy(255 - pixels_NHWC.numpy())
 
 
-def serve(brokers: str, model: str, stop: Any, memory: Any, cpu: Any) -> None:
-    """Run one worker until `stop`; tells its peak memory in bytes and the processor time it has had, in seconds."""
+def serve(brokers: str, model: str, translate: bool, stop: Any, memory: Any, cpu: Any) -> None:
+    """Run one worker until `stop`; tells its peak memory in bytes and the processor time it has had, in seconds.
+
+    Without `translate` an inversion of the pixels stands in for the generator.
+    """
     from engine.stream.worker import Worker
 
     config = StreamConfig(
@@ -54,11 +63,12 @@ def serve(brokers: str, model: str, stop: Any, memory: Any, cpu: Any) -> None:
         models=(model,),
         pipeline=PipelineConfig(
             options=Options(size=Size.parse("256x256")),
-            batch=BatchConfig(size=16, max_wait_s=MAX_WAIT_S),
-            encode=EncodeConfig(quality=90),
+            batch=BatchConfig(size=BATCH, max_wait_s=MAX_WAIT_S),
+            generate=GenerateConfig(backend="inductor" if translate else "auto"),
+            encode=EncodeConfig(quality=QUALITY),
         ),
     )
-    worker = Worker(config, {Path(model).stem: invert})
+    worker = Worker(config, None if translate else {Path(model).stem: invert})
 
     def watch() -> None:
         while not stop.wait(0.5):
@@ -122,8 +132,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8000, help="in each of the two runs at full speed")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run at a given load")
     parser.add_argument("--picture", type=Path, help="where to draw rate and latency against offered load")
+    parser.add_argument(
+        "--against-convert", metavar="MODEL", help="compare with `solstice convert`, generator included"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, tansu(Path(scratch) / "broker.log") as brokers:
+        make_photos(Path(scratch) / "photos", 100)
+        if arguments.against_convert:
+            report("stream against convert", against_convert(Path(scratch), brokers, arguments.against_convert))
+            return
         result = measure(Path(scratch), brokers, arguments.jobs, arguments.seconds)
     if arguments.picture:
         draw(result["loads"], arguments.picture)
@@ -132,16 +149,9 @@ def main() -> None:
 
 def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str, Any]:
     """Find the highest rate and the memory it takes, then the latency at shares of it."""
-    make_photos(scratch / "photos", 100)
     photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
-    admin = make_admin(Connection(brokers=brokers))
-    admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
-    context = multiprocessing.get_context("spawn")
-    stop, memory, cpu = context.Event(), context.Value("q", 0), context.Value("d", 0.0)
     model = str(make_model(scratch / "stub.safetensors", ngf=4, blocks=1))
-    worker = context.Process(target=serve, args=(brokers, model, stop, memory, cpu))
-    worker.start()
-    try:
+    with worker(brokers, model, translate=False) as (memory, cpu):
         load = Load(brokers, photos)
         load.run(500, None)  # starts the worker, its decoders and its connections
         full = load.run(jobs, None)
@@ -152,9 +162,6 @@ def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str,
         end, cpu_s = memory.value, cpu.value - cpu_before_s
         top = max(full["jobs_per_s"], again["jobs_per_s"])
         loads = [load.run(int(top * share * seconds), top * share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
-    finally:
-        stop.set()
-        worker.join(30)
     return {
         "photo_bytes": round(sum(map(len, photos)) / len(photos)),
         "full_speed_jobs_per_s": [full["jobs_per_s"], again["jobs_per_s"]],
@@ -162,6 +169,42 @@ def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str,
         "peak_megabytes": [round(half_way / 1e6), round(end / 1e6)],
         "loads": loads,
     }
+
+
+def against_convert(scratch: Path, brokers: str, model: str, rounds: int = 3) -> dict[str, Any]:
+    """Send the photos through a warm worker and through `solstice convert`, in turn; both rates leave out the start."""
+    photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
+    options = ("--model", model, "--size", "256x256", "--batch", BATCH, "--quality", QUALITY, "--backend", "inductor")
+    streamed, converted = [], []
+    with worker(brokers, model, translate=True):
+        load = Load(brokers, photos)
+        load.run(len(photos), None)
+        for number in range(rounds):
+            streamed.append(load.run(len(photos), None)["jobs_per_s"])
+            shown = run("-m", "engine", "convert", scratch / "photos", scratch / f"out{number}", *options, "--json")
+            converted.append(json.loads(shown.stdout)["images_per_second"])
+    return {
+        "photos": len(photos),
+        "stream_jobs_per_s": spread(streamed),
+        "convert_images_per_s": spread(converted),
+        "ratio": spread([one / other for one, other in zip(streamed, converted, strict=True)]),
+    }
+
+
+@contextmanager
+def worker(brokers: str, model: str, *, translate: bool) -> Iterator[tuple[Any, Any]]:
+    """Run a worker in a process of its own on new topics; gives what `serve` tells of it."""
+    admin = make_admin(Connection(brokers=brokers))
+    admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
+    context = multiprocessing.get_context("spawn")
+    stop, memory, cpu = context.Event(), context.Value("q", 0), context.Value("d", 0.0)
+    process = context.Process(target=serve, args=(brokers, model, translate, stop, memory, cpu))
+    process.start()
+    try:
+        yield memory, cpu
+    finally:
+        stop.set()
+        process.join(30)
 
 
 def draw(loads: list[dict[str, float]], path: Path) -> None:
