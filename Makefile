@@ -1,4 +1,5 @@
 # `make demo` and `make test` do all of their own set-up, in .venv; nothing outside this folder is touched.
+# `-qq`: with one q, pip shows a page of setuptools' thoughts about editable installations.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,12 +32,12 @@ check-deploy: .venv/installed-for-tests  ## check compose file, Dockerfile, Prom
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "This Python has no venv module; install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 .venv/installed-for-tests: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[train]' --group test
+	$(BIN)/python -m pip install -qq --editable '.[train]' --group test
 	@touch $@
 
 clean:
