@@ -92,12 +92,17 @@ def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None) -> Colours:
     Costs nothing where the profile is absent or is sRGB. Pixels of a gray photo may come as three equal
     channels. Not for CMYK: its decoder has lost what the profile speaks of; decode it with Pillow.
     """
-    mode = "L" if icc is not None and space_of(icc) == "L" else "RGB"
-    conversion = to_srgb(icc, mode)
+    conversion, mode = conversion_of(icc)
     if conversion.transform is None:
         return Colours(pixels_HWC, conversion.icc, notes=noted(conversion))
     source = pixels_HWC[:, :, 0] if mode == "L" else pixels_HWC
     return Colours(apply(conversion.transform, source, mode), conversion.icc, notes=noted(conversion))
+
+
+def conversion_of(icc: bytes | None) -> tuple[Conversion, str]:
+    """Give what `from_pixels` does for a profile, and the mode of the pixels that it does it to: RGB or L."""
+    mode = "L" if icc is not None and space_of(icc) == "L" else "RGB"
+    return to_srgb(icc, mode), mode
 
 
 def to_profile(pixels_HWC: Pixels, icc: bytes) -> Colours:

@@ -23,6 +23,8 @@ class DecodeConfig:
     """An image whose header names more pixels is refused before anything is decoded."""
     allow_damaged: bool = False
     """Translate a JPEG whose data contradict themselves instead of refusing it."""
+    jpegs: Literal["auto", "cpu"] = "auto"
+    """Where baseline JPEGs are decoded: `auto` takes the generator's GPU where it runs on one."""
     workers: int = field(default_factory=num_cores)
     """Threads that decode."""
     chunk_images: int = 8

@@ -1,10 +1,13 @@
-"""Bytes to pixels: DALI for what it reads fast, Pillow for the rest, each image on its own when one is bad."""
+"""Bytes to pixels: DALI for what it reads fast, Pillow for the rest, each image on its own when one is bad.
+
+Where the generator runs on a GPU, baseline JPEGs are decoded there (`engine.gpu_decode`); `jpeg_device` decides.
+"""
 
 from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,9 +18,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from engine.colour import Colours, adobe_rgb_icc, from_image, from_pixels
-from engine.config import DecodeConfig
+from engine.colour import Colours, adobe_rgb_icc, conversion_of, from_image, from_pixels, noted
+from engine.config import DecodeConfig, PipelineConfig
+from engine.device import choose_device
 from engine.errors import SkipImage
+from engine.gpu_decode import GpuDecoder, Jpeg, takes
 from engine.metadata import Metadata
 from engine.records import Failed, Inspected, Picture, Record
 
@@ -46,25 +51,45 @@ class Decoder:
     Safe to call from several threads at once; each thread keeps its own DALI pipeline.
     """
 
-    def __init__(self, config: DecodeConfig) -> None:
+    def __init__(self, config: DecodeConfig, jpegs_on: torch.device | None = None) -> None:
+        """`jpegs_on` is the device that baseline JPEGs are decoded on; None leaves them to the CPU like the rest."""
         self._config = config
         self._local = threading.local()
+        self._gpu = None if jpegs_on is None else GpuDecoder(jpegs_on, config.chunk_images)
 
     def __call__(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
         """Answer each item of `chunk`, in order, with its picture or with why there is none."""
-        decoded = self._dali_pixels(chunk)
-        return [
-            item if isinstance(item, Failed) else item.attempt("decode", partial(self._picture, pixels))
-            for item, pixels in zip(chunk, decoded, strict=True)
-        ]
+        on_gpu = self._gpu_pixels(chunk)
+        decoded = self._dali_pixels(chunk, without=on_gpu)
+        answers: list[Record[Picture] | Failed] = []
+        for i, item in enumerate(chunk):
+            if isinstance(item, Failed):
+                answers.append(item)
+            elif i in on_gpu:
+                answers.append(item.attempt("decode", partial(self._picture_on_gpu, on_gpu[i])))
+            else:
+                answers.append(item.attempt("decode", partial(self._picture, decoded[i])))
+        return answers
 
-    def _dali_pixels(self, chunk: Sequence[Item]) -> list[Colours | None]:
+    def _gpu_pixels(self, chunk: Sequence[Item]) -> dict[int, Tensor]:
+        """Decode on the GPU what it takes: uint8 [H, W, 3] at working size, not upright yet, by position."""
+        if self._gpu is None:
+            return {}
+        jpegs = {
+            i: jpeg
+            for i, item in enumerate(chunk)
+            if not isinstance(item, Failed) and (jpeg := _for_gpu(item)) is not None
+        }
+        decoded = zip(jpegs, self._gpu(list(jpegs.values())), strict=True)
+        return {i: pixels_HWC for i, pixels_HWC in decoded if pixels_HWC is not None}
+
+    def _dali_pixels(self, chunk: Sequence[Item], without: Container[int]) -> list[Colours | None]:
         """Decode all that DALI reads in one call; None at the positions left to Pillow."""
         pixels: list[Colours | None] = [None] * len(chunk)
         images = {
             i: item.payload.data
             for i, item in enumerate(chunk)
-            if not isinstance(item, Failed) and _dali_reads(item.payload)
+            if i not in without and not isinstance(item, Failed) and _dali_reads(item.payload)
         }
         if images:
             for i, decoded in zip(images, self._isolated(list(images.values())), strict=True):
@@ -114,6 +139,19 @@ class Decoder:
             alpha_HW=alpha_HW,
         )
 
+    def _picture_on_gpu(self, pixels_HWC: Tensor, record: Record[Inspected]) -> Picture:
+        """Finish what the GPU decoded; a photo whose colours must be converted comes to the CPU for that."""
+        source = record.payload
+        if not self._config.allow_damaged:
+            check_jpeg(source)
+        metadata = with_profile(source.metadata)
+        pixels_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
+        conversion, _ = conversion_of(metadata.icc)
+        if conversion.transform is not None:
+            colours = from_pixels(pixels_HWC.cpu().numpy(), metadata.icc)
+            pixels_HWC = torch.from_numpy(colours.pixels)
+        return Picture(pixels_HWC, source.format, notes=noted(conversion), metadata=metadata, icc=conversion.icc)
+
 
 class _DaliDecoder:
     """A DALI pipeline on the CPU that decodes up to `max_images` images a call."""
@@ -136,6 +174,17 @@ class _DaliDecoder:
         (decoded,) = self._pipeline.run()
         # Copied, because the pipeline reuses its memory in the next call.
         return [Colours(np.array(decoded.at(i))) for i in range(len(images))]
+
+
+def jpeg_device(config: PipelineConfig) -> torch.device | None:
+    """Give the device that decodes baseline JPEGs: the generator's where that is a GPU; None is the CPU.
+
+    Raises `SetupError` as `choose_device` does.
+    """
+    if config.decode.jpegs == "cpu":
+        return None
+    device = choose_device(config.generate.device)
+    return device if device.type == "cuda" else None
 
 
 def check_jpeg(source: Inspected) -> None:
@@ -175,6 +224,22 @@ def resize(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
     planes = pixels_HWC.permute(2, 0, 1)[None]
     resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).contiguous()
+
+
+def _for_gpu(record: Record[Inspected]) -> Jpeg | None:
+    """Say what the GPU shall make of an image; None for what the CPU decodes.
+
+    Where detail is brought back, the CPU needs the photo at its own size, so it decodes it, too.
+    """
+    source = record.payload
+    if not takes(source):
+        return None
+    turned = _UPRIGHT[source.metadata.orientation][0]
+    own = (source.height, source.width) if turned else (source.width, source.height)
+    width, height = record.options.size.target(*own)
+    if record.options.detail != "none" and (width, height) != own:
+        return None
+    return Jpeg(source.data, *((width, height) if turned else (height, width)))
 
 
 def _dali_reads(source: Inspected) -> bool:

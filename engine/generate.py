@@ -52,6 +52,8 @@ class Translator:
         small even for that.
         """
         height, width = pixels_NHWC.shape[1:3]
+        if self._device.type == "cpu":
+            pixels_NHWC = pixels_NHWC.cpu()
         padded_NHWC = pad(pixels_NHWC, self._stride)
         return self._translate(padded_NHWC)[:, :height, :width].contiguous()
 
@@ -77,7 +79,8 @@ class Translator:
         if (weight.dtype, weight.device) != (dtype, self._device):
             self._module = copy.deepcopy(self._module).to(self._device, dtype)
         translated = [
-            translate_tiled(self._module, pixels_HWC, budget_bytes=self._budget_bytes) for pixels_HWC in pixels_NHWC
+            translate_tiled(self._module, pixels_HWC, budget_bytes=self._budget_bytes)
+            for pixels_HWC in pixels_NHWC.cpu()
         ]
         return torch.stack(translated)
 

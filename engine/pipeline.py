@@ -10,13 +10,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from engine.batch import Batcher
 from engine.config import PipelineConfig
-from engine.decode import Decoder
+from engine.decode import Decoder, jpeg_device
 from engine.detail import restore
 from engine.encode import Encoder, on_white
 from engine.errors import SkipImage
@@ -55,7 +53,7 @@ class Pipeline:
         self._config = config or PipelineConfig()
         self._metrics = metrics or Silent()
         self._gallery = gallery
-        self._decoder = Decoder(self._config.decode)
+        self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
         self._encoder = Encoder(self._config.encode)
 
     def run(self) -> None:
@@ -105,9 +103,7 @@ class Pipeline:
             return [outcome for record in batch.records for outcome in self._translated(Batch((record,)))]
 
     def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
-        # NumPy stacks with one plain copy; torch would wake its thread pool for a few hundred kilobytes.
-        pixels_NHWC = torch.from_numpy(np.stack([record.payload.pixels_HWC.numpy() for record in batch.records]))
-        translated_NHWC = self._models[batch.model](pixels_NHWC)
+        translated_NHWC = self._models[batch.model](batch.stacked()).cpu()
         return [
             record.replace(record.payload.translated(pixels_HWC, keep_before=self._shows(record.key)))
             for record, pixels_HWC in zip(batch.records, translated_NHWC, strict=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from engine.errors import SkipImage
@@ -170,7 +172,7 @@ class Picture:
     """An upright image in memory."""
 
     pixels_HWC: Tensor
-    """uint8 [H, W, 3], RGB, contiguous."""
+    """uint8 [H, W, 3], RGB, contiguous; between decoder and generator it may be in a GPU's memory."""
     format: str
     """Format it came in, as Pillow names it."""
     notes: tuple[str, ...] = ()
@@ -207,7 +209,7 @@ class Picture:
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
         needed = keep_before or self.full_HWC is not None
-        return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC if needed else None)
+        return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)
 
     def __repr__(self) -> str:
         return f"Picture({self.width}x{self.height}, {self.format})"
@@ -230,6 +232,15 @@ class Batch:
     def model(self) -> str:
         """Name of the generator that translates this batch."""
         return self.records[0].options.model
+
+    def stacked(self) -> Tensor:
+        """Put the pictures together, uint8 [N, H, W, 3], on a GPU as soon as one of them is there."""
+        pixels = [record.payload.pixels_HWC for record in self.records]
+        device = next((one_HWC.device for one_HWC in pixels if one_HWC.device.type != "cpu"), None)
+        if device is None:
+            # NumPy stacks with one plain copy; torch would wake its thread pool for a few hundred kilobytes.
+            return torch.from_numpy(np.stack([one_HWC.numpy() for one_HWC in pixels]))
+        return torch.stack([one_HWC.to(device) for one_HWC in pixels])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

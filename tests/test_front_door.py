@@ -34,6 +34,7 @@ OPTIONS = [
     "--allow-damaged",
     "--backend",
     "--batch",
+    "--decode",
     "--detail",
     "--device",
     "--format",

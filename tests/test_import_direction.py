@@ -23,7 +23,7 @@ artefacts device guard health manifest metadata storage upsampling weights backe
     stream.connection stream.deadletters stream.journal
 catalog embed gate prometheus records reference backends.eager backends.inductor fullsize.bands
     stream.kafka_client stream.places
-config detail run_report backends.tensorrt fullsize.tiled sinks.base sources.base
+config detail gpu_decode run_report backends.tensorrt fullsize.tiled sinks.base sources.base
 batch decode encode inspect selection sinks.archive sinks.memory sinks.remote sources.memory stream.config
 generate machine naming pipeline rates
 sources.listing stream.jobs stream.residents
@@ -67,7 +67,7 @@ ONLY_IN = {
     "fsspec": "engine: storage stream.places",
     "jinja2": "engine: report",
     "kafka": "engine: sinks.kafka sources.kafka stream.kafka_client stream.topics",
-    "nvidia": "engine: decode",
+    "nvidia": "engine: decode gpu_decode",
     "pillow_heif": "engine: inspect",
     "prometheus_client": "engine: prometheus",
     "simplejpeg": "engine: decode encode",

@@ -41,7 +41,10 @@ class Lanes:
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] from host or device memory to the same in host memory; waits for the result."""
         lane = self._lane()
+        # What comes in device memory may still be under way on the caller's stream.
+        given = self._api.current_stream(self._device).record_event()
         with stage_range("copy in"), self._api.stream(lane):
+            lane.wait_event(given)
             on_device_NHWC = self._uploaded(pixels_NHWC)
             arrived = lane.record_event()
         with stage_range("compute"), self._enqueue, self._api.stream(self._compute):

@@ -132,7 +132,9 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
     detail: Detail = options["detail"] or ("guided" if size.mode == "auto" else "none")
     return PipelineConfig(
         options=Options(size=size, detail=detail, format=options["format"]),
-        decode=DecodeConfig(max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"]),
+        decode=DecodeConfig(
+            max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"], jpegs=options["decode"]
+        ),
         batch=BatchConfig(size=options["batch"]),
         generate=GenerateConfig(
             backend=options["backend"],

@@ -77,6 +77,13 @@ translate_options: Callable[[F], F] = together(
         metavar="SIZE",
         help="Memory for the generator, such as 6G; larger photos go in bands. Default: half of what is free.",
     ),
+    click.option(
+        "--decode",
+        type=click.Choice(["auto", "cpu"]),
+        default=DecodeConfig.jpegs,
+        show_default=True,
+        help="Where baseline JPEGs are decoded: on the generator's GPU where there is one, or on the CPU.",
+    ),
     click.option("--max-pixels", type=click.IntRange(1), default=DecodeConfig.max_pixels, show_default=True),
     click.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them."),
 )

@@ -98,7 +98,9 @@ def _config(options: dict[str, Any]) -> StreamConfig:
     connection = connection_from(options)
     pipeline = PipelineConfig(
         options=Options(**{name: options.pop(name) for name in ("size", "detail", "format")}),
-        decode=DecodeConfig(**{name: options.pop(name) for name in ("max_pixels", "allow_damaged")}),
+        decode=DecodeConfig(
+            jpegs=options.pop("decode"), **{name: options.pop(name) for name in ("max_pixels", "allow_damaged")}
+        ),
         batch=BatchConfig(size=options.pop("batch"), max_wait_s=options.pop("max_wait")),
         generate=GenerateConfig(
             memory_bytes=options.pop("memory"),

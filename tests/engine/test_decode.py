@@ -19,7 +19,7 @@ from engine.records import Failed, Inspected, Options, Picture, Record, Size
 from tests.images import bomb, encoded, flipped, oriented, photo, picture, pixels
 
 
-def decoded(*images: bytes, size: str = "native", **config: bool) -> list[Picture | str]:
+def decoded(*images: bytes, size: str = "native", **config: Any) -> list[Picture | str]:
     """Decode in one chunk; a failure is its reason."""
     options = Options(size=Size.parse(size))
     chunk: list[Record[Inspected] | Failed] = []

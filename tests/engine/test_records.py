@@ -91,6 +91,18 @@ def test_a_batch_holds_one_shape_for_one_model() -> None:
         Batch(())
 
 
+def test_a_batch_is_put_together_where_its_first_picture_on_a_device_is() -> None:
+    pictures = [Picture(torch.full((4, 6, 3), i, dtype=torch.uint8), "JPEG") for i in range(3)]
+    records = [record().replace(picture) for picture in pictures]
+    together = Batch(tuple(records)).stacked()
+    assert together.shape == (3, 4, 6, 3)
+    assert [int(one_HWC.unique()) for one_HWC in together] == [0, 1, 2]
+    # The device that every machine has beside its CPU; what is there has a shape and no values.
+    elsewhere = record().replace(Picture(torch.zeros(4, 6, 3, dtype=torch.uint8, device="meta"), "JPEG"))
+    mixed = Batch((records[0], elsewhere, records[1])).stacked()
+    assert (mixed.device.type, mixed.shape) == ("meta", together.shape)
+
+
 @pytest.mark.parametrize(
     ("photo", "working"),
     [
