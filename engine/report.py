@@ -32,6 +32,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.files import atomic_file
+
 PAGE_BYTES = 64_000_000
 """What the thumbnails of one page should take together, as long as they stay larger than `SMALLEST_SIDE`."""
 SMALLEST_SIDE, LARGEST_SIDE = 256, 1200
@@ -104,19 +106,10 @@ class ReportData:
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page to `path`; it appears under its name only when whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".solstice-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            for part in template().generate(page_fields(data)):
-                file.write(part.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    """Write the page to `path`, in a folder that is there; it appears under its name only when whole."""
+    with atomic_file(path, within=path.parent) as file:
+        for part in template().generate(page_fields(data)):
+            file.write(part.encode("utf-8"))
 
 
 def page_fields(data: ReportData) -> dict[str, Any]:

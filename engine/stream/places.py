@@ -6,6 +6,7 @@ out. Object stores and web servers have no links; their names are compared part 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -24,11 +25,18 @@ from engine.storage import READ_ONLY, Storage, connect, require_writable
 HIDDEN = ".solstice"
 """Folder under an output root for what is not a result."""
 
+# Trying again does not make a path shorter or a socket a file.
+_NEVER = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+_PASSING_STATUS = (408, 425, 429)
 _STALE_S = 3600.0  # an unfinished file of this age belongs to a worker that was killed
 
 
 class InputRoot(Protocol):
     """A place that jobs may read from."""
+
+    def uri(self, name: str) -> str:
+        """Name something below this root."""
+        ...
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
         """Give the bytes at `uri`, or None when it is not under this root.
@@ -62,10 +70,11 @@ class Inputs:
         raise SkipImage("source is not under any --input-root of this worker")
 
 
-def _input_root(root: str) -> LocalInput | RemoteInput:
+def _input_root(root: str) -> InputRoot:
     if "://" not in root or root.startswith("file://"):
         return LocalInput(Path(_local_path(root)))
-    return RemoteInput(connect(root))
+    storage = connect(root)
+    return WebInput(storage.url) if storage.url.startswith(READ_ONLY) else StoreInput(storage)
 
 
 def _local_path(uri: str) -> str:
@@ -106,28 +115,65 @@ class LocalInput:
         except FileNotFoundError:
             raise SkipImage("source does not exist") from None
         except OSError as error:
-            if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError) or error.filename is None:
+            if error.errno in _NEVER:
                 raise SkipImage(f"source cannot be read: {error.strerror}") from None
             raise
-        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor has no path)
+        try:
             if not _is_below(os.readlink(f"/proc/self/fd/{descriptor}"), self._root):  # noqa: PTH115
                 return None
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
                 raise SkipImage("source is not a regular file")
             _check_size(info.st_size, max_bytes)
-            return file.read(max_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
 
 
-class RemoteInput:
-    """A URL prefix that jobs may read from."""
+class WebInput:
+    """A folder of a web server that jobs may read from."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # A redirect would lead out of what was allowed.
+        self._fs: Any = fsspec.filesystem(urlsplit(url).scheme, allow_redirects=False)
+
+    def uri(self, name: str) -> str:
+        """Name a file below this root."""
+        return f"{self._url}/{name}"
+
+    def read(self, uri: str, max_bytes: int) -> bytes | None:
+        """Read what has this URL, no more than `max_bytes` of it, whatever the server says and sends."""
+        if _key_below(uri, self._url) is None:
+            return None
+        try:
+            data = self._fetch(uri, max_bytes + 1)
+        except FileNotFoundError:
+            raise SkipImage("source does not exist") from None
+        except SkipImage:
+            raise
+        except Exception as error:
+            status = getattr(error, "status", 500)
+            if 400 <= status < 500 and status not in _PASSING_STATUS:
+                raise SkipImage(f"source cannot be read: status {status}") from None
+            raise OSError(str(error) or type(error).__name__) from error
+        _check_size(len(data), max_bytes)
+        return data
+
+    def _fetch(self, url: str, max_bytes: int) -> bytes:
+        # A stream, of which fsspec does not ask the size first: it takes every failure of that for a missing file.
+        with self._fs.open(url, block_size=0, size=1) as file:
+            if file.r.status != 200:
+                raise SkipImage(f"source is answered with status {file.r.status}; redirects are not followed")
+            return _at_most(file, max_bytes)
+
+
+class StoreInput:
+    """A prefix of an object store that jobs may read from."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        if storage.url.startswith(READ_ONLY):
-            # A redirect would lead out of what was allowed.
-            fs: Any = fsspec.filesystem(urlsplit(storage.url).scheme, allow_redirects=False)
-            self._storage = Storage(storage.url, fs, storage.root)
 
     def uri(self, name: str) -> str:
         """Name an object below this root."""
@@ -135,12 +181,9 @@ class RemoteInput:
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
         """Read an object whose name begins with the root, part by part."""
-        prefix = self._storage.url + "/"
-        if not uri.startswith(prefix):
+        key = _key_below(uri, self._storage.url)
+        if key is None:
             return None
-        key = uri.removeprefix(prefix)
-        if any(part in ("..", ".") for part in unquote(key).replace("\\", "/").split("/")):
-            raise SkipImage("source leads out of its root")
         try:
             size = self._storage.fs.info(self._storage.path(key)).get("size")
             if size is not None:
@@ -156,6 +199,26 @@ class RemoteInput:
             raise OSError(str(error)) from error
         _check_size(len(data), max_bytes)
         return data
+
+
+def _key_below(uri: str, url: str) -> str | None:
+    """Give what follows `url` in `uri`, or None when it is not below; raises `SkipImage` when it leads out again."""
+    if not uri.startswith(url + "/"):
+        return None
+    key = uri.removeprefix(url + "/")
+    if any(part in ("..", ".") for part in unquote(key).replace("\\", "/").split("/")):
+        raise SkipImage("source leads out of its root")
+    return key
+
+
+def _at_most(file: Any, num_bytes: int) -> bytes:
+    """Read until the end, or until there are `num_bytes`."""
+    parts: list[bytes] = []
+    left = num_bytes
+    while left > 0 and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:
@@ -179,10 +242,11 @@ class Output:
             return
         self._root = Path(os.path.abspath(_local_path(root)))  # noqa: PTH100
         self._partial = self._root / HIDDEN / "partial"
+        probe = self._root / HIDDEN / "probe"
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._root / HIDDEN / f"probe-{os.getpid()}", b"")
-            (self._root / HIDDEN / f"probe-{os.getpid()}").unlink()
+            write_atomically(probe, b"", self._partial)
+            probe.unlink(missing_ok=True)  # another worker that starts now was faster
         except OSError as error:
             raise SetupError(f"Results cannot be written to {self._root}: {error.strerror}.") from error
         self._sweep()
@@ -208,11 +272,10 @@ class Output:
         path = self._root / name
         if not self._partial.is_dir():  # making it again would hide that a disk was unplugged
             raise OSError(f"{self._root} is gone")
+        if not _is_below(os.path.realpath(path.parent) + "/", Path(os.path.realpath(self._root))):
+            raise SkipImage("output leads out of the output root")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not _is_below(os.path.realpath(path.parent) + "/", Path(os.path.realpath(self._root))):
-                raise SkipImage("output leads out of the output root")
-            write_atomically(path, data, self._partial)
+            write_atomically(path, data, self._partial, within=self._root)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise SkipImage(f"output cannot be written: {error.strerror}") from error
 
@@ -240,12 +303,9 @@ class Output:
             with suppress(Exception):  # a result without a receipt is a result all the same
                 self._remote.write(_receipt(digest), data)
             return
-        path = self._root / _receipt(digest)
-        temporary = self._partial / f"{digest}-{os.getpid()}"
         with suppress(OSError):
-            temporary.write_bytes(data)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
+            path = self._root / _receipt(digest)
+            write_atomically(path, data, self._partial, within=self._root, durable=False)
 
     def _sweep(self) -> None:
         """Delete the unfinished files of workers that were killed."""

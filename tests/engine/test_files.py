@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from engine.files import write_atomically
+from engine.files import atomic_file, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -57,6 +59,44 @@ def test_only_folders_within_a_root_that_is_there_are_made(tmp_path: Path) -> No
     root.mkdir()
     write_atomically(root / "a/b/c.bin", b"x", root / "partial", within=root)
     assert (root / "a/b/c.bin").read_bytes() == b"x"
+
+
+def test_a_file_written_in_parts_appears_when_it_is_whole(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "c.bin") as file:
+        for part in range(200):
+            file.write(bytes([part]) * 1000)
+        assert not (tmp_path / "c.bin").exists()
+    assert (tmp_path / "c.bin").read_bytes() == b"".join(bytes([part]) * 1000 for part in range(200))
+    assert names(tmp_path) == ["c.bin"]
+
+
+def test_a_writer_that_gives_up_leaves_what_was_there(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "c.bin", b"old")
+
+    def give_up() -> None:
+        with atomic_file(tmp_path / "c.bin") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        give_up()
+    assert names(tmp_path) == ["c.bin"]
+    assert (tmp_path / "c.bin").read_bytes() == b"old"
+
+
+def test_processes_that_share_a_folder_and_a_number_do_not_meet(tmp_path: Path) -> None:
+    """In containers every worker may be process 1, and count its files from 0."""
+    code = """
+import os, sys
+from pathlib import Path
+from engine.files import atomic_file
+os.getpid = lambda: 1
+with atomic_file(Path(sys.argv[1])):
+    print(os.listdir(Path(sys.argv[1]).parent))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "c")]
+    unfinished = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(2)]
+    assert unfinished[0] != unfinished[1]
 
 
 def test_readers_see_one_whole_version_while_many_write(tmp_path: Path) -> None:
