@@ -29,6 +29,8 @@ from engine.sources.remote import list_objects
 from engine.storage import connect, is_url
 from engine.weights import Generator
 
+_NOT_DECIDING = ("workers", "gpu_from_pixels")  # where and how parallel results are encoded, not what they are
+
 _REMOTE_READS = 16  # requests under way at once: enough to hide a round trip of 50 ms behind 300 images/s
 
 Progress = Callable[[Outcome | None, int], None]
@@ -137,7 +139,7 @@ def recipe_of(config: PipelineConfig, generator: Generator) -> dict[str, Any]:
     What `auto` picks is not in it, nor is the backend: all are held to the same result within 40 dB, and a backend that
     has been compiled in the meantime must not make a finished archive start over.
     """
-    encode = {name: value for name, value in asdict(config.encode).items() if name != "workers"}
+    encode = {name: value for name, value in asdict(config.encode).items() if name not in _NOT_DECIDING}
     return {
         "model": generator.sha256,
         "size": str(config.options.size),

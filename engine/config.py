@@ -87,6 +87,9 @@ class EncodeConfig:
     """Leave out EXIF, XMP, IPTC, comments and texts; the colour profile stays."""
     keep_profile: bool = False
     """Write in the photo's own colour profile instead of sRGB."""
+    gpu_from_pixels: int | None = None
+    """JPEGs of at least so many pixels are encoded on the generator's GPU; None leaves all to the CPU, until a
+    measurement on a card (`benchmarks/gpu.py`, "encoders") says from where on that is quicker."""
     workers: int = field(default_factory=num_cores)
     """Threads that encode."""
 

@@ -1,4 +1,7 @@
-"""Pixels to the bytes of a file."""
+"""Pixels to the bytes of a file.
+
+Large JPEGs may be encoded on the generator's GPU (`engine.gpu_encode`); `encode_device` decides.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+import torch
 from PIL import Image
 from torch import Tensor
 
 from engine.colour import Colours, flatten, to_profile
-from engine.config import EncodeConfig
+from engine.config import EncodeConfig, PipelineConfig
+from engine.device import choose_device
 from engine.embed import into_encoded, save_arguments
 from engine.errors import SkipImage
+from engine.gpu_encode import GpuEncoder
 from engine.metadata import Metadata, for_output
 from engine.records import Encoded, Failed, Picture, Record
 
@@ -28,8 +34,10 @@ _MAX_SIDE = {"JPEG": 65_535, "WEBP": 16_383, "AVIF": 65_535}
 class Encoder:
     """Encode translated pictures; safe to call from several threads at once."""
 
-    def __init__(self, config: EncodeConfig) -> None:
+    def __init__(self, config: EncodeConfig, device: torch.device | None = None) -> None:
+        """`device` encodes JPEGs of at least `config.gpu_from_pixels`; None leaves them to the CPU like the rest."""
         self._config = config
+        self._gpu = None if device is None else GpuEncoder(device)
 
     def __call__(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
         """Answer each record, in order, with its file's bytes or with why there are none."""
@@ -77,6 +85,9 @@ class Encoder:
         self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], metadata: Metadata, target: str, quality: int
     ) -> bytes:
         if target == "JPEG" and not self._config.progressive:
+            on_gpu = self._on_gpu(pixels_HWC, quality)
+            if on_gpu is not None:
+                return on_gpu
             # libjpeg-turbo straight from the array: no copy into a Pillow image, a third less time.
             subsampling = self._config.subsampling.replace(":", "")
             return bytes(simplejpeg.encode_jpeg(pixels_HWC, quality, "RGB", subsampling))
@@ -84,6 +95,13 @@ class Encoder:
         options = self._save_options(target, quality) | save_arguments(metadata, target)
         Image.fromarray(pixels_HWC).save(buffer, target, **options)
         return buffer.getvalue()
+
+    def _on_gpu(self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], quality: int) -> bytes | None:
+        least = self._config.gpu_from_pixels
+        height, width, _ = pixels_HWC.shape
+        if self._gpu is None or least is None or height * width < least:
+            return None
+        return self._gpu(pixels_HWC, quality, self._config.subsampling)
 
     def _save_options(self, target: str, quality: int) -> dict[str, Any]:
         config = self._config
@@ -95,6 +113,17 @@ class Encoder:
             "AVIF": {"quality": quality, "subsampling": config.subsampling},
         }
         return options[target]
+
+
+def encode_device(config: PipelineConfig) -> torch.device | None:
+    """Give the device that encodes large JPEGs: the generator's where that is a GPU; None is the CPU.
+
+    Raises `SetupError` as `choose_device` does.
+    """
+    if config.encode.gpu_from_pixels is None:
+        return None
+    device = choose_device(config.generate.device)
+    return device if device.type == "cuda" else None
 
 
 def on_white(picture: Picture, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

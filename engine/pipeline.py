@@ -16,7 +16,7 @@ from engine.batch import Batcher
 from engine.config import PipelineConfig
 from engine.decode import Decoder, jpeg_device
 from engine.detail import restore
-from engine.encode import Encoder, on_white
+from engine.encode import Encoder, encode_device, on_white
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
 from engine.inspect import Chunk, chunks
@@ -54,7 +54,7 @@ class Pipeline:
         self._metrics = metrics or Silent()
         self._gallery = gallery
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
-        self._encoder = Encoder(self._config.encode)
+        self._encoder = Encoder(self._config.encode, encode_device(self._config))
 
     def run(self) -> None:
         """Translate until the source ends; raises what a stage raised that was not about one image.

@@ -38,6 +38,7 @@ OPTIONS = [
     "--detail",
     "--device",
     "--format",
+    "--gpu-encode-from",
     "--json",
     "--keep-profile",
     "--lossless",

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ENGINE = """
-colour errors exif files flow guided logs memory metrics model pixels profiling versions fullsize.norm
+colour errors exif files flow gpu_encode guided logs memory metrics model pixels profiling versions fullsize.norm
     fullsize.scratch stream.offsets stream.retry
 artefacts device guard health manifest metadata report storage upsampling weights backends.base backends.lanes
     stream.connection stream.deadletters stream.journal
@@ -67,7 +67,7 @@ ONLY_IN = {
     "fsspec": "engine: storage stream.places",
     "jinja2": "engine: report",
     "kafka": "engine: sinks.kafka sources.kafka stream.kafka_client stream.topics",
-    "nvidia": "engine: decode gpu_decode",
+    "nvidia": "engine: decode gpu_decode gpu_encode",
     "pillow_heif": "engine: inspect",
     "prometheus_client": "engine: prometheus",
     "simplejpeg": "engine: decode encode",

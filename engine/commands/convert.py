@@ -174,6 +174,7 @@ class _Counter:
             return
         self._ended += 1
         self._failed += isinstance(outcome, Failed)
+            gpu_from_pixels=options["gpu_encode_from"],
         self._line.show(self._ended + skipped, self._failed)
 
 

@@ -58,6 +58,13 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 result_options: Callable[[F], F] = together(
     click.option("--format", type=click.Choice(["keep", *FORMATS]), default=Options().format, show_default=True),
     click.option("--quality", type=click.IntRange(1, 100), default=EncodeConfig.quality, show_default=True),
+    click.option(
+        "--gpu-encode-from",
+        type=click.IntRange(1),
+        default=EncodeConfig.gpu_from_pixels,
+        metavar="PIXELS",
+        help="Encode JPEGs of at least so many pixels on the generator's GPU; by default the CPU encodes all.",
+    ),
 )
 """What the results' files are."""
 

@@ -106,6 +106,6 @@ def _config(options: dict[str, Any]) -> StreamConfig:
             memory_bytes=options.pop("memory"),
             **{name: options.pop(name) for name in ("backend", "precision", "device")},
         ),
-        encode=EncodeConfig(quality=options.pop("quality")),
+        encode=EncodeConfig(quality=options.pop("quality"), gpu_from_pixels=options.pop("gpu_encode_from")),
     )
     return StreamConfig(connection=connection, pipeline=pipeline, **options)

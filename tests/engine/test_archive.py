@@ -181,7 +181,7 @@ def test_settings_that_do_not_touch_results_change_nothing(tmp_path: Path, model
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     run(src, dst, model_file)
     for other in (
-        replace(CONFIG, encode=EncodeConfig(workers=1)),
+        replace(CONFIG, encode=EncodeConfig(workers=1, gpu_from_pixels=1000)),
         replace(CONFIG, decode=DecodeConfig(chunk_images=2)),
         replace(CONFIG, generate=replace(CONFIG.generate, backend="auto", expected_pixels=1)),
     ):

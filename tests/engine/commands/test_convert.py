@@ -82,12 +82,13 @@ def test_every_option_reaches_its_stage(src: Path, monkeypatch: pytest.MonkeyPat
         "--size", "320x200", "--format", "webp", "--detail", "plain", "--quality", "70", "--subsampling", "4:4:4",
         "--progressive", "--lossless", "--strip", "--keep-profile", "--batch", "7", "--backend", "eager",
         "--precision", "bf16", "--device", "cpu", "--memory", "2G", "--max-pixels", "1000", "--allow-damaged",
-        "--decode", "cpu",
+        "--decode", "cpu", "--gpu-encode-from", "5000000",
     )  # fmt: skip
     assert (str(config.options.size), config.options.format, config.options.detail) == ("320x200", "webp", "plain")
     encode = config.encode
     assert (encode.quality, encode.subsampling) == (70, "4:4:4")
     assert (encode.progressive, encode.lossless, encode.strip, encode.keep_profile) == (True, True, True, True)
+    assert encode.gpu_from_pixels == 5_000_000
     assert config.batch.size == 7
     assert (config.decode.max_pixels, config.decode.allow_damaged, config.decode.jpegs) == (1000, True, "cpu")
     generate = config.generate
