@@ -31,6 +31,7 @@ sources.archive sources.remote stream.ticket
 archive sinks.kafka sources.kafka stream.submit
 stream.topics stream.worker
 commands.options commands.progress
+commands.config_file
 commands.kafka_options
 commands.compile commands.convert commands.doctor commands.models commands.results commands.stream commands.submit
 cli

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from engine.commands.config_file import config_option
 from engine.commands.options import F, together
 from engine.errors import SetupError
 from engine.stream.connection import Connection
@@ -18,6 +19,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 kafka_options: Callable[[F], F] = together(
+    config_option,
     click.option(
         "--brokers", required=True, envvar="SOLSTICE_KAFKA_BROKERS", metavar="H:P[,H:P…]", help="Where Kafka listens."
     ),
