@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,47 +90,116 @@ def convert(
     generator = load_generator(model) if isinstance(model, str | Path) else model
     translator = translate(generator) if translate else Translator(generator, config.generate)
     backend = translator.reason if isinstance(translator, Translator) else "given by the caller"
-    settings = json.dumps(recipe_of(config, generator), sort_keys=True)
-    recipe = hashlib.sha256(settings.encode()).hexdigest()
-    tally = Tally()
-    page = RunReport(report, _expected(src, dst)) if report else None
-    with open_output(dst, keep_times=keep_times) as (sink, manifest):
-        manifest.start_run(settings, recipe)
+    with begin(
+        src, dst, generator, config, keep_times=keep_times, report=report, progress=progress, metrics=metrics
+    ) as run:
+        sink = open_sink(dst, keep_times=keep_times)
         source = ArchiveSource(
-            listing, manifest, sink, config.options, recipe, overwrite=overwrite, read_ahead=read_ahead
+            listing, run.manifest, sink, config.options, run.recipe, overwrite=overwrite, read_ahead=read_ahead
         )
         models = {config.options.model: translator}
-        measured = Both(tally, metrics) if metrics else tally
-        pipeline = Pipeline(source, sink, models, config, measured, page.gallery if page else None)
-        started_s = time.perf_counter()
-        if progress:
-            progress(None, 0)
+        pipeline = Pipeline(source, sink, models, config, run.metrics, run.page.gallery if run.page else None)
         with closing(pipeline.outcomes()) as outcomes:
-            for outcome in outcomes:
-                if outcome is None:
-                    continue
-                if page:
-                    page.saw(outcome, time.perf_counter() - started_s)
-                if progress:
-                    progress(outcome, source.num_skipped)
-        seconds = time.perf_counter() - started_s
-        manifest.commit()
-        summary = _summary(tally, source.num_skipped, seconds, backend, manifest)
-        if page is None:
-            return summary
-        shown = {"backend": backend, **json.loads(settings)}
-        return replace(
-            summary,
-            report=page.write(
-                src,
-                dst,
-                skipped=source.num_skipped,
-                seconds=seconds,
-                settings=shown,
-                card=generator.card,
-                manifest=manifest,
-            ),
+            run.follow(outcomes, lambda: source.num_skipped)
+        return run.summary(source.num_skipped, backend)
+
+
+class Run:
+    """What a run keeps of its images while they end: the manifest, counts, and the report page when there is one."""
+
+    def __init__(
+        self,
+        src: str | Path,
+        dst: str | Path,
+        generator: Generator,
+        config: PipelineConfig,
+        manifest: Manifest,
+        *,
+        page: RunReport | None,
+        progress: Progress | None,
+        metrics: Metrics | None,
+    ) -> None:
+        """Note in `manifest` that it begins."""
+        settings = json.dumps(recipe_of(config, generator), sort_keys=True)
+        self.recipe = hashlib.sha256(settings.encode()).hexdigest()
+        """Identifies model and settings."""
+        self.manifest = manifest
+        self.page = page
+        self._tally = Tally()
+        self.metrics: Metrics = Both(self._tally, metrics) if metrics else self._tally
+        """Takes the measurements of the pipeline."""
+        self._src, self._dst = src, dst
+        self._card = generator.card
+        self._settings = settings
+        self._progress = progress
+        self._seconds = 0.0
+        manifest.start_run(settings, self.recipe)
+
+    def follow(self, outcomes: Iterable[Outcome | None], skipped: Callable[[], int]) -> None:
+        """Watch outcomes to their end; `skipped` tells how many inputs were already done."""
+        started_s = time.perf_counter()
+        if self._progress:
+            self._progress(None, 0)
+        for outcome in outcomes:
+            if outcome is None:
+                continue
+            self._seconds = time.perf_counter() - started_s
+            if self.page:
+                self.page.saw(outcome, self._seconds)
+            if self._progress:
+                self._progress(outcome, skipped())
+
+    def summary(self, skipped: int, backend: str) -> Summary:
+        """Say what was done, and write the page where one is asked for; raises `StopRun` when it cannot be."""
+        self.manifest.commit()
+        tally, seconds = self._tally, self._seconds
+        return Summary(
+            images=tally.converted + tally.failed + skipped,
+            converted=tally.converted,
+            skipped=skipped,
+            failed=tally.failed,
+            images_per_second=round(tally.converted / seconds, 3) if seconds else 0.0,
+            seconds=round(seconds, 3),
+            backend=backend,
+            stages={
+                name: {"seconds": round(tally.stage_seconds[name], 3), "images": tally.stage_images[name]}
+                for name in STAGES
+                if name in tally.stage_images
+            },
+            failures=[{"path": key, "stage": stage, "error": error} for key, stage, error in self.manifest.failures()],
+            report=None if self.page is None else self._write(self.page, skipped, backend),
         )
+
+    def _write(self, page: RunReport, skipped: int, backend: str) -> str:
+        return page.write(
+            self._src,
+            self._dst,
+            skipped=skipped,
+            seconds=self._seconds,
+            settings={"backend": backend, **json.loads(self._settings)},
+            card=self._card,
+            manifest=self.manifest,
+        )
+
+
+@contextmanager
+def begin(
+    src: str | Path,
+    dst: str | Path,
+    generator: Generator,
+    config: PipelineConfig,
+    *,
+    keep_times: bool = False,
+    report: ReportKind | None = None,
+    progress: Progress | None = None,
+    metrics: Metrics | None = None,
+) -> Iterator[Run]:
+    """Begin a run over `src` whose manifest is in `dst`, locked against other runs; raises `SetupError`."""
+    if keep_times and is_url(dst):
+        raise SetupError(f"{dst} gives its objects times of its own; leave out --times.")
+    page = RunReport(report, _expected(src, dst)) if report else None
+    with open_manifest(dst) as manifest:
+        yield Run(src, dst, generator, config, manifest, page=page, progress=progress, metrics=metrics)
 
 
 def recipe_of(config: PipelineConfig, generator: Generator) -> dict[str, Any]:
@@ -174,32 +243,14 @@ def _expected(src: str | Path, dst: str | Path) -> int | None:
 
 
 @contextmanager
-def open_output(dst: str | Path, *, keep_times: bool = False) -> Iterator[tuple[ArchiveOutput, Manifest]]:
-    """Open the sink and the manifest of `dst`, locked against other runs; raises `SetupError`."""
+def open_manifest(dst: str | Path) -> Iterator[Manifest]:
+    """Open the manifest of `dst`, locked against other runs; raises `SetupError`."""
+    with remote_manifest(connect(str(dst))) if is_url(dst) else Manifest(Path(dst)) as manifest:
+        yield manifest
+
+
+def open_sink(dst: str | Path, *, keep_times: bool = False, part: str = "") -> ArchiveOutput:
+    """Open what stores results in `dst`; processes that do so at once name a `part` of the unfinished files each."""
     if is_url(dst):
-        if keep_times:
-            raise SetupError(f"{dst} gives its objects times of its own; leave out --times.")
-        storage = connect(str(dst))
-        with remote_manifest(storage) as manifest:
-            yield RemoteSink(storage), manifest
-        return
-    with Manifest(Path(dst)) as manifest:
-        yield ArchiveSink(Path(dst), Path(dst) / FOLDER / "partial", keep_times=keep_times), manifest
-
-
-def _summary(tally: Tally, skipped: int, seconds: float, backend: str, manifest: Manifest) -> Summary:
-    return Summary(
-        images=tally.converted + tally.failed + skipped,
-        converted=tally.converted,
-        skipped=skipped,
-        failed=tally.failed,
-        images_per_second=round(tally.converted / seconds, 3) if seconds else 0.0,
-        seconds=round(seconds, 3),
-        backend=backend,
-        stages={
-            name: {"seconds": round(tally.stage_seconds[name], 3), "images": tally.stage_images[name]}
-            for name in STAGES
-            if name in tally.stage_images
-        },
-        failures=[{"path": key, "stage": stage, "error": error} for key, stage, error in manifest.failures()],
-    )
+        return RemoteSink(connect(str(dst)))
+    return ArchiveSink(Path(dst), Path(dst) / FOLDER / "partial" / part, keep_times=keep_times)

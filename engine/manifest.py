@@ -73,7 +73,8 @@ class Manifest:
     """
 
     def __init__(self, dst: Path) -> None:
-        self._dst = dst
+        self.root = dst
+        """The folder that has the manifest's folder in it."""
         self._folder = dst / FOLDER
         self._pending: list[Entry] = []
         self._committed_s = time.monotonic()
@@ -90,10 +91,10 @@ class Manifest:
                 fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SetupError(
-                    f"Another run is writing to {self._dst}; wait for it or choose another folder."
+                    f"Another run is writing to {self.root}; wait for it or choose another folder."
                 ) from None
             except OSError as error:
-                raise SetupError(f"Cannot write to {self._dst}: {error.strerror}.") from error
+                raise SetupError(f"Cannot write to {self.root}: {error.strerror}.") from error
             try:
                 self._writer = opened.enter_context(closing(self._connect()))
                 self._reader = opened.enter_context(closing(self._connect()))
@@ -129,21 +130,7 @@ class Manifest:
     def find(self, key: str) -> Entry | None:
         """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
         with self._guarded():
-            row = self._reader.execute(
-                "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
-            ).fetchone()
-        if row is None:
-            return None
-        key, identity, recipe, output, num_bytes, stage, error = row
-        return Entry(
-            key=key,
-            identity=identity,
-            recipe=recipe,
-            output=output,
-            num_bytes=num_bytes,
-            stage=stage,
-            error=error,
-        )
+            return _find(self._reader, key)
 
     def record(self, entry: Entry) -> None:
         """Keep `entry`, durable from the next commit on; raises `StopRun` when the disk does not take it."""
@@ -200,14 +187,49 @@ class Manifest:
         return connection
 
     def _guarded(self) -> _StopOnError:
-        return _StopOnError(self._dst)
+        return _StopOnError(self.root)
+
+
+class ManifestReader:
+    """Looks into the manifest below `root`, which another process has open and may be writing to."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._connection = sqlite3.connect(root / FOLDER / "manifest.sqlite", check_same_thread=False)
+
+    def find(self, key: str) -> Entry | None:
+        """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
+        with _StopOnError(self._root):
+            return _find(self._connection, key)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._connection.close()
+
+
+def _find(connection: sqlite3.Connection, key: str) -> Entry | None:
+    row = connection.execute(
+        "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
+    ).fetchone()
+    if row is None:
+        return None
+    key, identity, recipe, output, num_bytes, stage, error = row
+    return Entry(
+        key=key,
+        identity=identity,
+        recipe=recipe,
+        output=output,
+        num_bytes=num_bytes,
+        stage=stage,
+        error=error,
+    )
 
 
 class _StopOnError:
     """Turns an SQLite error into `StopRun` with a sentence."""
 
-    def __init__(self, dst: Path) -> None:
-        self._dst = dst
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
     def __enter__(self) -> None:
         pass
@@ -216,4 +238,4 @@ class _StopOnError:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StopRun(f"The manifest in {self._dst} cannot be used any more: {error}.") from error
+            raise StopRun(f"The manifest in {self._root} cannot be used any more: {error}.") from error

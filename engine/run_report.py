@@ -27,7 +27,9 @@ class RunReport:
 
     def __init__(self, kind: ReportKind, total: int | None) -> None:
         """`total` photos are expected, None where nobody knows; thumbnails get smaller for many."""
-        self.gallery = Gallery(SAMPLE_PHOTOS if kind == "sample" else None, total)
+        self.sample = (SAMPLE_PHOTOS if kind == "sample" else None, total)
+        """Arguments of its gallery, for those of other processes."""
+        self.gallery = Gallery(*self.sample)
         self._rate: list[tuple[float, int]] = [(0.0, 0)]
         self._done = 0
         self._pixels = 0

@@ -37,6 +37,7 @@ OPTIONS = [
     "--decode",
     "--detail",
     "--device",
+    "--devices",
     "--format",
     "--gpu-encode-from",
     "--json",

@@ -29,7 +29,7 @@ generate machine naming pipeline rates
 sources.listing stream.jobs stream.residents
 sources.archive sources.remote stream.ticket
 archive sinks.kafka sources.kafka stream.submit
-stream.topics stream.worker
+devices stream.topics stream.worker
 commands.options commands.progress
 commands.config_file
 commands.kafka_options

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,8 @@ from engine.commands.options import SizeType, metrics_options, result_options, t
 from engine.commands.progress import ProgressLine
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.device import choose_device
+from engine.devices import convert_on, parse_devices
+from engine.errors import SetupError
 from engine.metrics import Metrics
 from engine.prometheus import serve_metrics
 from engine.rates import lanes_for
@@ -82,6 +85,11 @@ class ConvertCommand(click.Command):
     help="Write report.html into DST: before/after photos (a sample, or all), failures, speed, settings.",
 )
 @translate_options
+@click.option(
+    "--devices",
+    metavar="all|LIST",
+    help="Several devices at once, a process for each: all GPUs, or some, such as cuda:0,cuda:2.",
+)
 @metrics_options
 @click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
@@ -91,6 +99,7 @@ def convert(
     model: str,
     times: bool,
     report: ReportKind | None,
+    devices: str | None,
     overwrite: bool,
     as_json: bool,
     metrics_port: int | None,
@@ -106,9 +115,11 @@ def convert(
     or go on. 130: interrupted; the same command goes on from there.
     """
     count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
+    several = _devices(devices, options)
     config = _config(count, options)
+    work = partial(convert_on, several) if several else convert_archive
     with _served(metrics_port, metrics_host) as metrics, _quiet_libraries(), ProgressLine("converting", count) as line:
-        summary = convert_archive(
+        summary = work(
             src,
             dst,
             model,
@@ -124,6 +135,17 @@ def convert(
     else:
         _print_summary(summary, dst)
     sys.exit(1 if summary.failed else 0)
+
+
+def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
+    """Give the devices that take a process each; none where one is meant, which becomes `--device`."""
+    if text is None:
+        return ()
+    if options["device"] != GenerateConfig.device:
+        raise SetupError("--device and --devices are two ways to say where to compute; leave one of them out.")
+    devices = parse_devices(text)
+    options["device"] = devices[0]
+    return devices if len(devices) > 1 else ()
 
 
 def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
@@ -152,6 +174,7 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             lossless=options["lossless"],
             strip=options["strip"],
             keep_profile=options["keep_profile"],
+            gpu_from_pixels=options["gpu_encode_from"],
         ),
     )
 
@@ -174,7 +197,6 @@ class _Counter:
             return
         self._ended += 1
         self._failed += isinstance(outcome, Failed)
-            gpu_from_pixels=options["gpu_encode_from"],
         self._line.show(self._ended + skipped, self._failed)
 
 

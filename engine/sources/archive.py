@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from engine.errors import SkipImage
 from engine.flow import in_threads
-from engine.manifest import Entry, Manifest
+from engine.manifest import Entry
 from engine.naming import output_name
 from engine.records import Failed, Options, Outcome, Record
 from engine.sinks.base import ArchiveOutput
@@ -33,13 +34,30 @@ class _Todo:
     format: str
 
 
+class Ledger(Protocol):
+    """Knows what became of each input, such as an `engine.manifest.Manifest`."""
+
+    @property
+    def created_s(self) -> float:
+        """When the output folder's first run started, in seconds since 1970."""
+        ...
+
+    def find(self, key: str) -> Entry | None:
+        """Tell what is known of `key`."""
+        ...
+
+    def record(self, entry: Entry) -> None:
+        """Keep `entry`."""
+        ...
+
+
 class ArchiveSource:
     """Lists inputs, leaves out what is done, reads the rest, and records each outcome in the manifest."""
 
     def __init__(
         self,
         listing: Listing,
-        manifest: Manifest,
+        manifest: Ledger,
         output: ArchiveOutput,
         options: Options,
         recipe: str,
@@ -72,15 +90,7 @@ class ArchiveSource:
 
     def acknowledge(self, outcome: Outcome) -> None:
         """Record `outcome` in the manifest; raises `StopRun` when that cannot be written."""
-        ticket: Ticket = outcome.ack
-        entry = Entry(key=outcome.key, identity=ticket.identity, recipe=self._recipe)
-        if isinstance(outcome, Failed):
-            self._manifest.record(replace(entry, stage=outcome.stage, error=outcome.reason))
-        else:
-            stored = outcome.payload
-            self._manifest.record(
-                replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=stored.notes)
-            )
+        self._manifest.record(entry_of(outcome, self._recipe))
 
     def _todo(self) -> Iterator[_Todo]:
         """Iterate over inputs that are not done, bad ones included."""
@@ -145,6 +155,16 @@ class ArchiveSource:
             and (entry.identity, entry.recipe, entry.output) == (item.identity, self._recipe, output)
             and entry.num_bytes == found.num_bytes
         )
+
+
+def entry_of(outcome: Outcome, recipe: str) -> Entry:
+    """Say what became of an image that an `ArchiveSource` gave, as the manifest keeps it."""
+    ticket: Ticket = outcome.ack
+    entry = Entry(key=outcome.key, identity=ticket.identity, recipe=recipe)
+    if isinstance(outcome, Failed):
+        return replace(entry, stage=outcome.stage, error=outcome.reason)
+    stored = outcome.payload
+    return replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=stored.notes)
 
 
 def printable(key: str) -> str:
