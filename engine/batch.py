@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from engine.config import BatchConfig
+from engine.config import CPU_BATCH, BatchConfig
 from engine.records import Batch, Failed, Picture, Record
 
 Decoded = list[Record[Picture] | Failed]
@@ -36,6 +36,7 @@ class Batcher:
 
     def __init__(self, config: BatchConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
+        self._size = config.size or CPU_BATCH
         self._clock = clock
         self._groups: dict[_Shape, _Group] = {}  # in the order of opening
         self._waiting_pixels = 0
@@ -63,7 +64,7 @@ class Batcher:
         group = self._groups.setdefault(shape, _Group(self._clock()))
         group.records.append(record)
         self._waiting_pixels += num_pixels
-        if len(group.records) >= self._config.size or group.num_pixels >= self._config.max_pixels:
+        if len(group.records) >= self._size or group.num_pixels >= self._config.max_pixels:
             yield self._close(shape)
 
     def _overdue(self) -> Iterator[Batch]:

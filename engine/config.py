@@ -15,6 +15,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+CPU_BATCH = 4
+"""Pictures in a batch on a CPU, where more bring nothing and cost memory."""
+GPU_BATCH = 32
+"""Pictures in a batch on a GPU, which needs that many at 256x256 to be busy."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
     """How bytes become pixels."""
@@ -37,9 +43,9 @@ class DecodeConfig:
 class BatchConfig:
     """How pictures are grouped."""
 
-    size: int = 4
-    """Pictures in a full batch."""
-    max_pixels: int = 2_000_000
+    size: int | None = None
+    """Pictures in a full batch; None is `CPU_BATCH` or `GPU_BATCH`, by what the generator runs on."""
+    max_pixels: int = GPU_BATCH * 256 * 256
     """Pixels in a batch, unless a single picture has more; bounds the pictures that wait, too."""
     max_wait_s: float = float("inf")
     """How long a picture may wait for company."""
@@ -61,8 +67,8 @@ class GenerateConfig:
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
     sides: tuple[int, ...] = (256,)
     """Pixels of the images' short sides that TensorRT tunes an engine for each; other sizes work as well."""
-    lanes: int = 1
-    """Batches under way at once: 3 keep a GPU busy, one copied in, one computed, one copied out."""
+    lanes: int | None = None
+    """Batches under way at once; None is 3 on a GPU, one copied in, one computed, one copied out, and 1 on a CPU."""
     cache: Path | None = None
     """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
     memory_bytes: int | None = None

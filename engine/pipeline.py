@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from engine.backends.lanes import LANES
 from engine.batch import Batcher
-from engine.config import PipelineConfig
+from engine.config import CPU_BATCH, GPU_BATCH, PipelineConfig
 from engine.decode import Decoder, jpeg_device
 from engine.detail import restore
+from engine.device import choose_device
 from engine.encode import Encoder, encode_device, on_white
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
@@ -29,6 +32,10 @@ from engine.sources.base import Source
 
 Translate = Callable[[Tensor], Tensor]
 """uint8 [N, H, W, 3] to the same, such as an `engine.generate.Translator`."""
+
+
+# Of a chunk that a GPU decodes: a call to it has a price of its own, so it takes more at once than a CPU's.
+_GPU_CHUNK_PIXELS = 16_000_000
 
 
 class Pipeline:
@@ -50,7 +57,7 @@ class Pipeline:
         self._source = source
         self._sink = sink
         self._models = models
-        self._config = config or PipelineConfig()
+        self._config = fitted(config or PipelineConfig())
         self._metrics = metrics or Silent()
         self._gallery = gallery
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
@@ -72,9 +79,10 @@ class Pipeline:
         config = self._config
         inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
         decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
+        lanes = config.generate.lanes or 1
         batches: Iterator[Batch | Failed | None] = ahead(Batcher(config.batch)(decoded), 1, "batch")
         # mypy joins the union of what a batcher gives to object
-        translated = in_threads(self._generate, batches, config.generate.lanes, "generate")  # type: ignore[arg-type]
+        translated = in_threads(self._generate, batches, lanes, "generate")  # type: ignore[arg-type]
         encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
         stored = in_threads(self._store, encoded, config.store.workers, "store")
         with closing(stored):
@@ -159,3 +167,23 @@ class Pipeline:
             self._source.acknowledge(outcome)
             self._metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
             yield outcome
+
+
+def fitted(config: PipelineConfig) -> PipelineConfig:
+    """Fill in what was left open, for the device that the generator runs on; raises `SetupError` as `choose_device`."""
+    on_gpu = choose_device(config.generate.device).type == "cuda"
+    size = config.batch.size or (GPU_BATCH if on_gpu else CPU_BATCH)
+    lanes = config.generate.lanes or (LANES if on_gpu else 1)
+    decode = config.decode
+    if on_gpu and decode.jpegs == "auto":
+        decode = replace(
+            decode,
+            chunk_images=max(decode.chunk_images, size),
+            chunk_pixels=max(decode.chunk_pixels, _GPU_CHUNK_PIXELS),
+        )
+    return replace(
+        config,
+        decode=decode,
+        batch=replace(config.batch, size=size),
+        generate=replace(config.generate, lanes=lanes),
+    )

@@ -15,7 +15,7 @@ from engine.artefacts import ArtefactStore, default_cache
 from engine.backends.base import Backend
 from engine.backends.lanes import LANES
 from engine.backends.tensorrt import Profile
-from engine.config import GenerateConfig
+from engine.config import CPU_BATCH, GenerateConfig
 from engine.device import choose_device
 from engine.errors import BackendUnavailable
 from engine.gate import check
@@ -24,7 +24,6 @@ from engine.weights import Generator
 
 log = logging.getLogger(__name__)
 
-_CPU_BATCH = 4
 _MEASURED_S = 1.0
 
 
@@ -106,7 +105,7 @@ def lanes_for(device: torch.device) -> int:
 
 def batch_for(side: int, device: torch.device) -> int:
     """Give a batch that fills the device at this size."""
-    return Profile.for_side(side).batch if device.type == "cuda" else _CPU_BATCH
+    return Profile.for_side(side).batch if device.type == "cuda" else CPU_BATCH
 
 
 def _unused(choice: Choice, side: int, device: torch.device, why: str) -> Row:

@@ -9,10 +9,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from engine import model, pixels
 from engine.model import ResnetGenerator
 from engine.pixels import to_network, to_pixels
+from engine.versions import code_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def network_code(*files: str) -> str:
+    """Identify the code that shapes what a backend compiles: the network's, and the source files of the backend."""
+    return code_of(model.__file__, pixels.__file__, __file__, *files)
 
 
 @dataclass(frozen=True)

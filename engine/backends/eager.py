@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.backends.base import DTYPES, Entry, PixelGenerator
+from engine import upsampling
+from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
 from engine.backends.lanes import Lanes
 from engine.device import kernels_of
 from engine.upsampling import folded_for_inference
@@ -44,6 +45,7 @@ def eager_key(generator: Generator, precision: str, device: torch.device) -> dic
     return {
         "backend": EagerBackend.name,
         "weights": generator.sha256,
+        "code": network_code(upsampling.__file__, __file__),
         "precision": precision,
         "machine": kernels_of(device),
         "torch": torch.__version__,

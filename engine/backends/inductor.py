@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine import upsampling
 from engine.artefacts import ArtefactStore
-from engine.backends.base import DTYPES, Entry, PixelGenerator
+from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
 from engine.backends.lanes import Lanes
 from engine.device import kernels_of
 from engine.errors import BackendUnavailable
@@ -62,6 +63,7 @@ def artefact_key(generator: Generator, precision: str, device: torch.device) -> 
     return {
         "backend": InductorBackend.name,
         "weights": generator.sha256,
+        "code": network_code(upsampling.__file__, __file__),
         "precision": precision,
         "machine": kernels_of(device),
         "torch": torch.__version__,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.artefacts import ArtefactStore
-from engine.backends.base import DTYPES, Entry, PixelGenerator
+from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
 from engine.backends.lanes import Lanes
 from engine.device import kernels_of
 from engine.errors import BackendUnavailable
@@ -187,6 +187,7 @@ def engine_key(generator: Generator, precision: str, device: torch.device, profi
     return {
         "backend": TensorRTBackend.name,
         "weights": generator.sha256,
+        "code": network_code(__file__),
         "precision": precision,
         "profile": str(profile),
         "machine": kernels_of(device),

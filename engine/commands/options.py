@@ -7,7 +7,16 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from engine.config import BackendName, BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PrecisionName
+from engine.config import (
+    CPU_BATCH,
+    GPU_BATCH,
+    BackendName,
+    BatchConfig,
+    DecodeConfig,
+    EncodeConfig,
+    GenerateConfig,
+    PrecisionName,
+)
 from engine.encode import FORMATS
 from engine.health import LOOPBACK
 from engine.memory import parse_bytes
@@ -69,7 +78,13 @@ result_options: Callable[[F], F] = together(
 """What the results' files are."""
 
 translate_options: Callable[[F], F] = together(
-    click.option("--batch", type=click.IntRange(1, 1024), default=BatchConfig.size, show_default=True),
+    click.option(
+        "--batch",
+        type=click.IntRange(1, 1024),
+        default=BatchConfig.size,
+        show_default=f"{CPU_BATCH} on a CPU, {GPU_BATCH} on a GPU",
+        help="Images that are translated together.",
+    ),
     click.option(
         "--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True
     ),

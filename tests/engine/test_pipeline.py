@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import BatchConfig, DecodeConfig, PipelineConfig
+from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SkipImage, StopRun
 from engine.metrics import Tally
-from engine.pipeline import Pipeline, Translate
+from engine.pipeline import Pipeline, Translate, fitted
 from engine.records import Encoded, Failed, Options, Outcome, Record, Size, Stored
 from engine.sinks.memory import MemorySink
 from engine.sources.memory import MemorySource
@@ -200,6 +200,18 @@ def test_only_a_fixed_number_of_images_is_under_way() -> None:
     assert len(source.outcomes) == 1500
     # Chunks of 4: in the queue, two hands, three in decode; batches of 4: three queues and hands, encode, store.
     assert most <= 4 * 30
+
+
+def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = fitted(PipelineConfig(generate=GenerateConfig(device="cpu")))
+    assert (on_cpu.batch.size, on_cpu.generate.lanes, on_cpu.decode) == (4, 1, DecodeConfig())
+    monkeypatch.setattr("engine.pipeline.choose_device", torch.device)  # a machine with a card
+    on_gpu = fitted(PipelineConfig(generate=GenerateConfig(device="cuda:0")))
+    assert (on_gpu.batch.size, on_gpu.generate.lanes, on_gpu.decode.chunk_images) == (32, 3, 32)
+    asked = PipelineConfig(
+        decode=DecodeConfig(jpegs="cpu"), batch=BatchConfig(size=7), generate=GenerateConfig(device="cuda:0", lanes=2)
+    )
+    assert fitted(asked) == asked
 
 
 def test_a_model_that_is_asked_for_by_name_translates() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine import model, upsampling
 from engine.artefacts import PACKAGE, ArtefactStore
 from engine.backends import inductor
 from engine.backends.eager import EagerBackend
@@ -106,6 +107,21 @@ def test_a_package_belongs_to_weights_precision_machine_and_torch(generator: Gen
     assert key["weights"] == generator.sha256
     assert key["torch"] == torch.__version__
     assert key != artefact_key(generator, "bf16", CPU)
+
+
+def test_a_package_belongs_to_the_code_that_shaped_it(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a network or a backend that was changed, then another key, so that old packages are not used."""
+    before = artefact_key(generator, "fp32", CPU)
+    for module in (model, upsampling, inductor):
+        changed = tmp_path / f"{module.__name__}.py"
+        changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed")
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "__file__", str(changed))
+            after = artefact_key(generator, "fp32", CPU)
+        assert {name for name in before if before[name] != after[name]} == {"code"}
+    assert artefact_key(generator, "fp32", CPU) == before
 
 
 def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
