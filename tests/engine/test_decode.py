@@ -122,6 +122,14 @@ def test_a_jpeg_with_flipped_bits_is_refused_unless_damage_is_allowed() -> None:
     assert array(allowed).shape == (300, 400, 3)
 
 
+@pytest.mark.parametrize("name", ["JPEG", "JPEG 4:4:4", "JPEG gray"])
+def test_a_jpeg_has_the_same_pixels_whether_damage_is_looked_for_or_not(name: str) -> None:
+    """One way is libjpeg-turbo itself, the other DALI."""
+    data = FORMATS[name]()
+    (strict,), (lenient,) = decoded(data), decoded(data, allow_damaged=True)
+    assert np.array_equal(array(strict), array(lenient))
+
+
 def test_all_bad_images_of_a_chunk_fail_each_with_its_reason() -> None:
     results = decoded(*(make() for make in DAMAGE.values()))
     assert all(isinstance(result, str) for result in results)
