@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
 
 from engine.errors import StopRun
 from engine.sinks.kafka import HEADER, REPLAYS
@@ -18,9 +20,13 @@ _POLL_MS = 200
 
 
 def follow(connection: Connection, topic: str, *, only_new: bool = False) -> Iterator[dict[str, Any] | None]:
-    """Iterate over the results on `topic` without end, from all partitions; None when there is none at the moment."""
-    consumer = make_consumer(connection)
-    try:
+    """Iterate over the results on `topic` without end, from all partitions; None when there is none at the moment.
+
+    What is on the topic and no result is passed over. Raises `StopRun` when the topic can no longer be read.
+    """
+    with _explained(topic), ExitStack() as ending:
+        consumer = make_consumer(connection)
+        ending.callback(consumer.close, timeout_ms=2000)
         consumer.assign([TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()])
         if only_new:
             consumer.seek_to_end()
@@ -29,12 +35,9 @@ def follow(connection: Connection, topic: str, *, only_new: bool = False) -> Ite
         while True:
             fetched = consumer.poll(timeout_ms=_POLL_MS)
             for messages in fetched.values():
-                for message in messages:
-                    yield json.loads(message.value)
+                yield from (result for message in messages if (result := _result(message.value)))
             if not fetched:
                 yield None
-    finally:
-        consumer.close(timeout_ms=2000)
 
 
 def replay(
@@ -44,12 +47,14 @@ def replay(
 
     Ends when none has come for `idle_s`. A letter is committed once its job is acknowledged, so that an interrupted
     run goes on where it was. With `stage` only letters that failed there are sent. Raises `StopRun` when a job is not
-    acknowledged.
+    acknowledged, or the topic can no longer be read.
     """
-    consumer = make_consumer(connection, dead_letters, group_id=group)
-    producer = make_producer(connection)
     sent = left_out = 0
-    try:
+    with _explained(dead_letters), ExitStack() as ending:
+        consumer = make_consumer(connection, dead_letters, group_id=group)
+        ending.callback(consumer.close, timeout_ms=2000)
+        producer = make_producer(connection)
+        ending.callback(producer.close, 5)
         heard_s = time.monotonic()
         while time.monotonic() - heard_s < idle_s:
             fetched = consumer.poll(timeout_ms=_POLL_MS)
@@ -66,9 +71,22 @@ def replay(
                         {where: OffsetAndMetadata(got[-1].offset + 1, "", -1) for where, got in fetched.items()}
                     )
         return sent, left_out
-    finally:
-        producer.close(5)
-        consumer.close(timeout_ms=2000)
+
+
+@contextmanager
+def _explained(topic: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise StopRun(f"The topic {topic} can no longer be read: {error}; the same command goes on.") from error
+
+
+def _result(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        result = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) and {"id", "status"} <= result.keys() else None
 
 
 def _is_chosen(letter: Any, stage: str | None) -> bool:
@@ -78,21 +96,24 @@ def _is_chosen(letter: Any, stage: str | None) -> bool:
 
 
 def _send_back(producer: Any, letters: list[Any]) -> None:
-    futures = []
-    for letter in letters:
-        headers = dict(letter.headers)
-        times = int(headers.get(REPLAYS, b"0")) + 1
-        theirs = [(name, value) for name, value in letter.headers if not name.startswith(HEADER)]
-        futures.append(
-            producer.send(
-                headers[HEADER + "topic"].decode(),
-                value=letter.value,
-                key=letter.key,
-                headers=[*theirs, (REPLAYS, str(times).encode())],
-            )
-        )
-    for future in futures:
-        try:
+    try:
+        for future in [producer.send(**_job(letter)) for letter in letters]:
             future.get(timeout=60)
-        except Exception as error:
-            raise StopRun(f"The brokers did not take a job back: {error}; the same command goes on.") from error
+    except Exception as error:
+        raise StopRun(
+            f"The brokers did not take a job back: {error or type(error).__name__}; the same command goes on."
+        ) from error
+
+
+def _job(letter: Any) -> dict[str, Any]:
+    """Give the message that a dead letter was, with one header that counts its replays."""
+    headers = dict(letter.headers)
+    before = headers.get(REPLAYS, b"")
+    times = int(before) + 1 if before.isdigit() else 1
+    theirs = [(name, value) for name, value in letter.headers if not name.startswith(HEADER)]
+    return {
+        "topic": headers[HEADER + "topic"].decode(),
+        "value": letter.value,
+        "key": letter.key,
+        "headers": [*theirs, (REPLAYS, str(times).encode())],
+    }
