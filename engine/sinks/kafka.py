@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -259,7 +260,40 @@ REPLAYS = HEADER + "replays"
 
 
 class Producer:
-    """A kafka-python producer that is made anew after an error; safe for several threads.
+    """Sends messages and waits for their acknowledgements; safe for several threads.
+
+    A message that is larger than the brokers take makes them refuse its whole batch, and then kafka-python refuses
+    whatever else it was given. So all that was refused as too large is sent once more, each alone over a connection of
+    its own, before that is believed of it.
+    """
+
+    def __init__(self, connection: Connection, acknowledge_s: float, metrics: Metrics) -> None:
+        """Connect; raises `SetupError`."""
+        self._together = _Line(connection, acknowledge_s, metrics)
+        self._alone = _Line(connection, acknowledge_s, metrics)
+        self._one_at_a_time = threading.Lock()
+        self._together.connect()
+
+    def send(self, letters: Sequence[Letter]) -> list[Exception | None]:
+        """Send all and wait for their acknowledgements; gives for each what went wrong, or None."""
+        answers = self._together.send(letters)
+        return [
+            self._send_alone(letter) if isinstance(answer, _TOO_LARGE) else answer
+            for letter, answer in zip(letters, answers, strict=True)
+        ]
+
+    def close(self, timeout_s: float) -> None:
+        """Close what is open."""
+        self._together.close(timeout_s)
+        self._alone.close(timeout_s)
+
+    def _send_alone(self, letter: Letter) -> Exception | None:
+        with self._one_at_a_time:
+            return self._alone.send([letter])[0]
+
+
+class _Line:
+    """A kafka-python producer that is made when it is needed, and anew after an error; safe for several threads.
 
     An idempotent producer whose sequence numbers the brokers no longer know never recovers by itself.
     """
@@ -270,17 +304,16 @@ class Producer:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._producer: Any = None
-        self._get()
 
     def send(self, letters: Sequence[Letter]) -> list[Exception | None]:
         """Send all and wait for their acknowledgements; gives for each what went wrong, or None."""
         try:
-            producer = self._get()
+            producer = self.connect()
         except EngineError as error:
             return [error] * len(letters)
         futures = [self._start(producer, letter) for letter in letters]
         answers = [future if isinstance(future, Exception) else self._answer(future) for future in futures]
-        if any(answer is not None and not isinstance(answer, _TOO_LARGE) for answer in answers):
+        if any(answer is not None for answer in answers):
             self._discard(producer)
         return answers
 
@@ -304,7 +337,8 @@ class Producer:
         except Exception as error:  # noqa: BLE001 (whatever it is, this message is not acknowledged)
             return error
 
-    def _get(self) -> Any:
+    def connect(self) -> Any:
+        """Give the producer; raises `SetupError` when there is none and none can be made."""
         with self._lock:
             if self._producer is None:
                 delivery_ms = int(self._acknowledge_s * 1000)
@@ -322,7 +356,12 @@ class Producer:
                 return  # another thread was faster
             self._producer = None
         self._metrics.count("producer_rebuilds_total")
-        threading.Thread(target=producer.close, args=(0,), daemon=True).start()  # may block although told not to
+        threading.Thread(target=_give_up, args=(producer,), daemon=True).start()  # may block although told not to
+
+
+def _give_up(producer: Any) -> None:
+    with suppress(Exception):  # it raises once more what it was given up for
+        producer.close(0)
 
 
 def _described(record: Record[Encoded], ticket: Ticket) -> dict[str, Any]:

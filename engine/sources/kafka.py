@@ -307,7 +307,7 @@ class KafkaSource:
                     committed_s = time.monotonic()
                     self._commit_soon()
         except Exception as error:  # noqa: BLE001 (raised again where records are taken)
-            self._error = error
+            self._error = self._explained(error)
             self._stopping.set()
         finally:
             self._leave()
@@ -315,11 +315,20 @@ class KafkaSource:
     def _poll(self) -> None:
         try:
             self._take(self._consumer.poll(timeout_ms=int(POLL_S * 1000)))
-        except (AuthorizationError, FencedInstanceIdError) as error:
-            raise StopRun(f"This worker may no longer read {self._config.topic}: {error}.") from error
+        except (AuthorizationError, FencedInstanceIdError):
+            raise
         except KafkaError as error:
             log.warning("Kafka: %s", error)
             time.sleep(0.5)
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, FencedInstanceIdError):
+            return StopRun(
+                f"Another worker has joined under the name {self._config.instance}; give each its own --instance."
+            )
+        if isinstance(error, AuthorizationError):
+            return StopRun(f"This worker may no longer read {self._config.topic}: {error}.")
+        return error
 
     def _require_topic(self) -> None:
         """Notice a topic that was deleted, of which kafka-python says nothing."""
@@ -361,13 +370,13 @@ class KafkaSource:
         gauge("in_flight_bytes", self._in_flight_bytes)
         gauge("oldest_job_seconds", 0.0 if oldest_s is None else max(0.0, time.time() - oldest_s))
 
-    def _uncommitted(self) -> dict[TopicPartition, OffsetAndMetadata]:
+    def _uncommitted(self, *, unmoved: bool = False) -> dict[TopicPartition, OffsetAndMetadata]:
         with self._lock:
             offsets = {}
             for where in self._owned:
                 partition = self._partitions.get(where)
                 watermark = partition.tracker.watermark if partition else None
-                if partition and watermark is not None and watermark != partition.committed:
+                if partition and watermark is not None and (unmoved or watermark != partition.committed):
                     offsets[where] = OffsetAndMetadata(watermark, "", -1)
             return offsets
 
@@ -384,7 +393,8 @@ class KafkaSource:
 
     def _commit_soon(self) -> None:
         """Start a commit of what has moved, and measure the lag."""
-        offsets = self._uncommitted()
+        # Only the answer to a commit tells a member by a stable name that another one has come in its place.
+        offsets = self._uncommitted(unmoved=self._config.instance is not None)
         if offsets:
             self._consumer.commit_async(offsets, self._note_committed)
         with self._lock:

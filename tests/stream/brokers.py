@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from engine.stream.connection import Connection
+from engine.stream.kafka_client import make_admin
 
 
 def free_port() -> int:
@@ -20,12 +27,20 @@ def free_port() -> int:
 
 @contextmanager
 def noida(folder: Path) -> Iterator[str]:
-    """Run noida-db: joins take 0.3 s, any number of rebalances; but a killed member is never noticed."""
+    """Run noida-db: joins take 0.3 s, any number of rebalances; but a killed member is never noticed.
+
+    Topics are not made by asking for them, as in a Kafka that is set up with care.
+    """
     port = free_port()
     binary = str(Path(sys.executable).with_name("noida-db"))
     options = ["--only", "kafka", "--kafka-port", str(port), "--host", "127.0.0.1", "--data-dir", str(folder)]
     with _running([binary, "start", *options], port, folder.with_suffix(".log")):
-        yield f"127.0.0.1:{port}"
+        address = f"127.0.0.1:{port}"
+        admin = make_admin(Connection(brokers=address))
+        setting = {"auto.create.topics.enable": "false"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs=setting)])
+        admin.close()
+        yield address
 
 
 @contextmanager
@@ -44,12 +59,12 @@ def tansu(log: Path, port: int | None = None, advertised_port: int | None = None
 def _running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         wait_for_port(port, process)
         yield process
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # noida-db's command is the parent of the broker
         process.wait()
 
 

@@ -41,6 +41,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up after two seconds on brokers that cannot be reached."""
+    monkeypatch.setattr("engine.stream.connection.BOOTSTRAP_S", 2.0)
+
+
+@pytest.fixture
 def stream(broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
     """Give topics and folders for one test."""
     made = Stream(broker, tmp_path, model)

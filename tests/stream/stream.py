@@ -176,15 +176,19 @@ class Stream:
         thread.join(seconds)
         assert not thread.is_alive(), "the worker has not drained"
 
-    def process(self, *options: str, wait: bool = True, log: str = "worker.log") -> subprocess.Popen[bytes]:
-        """Start a worker as a process of its own, and wait until it is a member."""
+    def process(self, *options: str, wait: bool = True, change: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker as a process of its own, and wait until it is a member.
+
+        `change` is code that runs in it before all else, to shorten a time or to break something.
+        """
         command = [
-            *(sys.executable, "-m", "engine", "stream", "--brokers", self.brokers, "--group", self.name),
+            *(sys.executable, "-c", f"{change}\nfrom engine.cli import main\nmain()", "stream"),
+            *("--brokers", self.brokers, "--group", self.name),
             *("--jobs", self.jobs, "--results", self.results_topic, "--dead-letters", self.dead_topic),
             *("--model", str(self.model), "--input-root", str(self.inputs), "--output-root", str(self.outputs)),
             *("--size", "32x32", "--backend", "eager", "--device", "cpu", *options),
         ]
-        path = self.folder / f"{len(self._processes)}-{log}"
+        path = self.log(len(self._processes))
         with path.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=quiet_environment())
         self._processes.append(process)
@@ -193,11 +197,15 @@ class Stream:
             assert process.poll() is None, path.read_text()
         return process
 
+    def log(self, number: int = 0) -> Path:
+        """Name the file with what a worker's process has written."""
+        return self.folder / f"{number}-worker.log"
+
     # ---- out ----
 
-    def results(self, count: int, seconds: float = 60.0) -> list[dict[str, Any]]:
+    def results(self, count: int, seconds: float = 60.0, topic: str | None = None) -> list[dict[str, Any]]:
         """Wait for results of `count` different jobs and give all that there are; each is checked by its schema."""
-        found = [json.loads(raw.value) for raw in self._read(self.results_topic, count, seconds)]
+        found = [json.loads(raw.value) for raw in self._read(topic or self.results_topic, count, seconds)]
         for result in found:
             validate_result(result)
         return found

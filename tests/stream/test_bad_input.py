@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from kafka.admin import NewTopic
 from torch import Tensor
 
 from engine.cli import solstice
 from engine.errors import SetupError, SkipImage
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_consumer, require_topics
+from engine.stream.kafka_client import make_admin, make_consumer, require_topics
 from tests.stream.stream import Stream, eventually, photo, quiet_environment
 
 BAD_JOBS: dict[str, bytes] = {
@@ -105,6 +106,27 @@ def test_a_result_too_large_to_travel_is_a_dead_letter(stream: Stream) -> None:
     assert b"over the limit of 100" in dict(letter.headers)["solstice-reason"]
 
 
+def test_a_result_larger_than_its_topic_takes_is_a_dead_letter_and_its_neighbours_are_not(stream: Stream) -> None:
+    # Given a results topic that takes less than --inline-limit
+    admin = make_admin(stream.connection)
+    small = f"{stream.name}-small"
+    admin.create_topics([NewTopic(small, 1, 1, topic_configs={"max.message.bytes": "20000"})])
+    admin.close()
+    # When several results travel inline, all together larger than that, and one of them by itself
+    for i in range(12):
+        size = "320x320" if i == 5 else "64x64"
+        stream.submit(id=f"{i}", source=stream.add_photo(f"{i}.jpg", photo(i, 320, 320)), inline=True, size=size)
+    stream.flush()
+    worker = stream.worker(results=small)
+    # Then it alone failed, and says why
+    status = {result["id"]: result["status"] for result in stream.results(12, topic=small)}
+    assert status == {f"{i}": "failed" if i == 5 else "done" for i in range(12)}
+    (letter,) = stream.dead_letters(1)
+    assert dict(letter.headers)["solstice-reason"] == b"its result is larger than the brokers take"
+    stream.stop(worker)
+    assert stream.committed() == 12
+
+
 def test_too_many_failures_stop_the_worker_without_committing_past_them(stream: Stream) -> None:
     for i in range(40):
         stream.send(b"{", key=f"{i}".encode())
@@ -155,7 +177,7 @@ def same_logging() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
 
 
-@pytest.mark.usefixtures("same_logging")
+@pytest.mark.usefixtures("same_logging", "impatient")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -163,7 +185,12 @@ def same_logging() -> Iterator[None]:
         (["--tls"], "TLS port"),
         (["--model", "nobody"], "no model named nobody"),
         (["--input-root", "/does/not/exist"], "is not a folder"),
+        (["--tls-ca", "/etc/hostname"], "The TLS files cannot be used"),
         (["--sasl-mechanism", "PLAIN", "--sasl-user", "me"], "SASL needs"),
+        (
+            ["--sasl-mechanism", "SCRAM-SHA-256", "--sasl-user", "me", "--sasl-password-file", "/etc/hostname"],
+            "refuses",
+        ),
     ],
 )
 def test_what_cannot_start_says_so(stream: Stream, options: list[str], said: str) -> None:
@@ -195,6 +222,7 @@ def arguments(stream: Stream, options: list[str]) -> list[str]:
     return [*options, *(word for name, value in given.items() if name not in options for word in (name, value))]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_port_that_is_silent_is_explained() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

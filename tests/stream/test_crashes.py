@@ -6,9 +6,13 @@ import random
 import signal
 import threading
 import time
+import urllib.request
 from functools import partial
+from pathlib import Path
 
-from engine.stream.worker import Worker
+from engine.stream.kafka_client import make_admin
+from engine.stream.worker import STUCK_EXIT_CODE, Worker
+from tests.stream.brokers import free_port, noida, tansu
 from tests.stream.stream import Stream, eventually
 
 
@@ -97,3 +101,93 @@ def test_a_storm_of_rebalances_loses_nothing(stream: Stream) -> None:
     # that drain (Kafka does, for max.poll.interval.ms), and gives their jobs to others
     one_output_each(stream, ids)
     assert stream.committed_eventually() == len(ids)
+
+
+def test_a_worker_with_a_name_of_its_own_is_succeeded_without_a_rebalance(model: Path, tmp_path: Path) -> None:
+    """At a broker that never notices that a member was killed: only static membership (KIP-345) goes on here."""
+    with noida(tmp_path / "noida") as broker:
+        stream = Stream(broker, tmp_path, model)
+        ids = stream.submit_photos(600)
+        victim = stream.process("--instance", "pod-0", "--max-in-flight", "64")
+        eventually(lambda: len(stream.files()) > 30)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        assert len(stream.files()) < 600, "it was killed too late to show anything"
+        stream.worker(instance="pod-0")
+        one_output_each(stream, ids)
+        eventually(lambda: stream.committed() == 600)
+        stream.close()
+
+
+def test_of_two_workers_with_one_name_the_first_stops_and_says_why(stream: Stream) -> None:
+    first = stream.process("--instance", "pod-0")
+    ids = stream.submit_photos(20)
+    one_output_each(stream, ids)
+    stream.worker(instance="pod-0")
+    assert first.wait(30) == 2
+    assert "solstice: Another worker has joined under the name pod-0" in stream.log().read_text()
+    assert "Traceback" not in stream.log().read_text()
+    one_output_each(stream, ids + stream.submit_photos(20, start=20))
+
+
+def test_a_poll_that_is_stuck_ends_the_process_for_a_new_one_to_take_over(stream: Stream) -> None:
+    # Given a worker whose client never comes back from polling once jobs have come
+    change = """
+import time, kafka
+from engine.stream.config import StreamConfig
+StreamConfig.__init__.__kwdefaults__["poll_stuck_s"] = 2.0
+poll = kafka.KafkaConsumer.poll
+def stuck(self, **settings):
+    found = poll(self, **settings)
+    if found:
+        time.sleep(600)
+    return found
+kafka.KafkaConsumer.poll = stuck
+"""
+    process = stream.process("--instance", "pod-0", change=change)
+    ids = stream.submit_photos(10)
+    # Then its watchdog ends it, nothing is committed, and its successor does the jobs
+    assert process.wait(30) == STUCK_EXIT_CODE
+    assert "No sign of life from poll" in stream.log().read_text()
+    assert stream.committed() == 0
+    stream.worker(instance="pod-0")
+    one_output_each(stream, ids)
+
+
+def test_a_topic_that_is_deleted_stops_the_worker_with_a_sentence(stream: Stream) -> None:
+    # Given a worker that has done some jobs
+    change = "import engine.sources.kafka as source; source._TOPIC_GONE_S = 2.0"
+    process = stream.process(change=change)
+    stream.submit_photos(10)
+    stream.results(10)
+    eventually(lambda: stream.committed() == 10)
+    # When the topic is deleted
+    admin = make_admin(stream.connection)
+    admin.delete_topics([stream.jobs])
+    admin.close()
+    # Then the worker ends, with everything it has done stored and no traceback
+    assert process.wait(60) == 2
+    said = stream.log().read_text()
+    assert f"solstice: The topic {stream.jobs} is gone; make it again and start the worker." in said
+    assert "Traceback" not in said
+    assert len(stream.files()) == 10
+
+
+def test_a_broker_that_comes_back_without_its_memory_gets_a_new_producer(model: Path, tmp_path: Path) -> None:
+    """The brokers no longer know the sequence numbers of the worker's producer, which never recovers from that."""
+    port, metrics_port = free_port(), free_port()
+    with tansu(tmp_path / "first.log", port) as broker:
+        before = Stream(broker, tmp_path, model)
+        worker = before.worker(metrics_port=metrics_port, session_timeout_s=6.0)
+        one_output_each(before, before.submit_photos(10))
+    with tansu(tmp_path / "second.log", port):
+        (tmp_path / "in").rename(tmp_path / "in-before")
+        after = Stream(broker, tmp_path, model, name=before.name)
+        ids = after.submit_photos(20)
+        after.results(20)
+        assert len(after.files()) == len(ids)
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as answer:
+            assert "solstice_producer_rebuilds_total 0.0" not in answer.read().decode()
+        eventually(lambda: worker.health.missing() == [])
+        before.close()
+        after.close()

@@ -9,6 +9,7 @@ import pytest
 
 from engine import Options, PipelineConfig, Size, convert
 from engine.config import GenerateConfig
+from engine.stream.connection import Connection
 from tests.stream.stream import Stream, photo
 
 
@@ -131,6 +132,17 @@ def test_jobs_name_one_of_several_models_of_which_one_fits_into_memory(stream: S
     assert len({files[f"{i}.jpg"] for i in range(0, 12, 2)}) == 1
     assert len({files[f"{i}.jpg"] for i in range(1, 12, 2)}) == 1
     assert files["0.jpg"] != files["1.jpg"]
+
+
+def test_a_worker_logs_in_with_a_password(stream: Stream) -> None:
+    """As far as the handshake: the broker that tests start takes any password."""
+    stream.worker(
+        connection=Connection(
+            brokers=stream.brokers, sasl_mechanism="PLAIN", sasl_user="me", sasl_password="any will do"
+        )
+    )
+    stream.submit_photos(3)
+    assert {result["status"] for result in stream.results(3)} == {"done"}
 
 
 @pytest.mark.parametrize("megabytes", [5])

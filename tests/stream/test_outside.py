@@ -81,6 +81,7 @@ def test_prometheus_scrapes_a_worker(stream: Stream, tmp_path: Path) -> None:
         process.wait(20)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.needs_stunnel
 def test_tls_with_certificates_on_both_sides(tmp_path: Path, model: Path) -> None:
     # Given a broker behind stunnel, which asks clients for a certificate
