@@ -17,9 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ENGINE = """
-colour errors exif files flow gpu_encode guided logs memory metrics model pixels profiling versions fullsize.norm
+colour errors exif files flow gpu_encode guided memory metrics model pixels profiling versions fullsize.norm
     fullsize.scratch stream.offsets stream.retry
-artefacts device guard health manifest metadata report storage upsampling weights backends.base backends.lanes
+artefacts device guard health logs manifest metadata report storage upsampling weights backends.base backends.lanes
     stream.connection stream.deadletters stream.journal
 catalog embed gate prometheus records reference backends.eager backends.inductor fullsize.bands
     stream.kafka_client stream.places

@@ -10,7 +10,7 @@ import click
 from engine.commands.kafka_options import connection_from, kafka_options
 from engine.commands.options import SizeType, metrics_options, result_options, translate_options
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
-from engine.logs import LogFormat, log_to_stderr
+from engine.logs import LogFormat, service_log
 from engine.records import Detail, Options
 from engine.stream.config import StreamConfig
 
@@ -87,11 +87,12 @@ def stream(log_format: LogFormat, **options: Any) -> None:
     Exit code 0: stopped by SIGTERM or Ctrl-C and drained. 1: the grace period ended first. 2: it could not start or go
     on, with one sentence. 70: something was stuck; start it again.
     """
-    log_to_stderr(log_format)
-    config = _config(options)
-    from engine.stream.worker import Worker  # not before: `solstice convert` must not wait for a Kafka client
+    with service_log(log_format):
+        config = _config(options)
+        from engine.stream.worker import Worker  # not before: `solstice convert` must not wait for a Kafka client
 
-    sys.exit(Worker(config).run())
+        code = Worker(config).run()
+    sys.exit(code)
 
 
 def _config(options: dict[str, Any]) -> StreamConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[StreamConfig]:
             return 0
 
     monkeypatch.setattr(module, "Worker", Worker)
-    monkeypatch.setattr("engine.commands.stream.log_to_stderr", lambda _format: None)
+    monkeypatch.setattr("engine.commands.stream.service_log", lambda _format: nullcontext())
     return made
 
 
