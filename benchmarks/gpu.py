@@ -11,31 +11,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from benchmarks.common import generator_gflop, machine, make_model, make_photos, report
 from engine.backends.eager import EagerBackend
-from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
+from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
+from engine.decode import Decoder
 from engine.device import fastest_precision
 from engine.generate import Translator
+from engine.gpu_decode import GpuDecoder, Jpeg
+from engine.gpu_encode import GpuEncoder
+from engine.inspect import inspect
 from engine.pipeline import Pipeline
 from engine.rates import batch_for, images_per_s, lanes_for, measure_backends
-from engine.records import Options, Size
+from engine.records import Options, Record, Size
 from engine.sinks.memory import MemorySink
 from engine.sources.memory import MemorySource
 from engine.weights import Generator, load_generator
 
 Result = dict[str, Any]
+
+DECODE: dict[str, Literal["auto", "cpu"]] = {"decoded on the device": "auto", "decoded on the CPU": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,9 @@ class Plan:
     """Batch sizes at the first side."""
     photos: int
     """JPEGs that go the whole way."""
+    large: tuple[int, int]
+    """Width and height of the photos that are translated at their own size."""
+    large_photos: int
     matrix_side: int
     ngf: int
     blocks: int
@@ -55,8 +67,30 @@ class Plan:
     """How long memory is watched for growth."""
 
 
-GPU = Plan(torch.device("cuda", 0), (256, 512, 1024), (1, 2, 4, 8, 16, 32, 64), 4096, 8192, 64, 9, 60.0)
-REHEARSAL = Plan(torch.device("cpu"), (32, 64), (1, 2), 24, 256, 4, 1, 1.0)
+GPU = Plan(
+    device=torch.device("cuda", 0),
+    sides=(256, 512, 1024),
+    batches=(1, 2, 4, 8, 16, 32, 64),
+    photos=4096,
+    large=(4000, 3000),
+    large_photos=96,
+    matrix_side=8192,
+    ngf=64,
+    blocks=9,
+    steady_s=120.0,
+)
+REHEARSAL = Plan(
+    device=torch.device("cpu"),
+    sides=(32, 64),
+    batches=(1, 2),
+    photos=24,
+    large=(160, 120),
+    large_photos=3,
+    matrix_side=256,
+    ngf=4,
+    blocks=1,
+    steady_s=1.0,
+)
 
 
 def main() -> None:
@@ -68,38 +102,41 @@ def main() -> None:
     plan = REHEARSAL if arguments.rehearse else GPU
     if plan.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU that this PyTorch can use; --rehearse runs on the CPU")
+    result: Result = {"rehearsal": arguments.rehearse}
     with tempfile.TemporaryDirectory() as scratch:
-        result = measure(plan, Path(scratch))
-    result["rehearsal"] = arguments.rehearse
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": machine(), **result}, indent=2))
+        for name, part in measure(plan, Path(scratch)):
+            result[name] = part
+            if arguments.out:  # after every part: a run that is cut off has measured something, too
+                arguments.out.write_text(json.dumps({"machine": machine(), **result}, indent=2))
     report("gpu", result)
 
 
-def measure(plan: Plan, scratch: Path) -> Result:
-    """Run all parts; gives their results and the reasons of those that failed."""
-    generator = load_generator(make_model(scratch / "model.safetensors", plan.ngf, plan.blocks))
+def measure(plan: Plan, scratch: Path) -> Iterator[tuple[str, Result]]:
+    """Run all parts; gives each one's name and result, or the reason why it failed."""
+    model = make_model(scratch / "model.safetensors", plan.ngf, plan.blocks)
+    generator = load_generator(model)
     config = GenerateConfig(device=str(plan.device), sides=plan.sides, cache=scratch / "cache")
     parts: dict[str, Callable[[], Result]] = {
         "ceilings": lambda: ceilings(plan, generator),
         "backends": lambda: backends(generator, config),
         "batches": lambda: batches(plan, generator),
-        "first_result_s": lambda: first_result(generator, config),
+        "first_result": lambda: first_result(plan, model, scratch),
         "end_to_end": lambda: end_to_end(plan, generator, config, scratch),
+        "large_photos": lambda: large_photos(plan, generator, config, scratch),
+        "decoders": lambda: decoders(plan, scratch),
         "encoders": lambda: encoders(plan),
         "profile": lambda: profile(plan, generator),
         "steady": lambda: steady(plan, generator, config),
     }
-    results: Result = {}
     for name, part in parts.items():
         started_s = time.perf_counter()
         try:
-            results[name] = part()
+            result = part()
         except Exception as error:  # noqa: BLE001 (the other parts are still worth measuring)
             traceback.print_exc()
-            results[name] = {"failed": f"{type(error).__name__}: {error}"}
-        print(f"{name} ({time.perf_counter() - started_s:.1f} s): {json.dumps(results[name], indent=2)}", flush=True)
-    return results
+            result = {"failed": f"{type(error).__name__}: {error}"}
+        print(f"{name} ({time.perf_counter() - started_s:.1f} s): {json.dumps(result, indent=2)}", flush=True)
+        yield name, result
 
 
 def ceilings(plan: Plan, generator: Generator) -> Result:
@@ -153,53 +190,110 @@ def batches(plan: Plan, generator: Generator) -> Result:
     return {"eager": rates, f"torch.compile, batch {batch}": round(images_per_s(compiled, batch, plan.sides[0]), 1)}
 
 
-def first_result(generator: Generator, config: GenerateConfig) -> Result:
-    """Time from nothing to a translated image with a warm registry; importing Python's modules is not in it."""
-    started_s = time.perf_counter()
-    translator = Translator(generator, config)
-    translator(torch.zeros(1, config.sides[0], config.sides[0], 3, dtype=torch.uint8))
-    return {"seconds": round(time.perf_counter() - started_s, 2), "backend": translator.reason}
+def first_result(plan: Plan, model: Path, scratch: Path) -> Result:
+    """Time `solstice convert` of one photo as a whole process, imports included, with the registry already filled."""
+    side = plan.sides[0]
+    make_photos(scratch / "one", 1, side, side)
+    environment = {**os.environ, "SOLSTICE_CACHE": str(scratch / "cache")}
+    times_s = []
+    for i in range(2):  # the first also warms the disk's cache, as any earlier run would have
+        arguments = ["convert", scratch / "one", scratch / f"first{i}", "--model", model]
+        command = ["-m", "engine", *arguments, "--size", side, "--device", plan.device, "--json"]
+        started_s = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], env=environment, check=True, capture_output=True, text=True
+        )
+        times_s.append(round(time.perf_counter() - started_s, 2))
+    return {"seconds": times_s[-1], "the time before": times_s[0], "backend": json.loads(done.stdout)["backend"]}
 
 
 def end_to_end(plan: Plan, generator: Generator, config: GenerateConfig, scratch: Path) -> Result:
     """JPEG bytes to JPEG bytes in memory, beside the generator alone."""
     side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
     make_photos(scratch / "photos", min(plan.photos, 64), side, side)
-    jpegs = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
-    images = [(f"{i}.jpg", jpegs[i % len(jpegs)]) for i in range(plan.photos)]
     translator = Translator(generator, config)
-    lanes = lanes_for(plan.device)
-    alone = images_per_s(translator, batch, side, lanes=lanes)
-    pipeline_config = PipelineConfig(
+    alone = images_per_s(translator, batch, side, lanes=lanes_for(plan.device))
+    pipeline = PipelineConfig(
         options=Options(size=Size.parse(f"{side}x{side}"), format="jpeg"),
-        decode=DecodeConfig(chunk_images=batch),
         batch=BatchConfig(size=batch, max_pixels=batch * side * side),
-        generate=GenerateConfig(lanes=lanes),
-        encode=EncodeConfig(),
+        generate=config,
     )
-    sink = MemorySink()
-    started_s = time.perf_counter()
-    Pipeline(MemorySource(images, pipeline_config.options), sink, {"": translator}, pipeline_config).run()
-    rate = plan.photos / (time.perf_counter() - started_s)
-    assert len(sink.results) == plan.photos, sink.failures
+    rates = _through(pipeline, translator, scratch / "photos", plan.photos)
     return {
-        "images_per_s": round(rate, 1),
+        **rates,
         "generator_alone_images_per_s": round(alone, 1),
-        "share": round(rate / alone, 3),
+        "share": round(max(rates.values()) / alone, 3),
     }
 
 
+def large_photos(plan: Plan, generator: Generator, config: GenerateConfig, scratch: Path) -> Result:
+    """Translate photos at their own size, from JPEG bytes to JPEG bytes in memory, and in the generator alone."""
+    width, height = plan.large
+    make_photos(scratch / "large", 4, width, height)
+    translator = Translator(generator, config)
+    pixels_NHWC = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
+    alone_s = _best_s(plan, lambda: translator(pixels_NHWC), repeats=3)
+    pipeline = PipelineConfig(options=Options(size=Size.parse("native"), format="jpeg"), generate=config)
+    rates = _through(pipeline, translator, scratch / "large", plan.large_photos)
+    return {
+        "megapixels": round(width * height / 1e6, 2),
+        **rates,
+        "generator_alone_images_per_s": round(1 / alone_s, 2),
+        "backend": translator.reason,
+        "memory_bytes": torch.cuda.max_memory_reserved(plan.device) if plan.device.type == "cuda" else 0,
+    }
+
+
+def _through(config: PipelineConfig, translator: Translator, folder: Path, count: int) -> dict[str, float]:
+    """Give images/s through the pipeline, with JPEGs decoded on the generator's device and on the CPU."""
+    jpegs = [path.read_bytes() for path in sorted(folder.iterdir())]
+    images = [(f"{i}.jpg", jpegs[i % len(jpegs)]) for i in range(count)]
+    rates = {}
+    for name, jpegs_on in DECODE.items():
+        decode = replace(config.decode, jpegs=jpegs_on)
+        sink = MemorySink()
+        started_s = time.perf_counter()
+        source = MemorySource(images, config.options)
+        Pipeline(source, sink, {"": translator}, replace(config, decode=decode)).run()
+        rates[f"images_per_s, {name}"] = round(count / (time.perf_counter() - started_s), 2)
+        assert len(sink.results) == count, sink.failures
+    return rates
+
+
+def decoders(plan: Plan, scratch: Path) -> Result:
+    """Compare ways to decode JPEGs and shrink them to the first side: one CPU thread, and the device's decoder."""
+    side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
+    options = Options(size=Size.parse(f"{side}x{side}"))
+    result: Result = {}
+    for width, height in ((side, side), (4 * side, 3 * side), plan.large):
+        folder = scratch / f"{width}x{height}"
+        make_photos(folder, min(4, batch), width, height)
+        encoded = [path.read_bytes() for path in sorted(folder.iterdir())]
+        jpegs = [encoded[i % len(encoded)] for i in range(batch)]
+        config = DecodeConfig(chunk_images=batch, allow_damaged=True)
+        records = [Record(key="", payload=inspect(data, config.max_pixels), options=options) for data in jpegs]
+        on_cpu, on_device = Decoder(config), GpuDecoder(plan.device, batch)
+        wanted = [Jpeg(data, side, side) for data in jpegs]
+        assert all(pixels is not None for pixels in on_device(wanted))
+        rates = {
+            "one CPU thread": batch / _best_s(plan, partial(on_cpu, records), repeats=2),
+            "the device": batch / _best_s(plan, partial(on_device, wanted), repeats=2),
+        }
+        result[f"{width}x{height}"] = {name: round(rate, 1) for name, rate in rates.items()}
+    return result
+
+
 def encoders(plan: Plan) -> Result:
-    """Compare JPEG encoders by size: one CPU thread, and nvImageCodec on the GPU."""
+    """Compare JPEG encoders by size: one CPU thread, and nvImageCodec on the device, the copy to it included."""
     import simplejpeg
 
+    on_device = GpuEncoder(plan.device)
     result: Result = {}
     for side in (*plan.sides, 4 * plan.sides[-1]):
-        pixels_HWC = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8)
-        array = pixels_HWC.numpy()
+        array = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8).numpy()
         rates = {"one CPU thread": 1 / _best_s(plan, partial(simplejpeg.encode_jpeg, array, 92, "RGB", "420"))}
-        if plan.device.type == "cuda":
-            rates["nvImageCodec"] = 1 / _best_s(plan, _gpu_encoder(pixels_HWC.to(plan.device)))
+        assert on_device(array, 92, "4:2:0") is not None
+        rates["nvImageCodec"] = 1 / _best_s(plan, partial(on_device, array, 92, "4:2:0"))
         result[str(side)] = {name: round(rate, 1) for name, rate in rates.items()}
     return result
 
@@ -225,28 +319,26 @@ def profile(plan: Plan, generator: Generator) -> Result:
 
 
 def steady(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:
-    """Translate for a while and watch the GPU's memory."""
+    """Translate batches of changing sizes for some minutes and watch the GPU's memory, as the driver counts it."""
     translator = Translator(generator, config)
-    pixels_NHWC = torch.zeros(batch_for(plan.sides[0], plan.device), plan.sides[0], plan.sides[0], 3, dtype=torch.uint8)
-    translator(pixels_NHWC)
-    before, images, started_s = _reserved(plan), 0, time.perf_counter()
-    while time.perf_counter() - started_s < plan.steady_s:
+    shapes = [(batch_for(side, plan.device), side, side, 3) for side in plan.sides]
+    batches = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
+    for pixels_NHWC in batches * 2:
         translator(pixels_NHWC)
-        images += len(pixels_NHWC)
+    used, images, started_s = [_used(plan)], 0, time.perf_counter()
+    while (passed_s := time.perf_counter() - started_s) < plan.steady_s:
+        for pixels_NHWC in batches:
+            translator(pixels_NHWC)
+            images += len(pixels_NHWC)
+        if passed_s > len(used) * plan.steady_s / 10:
+            used.append(_used(plan))
+    used.append(_used(plan))
     return {
         "seconds": plan.steady_s,
         "images_per_s": round(images / (time.perf_counter() - started_s), 1),
-        "memory_growth_bytes": _reserved(plan) - before,
+        "memory_growth_bytes": used[-1] - used[0],
+        "memory_bytes": used,
     }
-
-
-def _gpu_encoder(pixels_HWC: torch.Tensor) -> Callable[[], object]:
-    from nvidia import nvimgcodec
-
-    encoder = nvimgcodec.Encoder()
-    parameters = nvimgcodec.EncodeParams(quality_type=nvimgcodec.QualityType.QUALITY, quality_value=92)
-    image = nvimgcodec.as_image(pixels_HWC)
-    return lambda: encoder.encode(image, "jpeg", params=parameters)
 
 
 def _best_s(plan: Plan, work: Callable[[], object], repeats: int = 6) -> float:
@@ -272,8 +364,12 @@ def _finished(plan: Plan) -> Iterator[None]:
         torch.cuda.synchronize(plan.device)
 
 
-def _reserved(plan: Plan) -> int:
-    return torch.cuda.memory_reserved(plan.device) if plan.device.type == "cuda" else 0
+def _used(plan: Plan) -> int:
+    """Bytes of the GPU's memory in use, by whatever library."""
+    if plan.device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(plan.device)
+    return total - free
 
 
 if __name__ == "__main__":

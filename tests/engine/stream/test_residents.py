@@ -94,3 +94,13 @@ def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -
         with pytest.raises(SkipImage, match="cannot be translated: out of luck"):
             patient(GREY_NHWC)
     assert retries == ["retries_total generate"]
+
+
+def test_lanes_that_want_more_models_than_there_is_room_for_get_their_own_results(files: dict[str, Path]) -> None:
+    """Given a model that leaves memory while another thread translates with it, then that thread is not disturbed."""
+    expected = {name: Residents({name: path}, CPU)[name](GREY_NHWC) for name, path in files.items()}
+    residents = Residents(files, CPU, room=1)
+    names = [*"abc"] * 10
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda name: residents[name](GREY_NHWC), names))
+    assert all(torch.equal(result, expected[name]) for name, result in zip(names, results, strict=True))
