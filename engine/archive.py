@@ -6,14 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.catalog import load_generator
 from engine.config import PipelineConfig
-from engine.errors import SetupError
+from engine.errors import SetupError, StopRun
 from engine.generate import Translator
 from engine.manifest import FOLDER, Manifest
 from engine.metrics import STAGES, Both, Metrics, Tally
@@ -133,10 +133,12 @@ class Run:
         self._settings = settings
         self._progress = progress
         self._seconds = 0.0
+        self._skipped: Callable[[], int] = lambda: 0
         manifest.start_run(settings, self.recipe)
 
     def follow(self, outcomes: Iterable[Outcome | None], skipped: Callable[[], int]) -> None:
         """Watch outcomes to their end; `skipped` tells how many inputs were already done."""
+        self._skipped = skipped
         started_s = time.perf_counter()
         if self._progress:
             self._progress(None, 0)
@@ -167,18 +169,28 @@ class Run:
                 if name in tally.stage_images
             },
             failures=[{"path": key, "stage": stage, "error": error} for key, stage, error in self.manifest.failures()],
-            report=None if self.page is None else self._write(self.page, skipped, backend),
+            report=None if self.page is None else self._write(self.page, skipped, {"backend": backend}),
         )
 
-    def _write(self, page: RunReport, skipped: int, backend: str) -> str:
+    def show_what_is_done(self) -> None:
+        """Write the page of a run that was stopped, where one was asked for and as far as that is possible."""
+        if self.page is None:
+            return
+        with suppress(StopRun):  # the run has a reason to end already
+            self.manifest.commit()
+            self._write(self.page, self._skipped(), {}, stopped=True)
+
+    def _write(self, page: RunReport, skipped: int, facts: dict[str, str], *, stopped: bool = False) -> str:
+        self.page = None  # a page is written once, or not at all
         return page.write(
             self._src,
             self._dst,
             skipped=skipped,
             seconds=self._seconds,
-            settings={"backend": backend, **json.loads(self._settings)},
+            settings={**facts, **json.loads(self._settings)},
             card=self._card,
             manifest=self.manifest,
+            stopped=stopped,
         )
 
 
@@ -199,7 +211,12 @@ def begin(
         raise SetupError(f"{dst} gives its objects times of its own; leave out --times.")
     page = RunReport(report, _expected(src, dst)) if report else None
     with open_manifest(dst) as manifest:
-        yield Run(src, dst, generator, config, manifest, page=page, progress=progress, metrics=metrics)
+        run = Run(src, dst, generator, config, manifest, page=page, progress=progress, metrics=metrics)
+        try:
+            yield run
+        except (KeyboardInterrupt, StopRun):
+            run.show_what_is_done()
+            raise
 
 
 def recipe_of(config: PipelineConfig, generator: Generator) -> dict[str, Any]:

@@ -53,16 +53,21 @@ class RunReport:
         settings: Mapping[str, Any],
         card: Card,
         manifest: Manifest,
+        stopped: bool = False,
     ) -> str:
-        """Write the page into `dst`, a folder or a URL, and say where it is; raises `StopRun` when it cannot be."""
+        """Write the page into `dst`, a folder or a URL, and say where it is; raises `StopRun` when it cannot be.
+
+        With `stopped` it says that the run came to no end.
+        """
         failures = [Failure(path=key, stage=stage, reason=error) for key, stage, error in manifest.failures()]
         photos = "1 photo" if self._done == 1 else f"{self._done:,} photos"
+        ended = time.strftime("%d %B %Y, %H:%M").lstrip("0")
         data = ReportData(
             title=f"{photos}, {card.source_domain} to {card.target_domain}",
             summary=Summary(
                 source=str(src),
                 destination=str(dst),
-                finished=time.strftime("%d %B %Y, %H:%M").lstrip("0"),
+                finished=f"stopped before its end, {ended}" if stopped else ended,
                 translated=self._done,
                 failed=len(failures),
                 already_there=skipped,

@@ -38,7 +38,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a model that takes long enough for a process to be killed in the middle."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "slow.safetensors"
-    save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=8)), Card(name="slow"))
+    save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=24)), Card(name="slow"))
     return path
 
 
@@ -116,7 +116,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     def kill_one(outcome: Outcome | None, _skipped: int) -> None:
         if outcome is not None:
             heard.append(outcome.key)
-            if len(heard) == 5:
+            if len(heard) == 1:
                 os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
     with pytest.raises(StopRun, match=r"^The process for cpu was killed by signal 9; .* again to go on\.$"):
@@ -124,7 +124,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     assert multiprocessing.active_children() == []
     recorded = states(tmp_path)
     assert sum(recorded.values()) == len(heard)
-    assert 5 <= len(heard) < 40
+    assert 1 <= len(heard) < 40
     assert files(tmp_path).items() <= on_one.items()
     assert not (tmp_path / ".solstice/partial").exists()
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from engine import Options, PipelineConfig, Size, Summary, convert
 from engine.errors import StopRun
+from engine.records import Outcome, Record
 from engine.run_report import SAMPLE_PHOTOS
 from engine.weights import Generator
 from tests.images import encoded, photo, picture
@@ -69,6 +70,22 @@ def test_the_page_tells_the_run(tmp_path: Path, generator: Generator) -> None:
     assert "size 32" in text
     assert "name tiny" in text
     assert set(shown_photos(page)) == {"000.jpg", "001.jpg", "002.jpg", "moving.gif"}
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), StopRun("The disk is gone.")])
+def test_a_run_that_is_stopped_leaves_a_page_of_what_is_done(
+    reason: BaseException, tmp_path: Path, generator: Generator
+) -> None:
+    def stop(outcome: Outcome | None, skipped: int) -> None:
+        if isinstance(outcome, Record):
+            raise reason
+
+    with pytest.raises(type(reason)):
+        run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all", progress=stop)
+
+    text = words((tmp_path / "out" / "report.html").read_text())
+    assert "1 photo, summer to winter" in text
+    assert "stopped before its end" in text
 
 
 def test_photos_are_shown_before_and_after(tmp_path: Path, generator: Generator) -> None:
