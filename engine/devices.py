@@ -40,7 +40,6 @@ from engine.memory import available_bytes
 from engine.metrics import Metrics, Silent, StageName
 from engine.naming import output_name
 from engine.pipeline import Pipeline
-from engine.rates import lanes_for
 from engine.records import Failed, Outcome
 from engine.report import Comparison, Gallery
 from engine.run_report import ReportKind
@@ -297,8 +296,8 @@ def _heard(message: _Message, child: _Child, run: Run) -> Iterator[Outcome | Non
         case _Said(level, text):
             log.log(level, "%s: %s", child.device, text)
         case _Shown(comparison):
-            assert run.page is not None
-            run.page.gallery.add(comparison)
+            if run.page is not None:
+                run.page.gallery.add(comparison)
         case _Broken(error):
             raise error
         case _Crashed(trace):
@@ -333,7 +332,7 @@ def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
         generate=replace(
             generate,
             device=device,
-            lanes=lanes_for(torch.device(device)),
+            lanes=None,
             memory_bytes=memory_bytes,
             expected_pixels=None if pixels is None else pixels // of,
         ),
@@ -381,7 +380,7 @@ def _translate(task: _Task, line: _Line) -> None:
     line.tell(_Ready(translator.reason))
     listing, read_ahead = open_source(task.src, task.dst)
     sink = open_sink(task.dst, keep_times=task.keep_times, part=str(task.share.index))
-    gallery = None if task.gallery is None else Gallery(*task.gallery)
+    gallery = None if task.gallery is None else _SharedGallery(*task.gallery, line)
     measured = _Measured()
     with closing(ManifestReader(task.manifest)) as reader:
         source = ArchiveSource(
@@ -396,8 +395,6 @@ def _translate(task: _Task, line: _Line) -> None:
         pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measured, gallery)
         with closing(pipeline.outcomes()) as outcomes:
             _tell_outcomes(outcomes, lambda: source.num_skipped, measured, line)
-    for comparison in gallery or ():
-        line.tell(_Shown(comparison))
 
 
 def _tell_outcomes(
@@ -461,6 +458,18 @@ class _Measured(Silent):
     def _keep(self, method: str, *arguments: Any) -> None:
         with self._lock:
             self._kept.append((method, arguments))
+
+
+class _SharedGallery(Gallery):
+    """Keeps what a gallery for this share alone would keep, and shows it to the parent's, which chooses among all."""
+
+    def __init__(self, keep: int | None, total: int | None, line: _Line) -> None:
+        super().__init__(keep, total)
+        self._line = line
+
+    def add(self, comparison: Comparison) -> None:
+        super().add(comparison)
+        self._line.tell(_Shown(comparison))
 
 
 class _Passed(logging.Handler):

@@ -19,12 +19,10 @@ from engine.archive import convert as convert_archive
 from engine.commands.options import SizeType, metrics_options, result_options, translate_options
 from engine.commands.progress import ProgressLine
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
-from engine.device import choose_device
 from engine.devices import convert_on, parse_devices
 from engine.errors import SetupError
 from engine.metrics import Metrics
 from engine.prometheus import serve_metrics
-from engine.rates import lanes_for
 from engine.records import Detail, Failed, Options, Outcome, Size
 from engine.run_report import ReportKind
 from engine.sources.listing import count_inputs
@@ -163,7 +161,6 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             precision=options["precision"],
             device=options["device"],
             sides=(_side_of(size),),
-            lanes=lanes_for(choose_device(options["device"])),
             memory_bytes=options["memory"],
             expected_pixels=None if count is None else count * area,
         ),
