@@ -156,12 +156,15 @@ class Decoder:
         if not self._config.allow_damaged:
             check_jpeg(source)
         metadata = with_profile(source.metadata)
-        pixels_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
+        upright_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
+        if upright_HWC is not pixels_HWC and pixels_HWC.device.type == "cuda":
+            # DALI decodes into memory that nobody holds any more without waiting for PyTorch, which may still read it.
+            torch.cuda.current_stream(pixels_HWC.device).synchronize()
         conversion, _ = conversion_of(metadata.icc)
         if conversion.transform is not None:
-            colours = from_pixels(pixels_HWC.cpu().numpy(), metadata.icc)
-            pixels_HWC = torch.from_numpy(colours.pixels)
-        return Picture(pixels_HWC, source.format, notes=noted(conversion), metadata=metadata, icc=conversion.icc)
+            colours = from_pixels(upright_HWC.cpu().numpy(), metadata.icc)
+            upright_HWC = torch.from_numpy(colours.pixels)
+        return Picture(upright_HWC, source.format, notes=noted(conversion), metadata=metadata, icc=conversion.icc)
 
 
 class _DaliDecoder:

@@ -180,6 +180,21 @@ def test_a_bad_image_has_the_same_reason_and_costs_only_itself(name: str, device
 
 
 @on_every_device
+def test_turned_photos_stay_right_while_the_next_are_decoded(device: torch.device) -> None:
+    """Turning reads memory that the decoder would take back at once."""
+    decoder = Decoder(DecodeConfig(workers=1, chunk_images=8), device)
+    chunk = chunk_of([oriented(6), oriented(3), oriented(2)] * 2)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: decoder(chunk), range(16)))
+    first = [on_host(result.payload) for result in decoder(chunk) if isinstance(result, Record)]
+    assert len(first) == len(chunk)
+    for answer in answers:
+        for result, expected in zip(answer, first, strict=True):
+            assert isinstance(result, Record)
+            assert np.array_equal(on_host(result.payload), expected)
+
+
+@on_every_device
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_comes_out_upright_and_resized(orientation: int, device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [oriented(orientation, quality=95, subsampling=0)], size="40x30")
