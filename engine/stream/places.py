@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -264,10 +264,8 @@ class Output:
         """
         check_name(name)
         if self._remote is not None:
-            try:
+            with _store_errors():
                 self._remote.write(name, data)
-            except Exception as error:  # each store has its own kinds
-                raise OSError(str(error)) from error
             return
         path = self._root / name
         if not self._partial.is_dir():  # making it again would hide that a disk was unplugged
@@ -280,19 +278,21 @@ class Output:
             raise SkipImage(f"output cannot be written: {error.strerror}") from error
 
     def size(self, name: str) -> int | None:
-        """Give the bytes of what is stored under `name`, or None."""
+        """Give the bytes of what is stored under `name`; None when there is nothing, or nobody can tell."""
         try:
             if self._remote is not None:
-                return int(self._remote.fs.info(self._remote.path(name))["size"])
+                with _store_errors():
+                    return int(self._remote.fs.info(self._remote.path(name))["size"])
             return (self._root / name).stat().st_size
         except OSError:
             return None
 
     def read_receipt(self, digest: str) -> bytes | None:
-        """Give what `write_receipt` kept for `digest`, or None."""
+        """Give what `write_receipt` kept for `digest`; None when there is nothing, or nobody can tell."""
         try:
             if self._remote is not None:
-                return self._remote.read(_receipt(digest))
+                with _store_errors():
+                    return self._remote.read(_receipt(digest))
             return (self._root / _receipt(digest)).read_bytes()
         except OSError:
             return None
@@ -313,6 +313,17 @@ class Output:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Raise as `OSError` whatever a store raises: each has its own kinds, for the same trouble."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(str(error)) from error
 
 
 def check_name(name: str) -> None:

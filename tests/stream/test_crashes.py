@@ -10,9 +10,12 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
+import pytest
+from kafka.admin import NewTopic
+
 from engine.stream.kafka_client import make_admin
 from engine.stream.worker import STUCK_EXIT_CODE, Worker
-from tests.stream.brokers import free_port, noida, tansu
+from tests.stream.brokers import free_port, tansu
 from tests.stream.stream import Stream, eventually
 
 
@@ -103,22 +106,6 @@ def test_a_storm_of_rebalances_loses_nothing(stream: Stream) -> None:
     assert stream.committed_eventually() == len(ids)
 
 
-def test_a_worker_with_a_name_of_its_own_is_succeeded_without_a_rebalance(model: Path, tmp_path: Path) -> None:
-    """At a broker that never notices that a member was killed: only static membership (KIP-345) goes on here."""
-    with noida(tmp_path / "noida") as broker:
-        stream = Stream(broker, tmp_path, model)
-        ids = stream.submit_photos(600)
-        victim = stream.process("--instance", "pod-0", "--max-in-flight", "64")
-        eventually(lambda: len(stream.files()) > 30)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        assert len(stream.files()) < 600, "it was killed too late to show anything"
-        stream.worker(instance="pod-0")
-        one_output_each(stream, ids)
-        eventually(lambda: stream.committed() == 600)
-        stream.close()
-
-
 def test_of_two_workers_with_one_name_the_first_stops_and_says_why(stream: Stream) -> None:
     first = stream.process("--instance", "pod-0")
     ids = stream.submit_photos(20)
@@ -130,7 +117,8 @@ def test_of_two_workers_with_one_name_the_first_stops_and_says_why(stream: Strea
     one_output_each(stream, ids + stream.submit_photos(20, start=20))
 
 
-def test_a_poll_that_is_stuck_ends_the_process_for_a_new_one_to_take_over(stream: Stream) -> None:
+def test_a_poll_that_is_stuck_ends_the_process_for_one_of_the_same_name_to_take_over(stream: Stream) -> None:
+    """At a broker that never notices that a member is gone: only static membership (KIP-345) goes on here."""
     # Given a worker whose client never comes back from polling once jobs have come
     change = """
 import time, kafka
@@ -171,6 +159,29 @@ def test_a_topic_that_is_deleted_stops_the_worker_with_a_sentence(stream: Stream
     assert f"solstice: The topic {stream.jobs} is gone; make it again and start the worker." in said
     assert "Traceback" not in said
     assert len(stream.files()) == 10
+
+
+def test_a_topic_that_is_made_anew_is_read_from_its_start(
+    strict_broker: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that has read a topic up to its tenth job
+    monkeypatch.setattr("engine.stream.connection.METADATA_AGE_S", 2.0)
+    stream = Stream(strict_broker, tmp_path, model, partitions=1)
+    worker = stream.worker(session_timeout_s=6.0)
+    stream.submit_photos(10)
+    stream.results(10)
+    eventually(lambda: stream.committed() == 10)
+    # When the topic is made anew and has more jobs than that before anyone looks
+    admin = make_admin(stream.connection)
+    admin.delete_topics([stream.jobs])
+    admin.create_topics([NewTopic(stream.jobs, 1, 1)])
+    admin.close()
+    ids = stream.submit_photos(25, start=10)
+    # Then none of them is skipped
+    assert set(ids) <= {result["id"] for result in stream.results(35)}
+    eventually(lambda: stream.committed() == 25)
+    stream.stop(worker)
+    stream.close()
 
 
 def test_a_broker_that_comes_back_without_its_memory_gets_a_new_producer(model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from engine.errors import SetupError
 from engine.stream.connection import Connection
 from engine.stream.kafka_client import make_consumer
 from tests.stream.brokers import free_port, tansu, wait_for_port
-from tests.stream.stream import Stream, eventually
+from tests.stream.stream import Stream, eventually, photo
 
 
 def fetched(url: str) -> tuple[int, str]:
@@ -46,6 +46,23 @@ def test_probes_and_metrics_tell_what_a_worker_does(stream: Stream) -> None:
     assert fetched(f"{url}/healthz")[0] == 200
     worker.health.require("sink", False)
     assert fetched(f"{url}/readyz") == (503, '{"ok": false, "waiting_for": ["sink"]}\n')
+
+
+def test_a_worker_logs_json_objects_and_nothing_else(stream: Stream) -> None:
+    # Given photos that make decoding libraries complain
+    process = stream.process("--log-format", "json")
+    for i in range(3):
+        stream.submit(id=f"cut {i}", source=stream.add_photo(f"cut {i}.jpg", photo(i, 400, 300)[:-500]))
+    stream.submit(id="good", source=stream.add_photo("good.jpg", photo()))
+    stream.flush()
+    stream.results(4)
+    # When it is drained
+    process.terminate()
+    assert process.wait(30) == 0
+    # Then everything it wrote is a log line
+    lines = [json.loads(line) for line in stream.log().read_text().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
+    assert any("has left" in line["message"] for line in lines)
 
 
 @pytest.mark.needs_prometheus
