@@ -100,6 +100,7 @@ class KafkaSource:
         self._error: Exception | None = None
         self._consumer: Any = None
         self._seen_s = 0.0
+        self._topic_id: object = None
         self._thread = threading.Thread(target=self._poll_until_closed, name="poll", daemon=True)
 
     def start(self) -> None:
@@ -331,11 +332,24 @@ class KafkaSource:
         return error
 
     def _require_topic(self) -> None:
-        """Notice a topic that was deleted, of which kafka-python says nothing."""
+        """Notice a topic that was deleted, or made anew, of which kafka-python says nothing."""
+        id = self._consumer._cluster.topic_id(self._config.topic)  # there is no public way; None from old brokers
+        if id is not None and id != self._topic_id:
+            if self._topic_id is not None:
+                self._begin_anew()
+            self._topic_id = id
         if self._consumer.partitions_for_topic(self._config.topic):
             self._seen_s = time.monotonic()
         elif time.monotonic() - self._seen_s > _TOPIC_GONE_S:
             raise StopRun(f"The topic {self._config.topic} is gone; make it again and start the worker.")
+
+    def _begin_anew(self) -> None:
+        """Take jobs from the start: the offsets reached in a topic of that name that is gone would skip some."""
+        log.warning("The topic %s was made anew; its jobs are taken from the start", self._config.topic)
+        with self._lock:
+            self._drop(set(self._partitions))
+        if self._consumer.assignment():
+            self._consumer.seek_to_beginning()
 
     def _pause_or_resume(self) -> None:
         consumer, config = self._consumer, self._config

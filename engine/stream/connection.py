@@ -11,6 +11,8 @@ from engine.errors import SetupError
 
 BOOTSTRAP_S = 6.0
 """How long to try before saying that the brokers cannot be reached."""
+METADATA_AGE_S = 30.0
+"""How often to ask for topics and partitions, when nothing says that they have changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Connection:
             "security_protocol": f"{'SASL_' if self.sasl_mechanism else ''}{'SSL' if self.uses_tls else 'PLAINTEXT'}",
             "reconnect_backoff_max_ms": 2000,
             "request_timeout_ms": 15_000,
-            "metadata_max_age_ms": 30_000,
+            "metadata_max_age_ms": int(METADATA_AGE_S * 1000),
         }
         if self.uses_tls:
             settings["ssl_context"] = self._ssl_context()
