@@ -13,7 +13,9 @@ import copy
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,6 +79,12 @@ class Profile:
         return f"{self.batch}x{self.height}x{self.width}"
 
 
+def nearest(profiles: Iterable[Profile], height: int, width: int) -> Profile | None:
+    """Give the profile that takes an image and is tuned for the number of pixels nearest to its own; None without one."""
+    taking = [profile for profile in profiles if profile.takes(1, height, width)]
+    return min(taking, key=lambda p: abs(math.log(height * width / (p.height * p.width))), default=None)
+
+
 class TensorRTBackend:
     """Runs a generator's engines on a CUDA device; shapes that no engine takes run on the half-precision module."""
 
@@ -96,10 +104,7 @@ class TensorRTBackend:
         """
         self.precision = precision
         self._dtype = DTYPES[precision]
-        smallest_first = sorted(profiles, key=lambda profile: profile.height * profile.width)
-        self._engines = {
-            profile: _engine(generator, precision, device, artefacts, profile) for profile in smallest_first
-        }
+        self._engines = {profile: _engine(generator, precision, device, artefacts, profile) for profile in profiles}
         self._module: nn.Module = PixelGenerator(copy.deepcopy(generator.module), self._dtype).to(device)
         self._run = Lanes(self._translate, device)
         self.entries = [
@@ -113,12 +118,12 @@ class TensorRTBackend:
         return self._run(pixels_NHWC)
 
     def _translate(self, pixels_NHWC: Tensor) -> Tensor:
-        count, height, width, _ = pixels_NHWC.shape
-        for profile, engine in self._engines.items():
-            if profile.takes(count, height, width):
-                return self._through(engine, pixels_NHWC)
-        translated: Tensor = self._module(pixels_NHWC)
-        return translated
+        profile = nearest(self._engines, *pixels_NHWC.shape[1:3])
+        if profile is None:
+            translated: Tensor = self._module(pixels_NHWC)
+            return translated
+        parts = torch.split(pixels_NHWC, profile.batch)
+        return torch.cat([self._through(self._engines[profile], part_NHWC) for part_NHWC in parts])
 
     def _through(self, engine: Engine, pixels_NHWC: Tensor) -> Tensor:
         return to_pixels(engine(to_network(pixels_NHWC, self._dtype).contiguous()))

@@ -19,6 +19,7 @@ from engine.backends.tensorrt import (
     export,
     installed,
     keep_norms_in_float32,
+    nearest,
     runtime,
 )
 from engine.errors import BackendUnavailable
@@ -107,6 +108,34 @@ def test_a_profile_takes_photos_whose_short_side_it_is_tuned_for() -> None:
     assert not profile.takes(33, 256, 256)
     assert not profile.takes(1, 516, 256)
     assert not profile.takes(1, 256, 12)
+
+
+def test_an_image_goes_to_the_engine_tuned_for_the_size_nearest_to_it() -> None:
+    profiles = [Profile.for_side(side) for side in (256, 512, 1024)]
+    found = [nearest(profiles, *shape) for shape in ((256, 256), (384, 256), (512, 512), (512, 768), (64, 64))]
+    assert [profile and profile.height for profile in found] == [256, 256, 512, 512, 256]
+    assert nearest(profiles, 1500, 2000) == profiles[2]
+    assert nearest(profiles, 3000, 4000) is None
+
+
+def test_a_batch_larger_than_an_engine_takes_goes_in_parts() -> None:
+    """Without a card: the engines are stand-ins that note what they are given."""
+    given: list[tuple[int, ...]] = []
+
+    def engine(images_NCHW: torch.Tensor) -> torch.Tensor:
+        given.append(tuple(images_NCHW.shape))
+        return -images_NCHW
+
+    backend = TensorRTBackend.__new__(TensorRTBackend)
+    backend._dtype = torch.float32
+    backend._engines = {Profile(batch=2, height=64, width=64): engine}  # type: ignore[dict-item]
+    backend._module = torch.nn.Identity()
+    batch = torch.randint(0, 256, (5, 64, 96, 3), dtype=torch.uint8)
+
+    assert torch.equal(backend._translate(batch), 255 - batch)
+    assert given == [(2, 3, 64, 96), (2, 3, 64, 96), (1, 3, 64, 96)]
+    assert torch.equal(backend._translate(batch[:, :, :8]), batch[:, :, :8]), "too narrow for any engine: the module"
+    assert len(given) == 3
 
 
 @pytest.mark.skipif(installed(), reason="says what to install where TensorRT is missing")
