@@ -80,7 +80,7 @@ class Profile:
 
 
 def nearest(profiles: Iterable[Profile], height: int, width: int) -> Profile | None:
-    """Give the profile that takes an image and is tuned for the number of pixels nearest to its own; None without one."""
+    """Give the profile that takes an image and is tuned for the size nearest to its own; None without one."""
     taking = [profile for profile in profiles if profile.takes(1, height, width)]
     return min(taking, key=lambda p: abs(math.log(height * width / (p.height * p.width))), default=None)
 
