@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 
-from engine.archive import convert
+from engine.archive import Run, convert
+from engine.catalog import load_generator
 from engine.config import GenerateConfig, PipelineConfig
-from engine.devices import Share, convert_on, parse_devices
+from engine.devices import Share, _Child, _Crashed, _heard, _Said, convert_on, parse_devices
 from engine.errors import SetupError, StopRun
+from engine.manifest import Manifest
 from engine.metrics import Tally
 from engine.model import Architecture, ResnetGenerator
 from engine.records import Options, Outcome, Size
@@ -133,6 +138,26 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     assert skips[-1] <= rest.skipped
     assert (rest.skipped, rest.converted + rest.skipped) == (recorded.get("done", 0), 39)
     assert files(tmp_path) == on_one
+
+
+def test_what_stops_one_process_stops_the_run(
+    archive: Path, slow_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it logs is said by the parent, with its name."""
+    impossible = replace(CONFIG, generate=replace(CONFIG.generate, backend="tensorrt"))
+    with pytest.raises(SetupError, match="Backend tensorrt needs an NVIDIA GPU"):
+        convert_on(TWO, archive, tmp_path, slow_model, impossible)
+    assert multiprocessing.active_children() == []
+    manifest = Manifest(tmp_path / "other")
+    with manifest:
+        run = Run(
+            archive, tmp_path, load_generator(slow_model), CONFIG, manifest, page=None, progress=None, metrics=None
+        )
+        child = _Child("cuda:1", None, Connection(os.open(os.devnull, os.O_RDONLY)))
+        assert list(_heard(_Said(logging.WARNING, "half as many images now"), child, run)) == []
+        with pytest.raises(RuntimeError, match="the process for cuda:1 failed:\nTraceback"):
+            list(_heard(_Crashed("Traceback …"), child, run))
+    assert caplog.messages == ["cuda:1: half as many images now"]
 
 
 def children_of(pid: int) -> list[int]:

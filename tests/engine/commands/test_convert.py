@@ -15,6 +15,7 @@ import engine.commands.convert as module
 from engine.archive import Summary
 from engine.commands.convert import convert
 from engine.config import PipelineConfig
+from engine.errors import SetupError
 from tests.images import photo, pixels
 
 EAGER = ("--backend", "eager", "--device", "cpu")
@@ -119,6 +120,23 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(options: list[str], comp
     result = invoke(src, src.parent / "dst", "--model", "m", *options)
     assert result.exit_code == 2
     assert complaint in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--devices", "cpu,tpu"], "must be auto, cpu"),
+        (["--devices", "cpu,cpu", "--device", "cpu"], "leave one of them out"),
+    ],
+)
+def test_devices_that_cannot_be_are_a_sentence(options: list[str], complaint: str, src: Path) -> None:
+    result = invoke(src, src.parent / "dst", "--model", "m", *options)
+    assert isinstance(result.exception, SetupError)
+    assert complaint in str(result.exception)
+
+
+def test_one_of_several_devices_is_a_device(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_of(monkeypatch, src, "--devices", "cpu").generate.device == "cpu"
 
 
 def test_a_run_tells_what_it_did(src: Path, model_file: Path) -> None:
