@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -15,6 +18,9 @@ from engine.errors import SetupError
 from engine.stream.connection import BOOTSTRAP_S, Connection
 
 T = TypeVar("T")
+
+_count = itertools.count()
+_one_at_a_time = threading.Lock()  # the logger that is listened to is everybody's
 
 MAX_REQUEST_BYTES = 64 << 20
 """What the client lets through; the broker's own limit, usually 1 MiB, is the one that counts."""
@@ -74,8 +80,9 @@ def require_topics(connection: Connection, topics: Sequence[str], create_partiti
 
 
 def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T:
-    settings = connection.settings()
-    with _listening() as said:
+    client_id = f"solstice-{os.getpid()}-{next(_count)}"
+    settings = {**connection.settings(), "client_id": client_id}
+    with _one_at_a_time, _listening(client_id) as said:
         try:
             return make(settings)
         except KafkaError as error:
@@ -107,13 +114,15 @@ def explain(connection: Connection, said: Sequence[str]) -> str:
 
 
 @contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what kafka-python logs: only there does it say why it cannot connect."""
+def _listening(client_id: str) -> Iterator[list[str]]:
+    """Collect what kafka-python logs of one client: only there does it say why it cannot connect."""
     said: list[str] = []
+    caller = threading.get_ident()  # a producer connects in it, the others in a thread of their own
 
     class Ears(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            if record.thread == caller or record.threadName == f"kafka-io-{client_id}":
+                said.append(record.getMessage())
 
     logger, ears = logging.getLogger("kafka"), Ears(logging.WARNING)
     propagated, level = logger.propagate, logger.level
