@@ -22,7 +22,7 @@ class KafkaSourceConfig:
     """Bytes of their messages; likewise."""
     max_gap: int = 10_000
     """Offsets between a partition's watermark and its last job; one stuck job holds the watermark, not the worker."""
-    fetch_wait_s: float = 0.05
+    fetch_wait_s: float = 0.025
     """How long a broker may hold a fetch that finds no jobs. Some brokers hold it to the end even when jobs come."""
     readers: int = 8
     """Images read from storage at the same time."""
