@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engine.colour import Colours, adobe_rgb_icc, conversion_of, from_image, from_pixels, noted
 from engine.config import DecodeConfig, PipelineConfig
-from engine.device import choose_device
+from engine.device import gpu_of
 from engine.errors import SkipImage
 from engine.gpu_decode import GpuDecoder, Jpeg, takes
 from engine.metadata import Metadata
@@ -193,12 +193,9 @@ class _DaliDecoder:
 def jpeg_device(config: PipelineConfig) -> torch.device | None:
     """Give the device that decodes baseline JPEGs: the generator's where that is a GPU; None is the CPU.
 
-    Raises `SetupError` as `choose_device` does.
+    Raises `SetupError` as `gpu_of` does.
     """
-    if config.decode.jpegs == "cpu":
-        return None
-    device = choose_device(config.generate.device)
-    return device if device.type == "cuda" else None
+    return None if config.decode.jpegs == "cpu" else gpu_of(config.generate.device)
 
 
 def is_baseline(source: Inspected) -> bool:

@@ -35,6 +35,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
+def gpu_of(name: str) -> torch.device | None:
+    """Give the GPU that `choose_device` picks, or None when it picks the CPU; raises `SetupError` likewise."""
+    device = choose_device(name)
+    return device if device.type == "cuda" else None
+
+
 def cuda_obstacle() -> str | None:
     """Say what keeps PyTorch from using a GPU here and what to do about it, in half a sentence; None when nothing."""
     if torch.version.cuda is None:

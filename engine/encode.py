@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.colour import Colours, flatten, to_profile
 from engine.config import EncodeConfig, PipelineConfig
-from engine.device import choose_device
+from engine.device import gpu_of
 from engine.embed import into_encoded, save_arguments
 from engine.errors import SkipImage
 from engine.gpu_encode import GpuEncoder
@@ -118,12 +118,9 @@ class Encoder:
 def encode_device(config: PipelineConfig) -> torch.device | None:
     """Give the device that encodes large JPEGs: the generator's where that is a GPU; None is the CPU.
 
-    Raises `SetupError` as `choose_device` does.
+    Raises `SetupError` as `gpu_of` does.
     """
-    if config.encode.gpu_from_pixels is None:
-        return None
-    device = choose_device(config.generate.device)
-    return device if device.type == "cuda" else None
+    return None if config.encode.gpu_from_pixels is None else gpu_of(config.generate.device)
 
 
 def on_white(picture: Picture, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -18,7 +18,7 @@ from engine.batch import Batcher
 from engine.config import CPU_BATCH, GPU_BATCH, PipelineConfig
 from engine.decode import Decoder, jpeg_device
 from engine.detail import restore
-from engine.device import choose_device
+from engine.device import gpu_of
 from engine.encode import Encoder, encode_device, on_white
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
@@ -170,8 +170,8 @@ class Pipeline:
 
 
 def fitted(config: PipelineConfig) -> PipelineConfig:
-    """Fill in what was left open, for the device that the generator runs on; raises `SetupError` as `choose_device`."""
-    on_gpu = choose_device(config.generate.device).type == "cuda"
+    """Fill in what was left open, for the device that the generator runs on; raises `SetupError` as `gpu_of`."""
+    on_gpu = gpu_of(config.generate.device) is not None
     size = config.batch.size or (GPU_BATCH if on_gpu else CPU_BATCH)
     lanes = config.generate.lanes or (LANES if on_gpu else 1)
     decode = config.decode

@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 ENGINE = """
 colour errors exif files flow gpu_encode guided memory metrics model pixels profiling versions fullsize.norm
     fullsize.scratch stream.offsets stream.retry
-artefacts device guard health logs manifest metadata report storage upsampling weights backends.base backends.lanes
+artefacts device guard health logs manifest metadata report storage upsampling weights backends.lanes
     stream.connection stream.deadletters stream.journal
+backends.base
 catalog embed gate prometheus records reference backends.eager backends.inductor fullsize.bands
     stream.kafka_client stream.places
 config detail gpu_decode run_report backends.tensorrt fullsize.tiled sinks.base sources.base

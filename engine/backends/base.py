@@ -10,16 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from engine import model, pixels
+from engine.device import kernels_of
 from engine.model import ResnetGenerator
 from engine.pixels import to_network, to_pixels
 from engine.versions import code_of
+from engine.weights import Generator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def network_code(*files: str) -> str:
-    """Identify the code that shapes what a backend compiles: the network's, and the source files of the backend."""
-    return code_of(model.__file__, pixels.__file__, __file__, *files)
+def generator_key(
+    backend: str, generator: Generator, precision: str, device: torch.device, *files: str
+) -> dict[str, str]:
+    """Name what every backend's result depends on; `files` are the sources of its own code that shape it.
+
+    The network's code counts for all of them.
+    """
+    return {
+        "backend": backend,
+        "weights": generator.sha256,
+        "code": code_of(model.__file__, pixels.__file__, __file__, *files),
+        "precision": precision,
+        "machine": kernels_of(device),
+        "torch": torch.__version__,
+    }
 
 
 @dataclass(frozen=True)

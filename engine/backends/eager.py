@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from engine import upsampling
-from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
+from engine.backends.base import DTYPES, Entry, PixelGenerator, generator_key
 from engine.backends.lanes import Lanes
-from engine.device import kernels_of
 from engine.upsampling import folded_for_inference
 from engine.weights import Generator
 
@@ -42,11 +41,4 @@ class EagerBackend:
 
 def eager_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Name everything that decides how the kernels round: what the gate found holds for this alone."""
-    return {
-        "backend": EagerBackend.name,
-        "weights": generator.sha256,
-        "code": network_code(upsampling.__file__, __file__),
-        "precision": precision,
-        "machine": kernels_of(device),
-        "torch": torch.__version__,
-    }
+    return generator_key(EagerBackend.name, generator, precision, device, upsampling.__file__, __file__)

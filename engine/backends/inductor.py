@@ -20,9 +20,8 @@ from torch import Tensor
 
 from engine import upsampling
 from engine.artefacts import ArtefactStore
-from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
+from engine.backends.base import DTYPES, Entry, PixelGenerator, generator_key
 from engine.backends.lanes import Lanes
-from engine.device import kernels_of
 from engine.errors import BackendUnavailable
 from engine.upsampling import folded_for_inference
 from engine.weights import Generator
@@ -60,14 +59,7 @@ class InductorBackend:
 
 def artefact_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Name everything that a compiled package depends on."""
-    return {
-        "backend": InductorBackend.name,
-        "weights": generator.sha256,
-        "code": network_code(upsampling.__file__, __file__),
-        "precision": precision,
-        "machine": kernels_of(device),
-        "torch": torch.__version__,
-    }
+    return generator_key(InductorBackend.name, generator, precision, device, upsampling.__file__, __file__)
 
 
 def find_compiler() -> str | None:

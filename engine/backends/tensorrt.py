@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.artefacts import ArtefactStore
-from engine.backends.base import DTYPES, Entry, PixelGenerator, network_code
+from engine.backends.base import DTYPES, Entry, PixelGenerator, generator_key
 from engine.backends.lanes import Lanes
-from engine.device import kernels_of
 from engine.errors import BackendUnavailable
 from engine.model import ResnetGenerator
 from engine.pixels import to_network, to_pixels
@@ -189,16 +188,8 @@ def runtime() -> ModuleType:
 
 def engine_key(generator: Generator, precision: str, device: torch.device, profile: Profile) -> dict[str, str]:
     """Name everything that an engine depends on."""
-    return {
-        "backend": TensorRTBackend.name,
-        "weights": generator.sha256,
-        "code": network_code(__file__),
-        "precision": precision,
-        "profile": str(profile),
-        "machine": kernels_of(device),
-        "torch": torch.__version__,
-        **versions(),
-    }
+    key = generator_key(TensorRTBackend.name, generator, precision, device, __file__)
+    return {**key, "profile": str(profile), **versions()}
 
 
 def versions() -> dict[str, str]:

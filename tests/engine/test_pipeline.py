@@ -205,7 +205,7 @@ def test_only_a_fixed_number_of_images_is_under_way() -> None:
 def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = fitted(PipelineConfig(generate=GenerateConfig(device="cpu")))
     assert (on_cpu.batch.size, on_cpu.generate.lanes, on_cpu.decode) == (4, 1, DecodeConfig())
-    monkeypatch.setattr("engine.pipeline.choose_device", torch.device)  # a machine with a card
+    monkeypatch.setattr("engine.pipeline.gpu_of", torch.device)  # a machine with a card
     on_gpu = fitted(PipelineConfig(generate=GenerateConfig(device="cuda:0")))
     assert (on_gpu.batch.size, on_gpu.generate.lanes, on_gpu.decode.chunk_images) == (32, 3, 32)
     asked = PipelineConfig(
