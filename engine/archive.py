@@ -154,14 +154,14 @@ class Run:
     def summary(self, skipped: int, backend: str) -> Summary:
         """Say what was done, and write the page where one is asked for; raises `StopRun` when it cannot be."""
         self.manifest.commit()
-        tally, seconds = self._tally, self._seconds
+        tally, seconds = self._tally, round(self._seconds, 3)  # the rate is that of the seconds shown
         return Summary(
             images=tally.converted + tally.failed + skipped,
             converted=tally.converted,
             skipped=skipped,
             failed=tally.failed,
             images_per_second=round(tally.converted / seconds, 3) if seconds else 0.0,
-            seconds=round(seconds, 3),
+            seconds=seconds,
             backend=backend,
             stages={
                 name: {"seconds": round(tally.stage_seconds[name], 3), "images": tally.stage_images[name]}
