@@ -30,6 +30,9 @@ class Architecture:
     upsample: Literal["transpose", "resize"] = "transpose"
     """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement, then a 3x3
     convolution, which cannot produce checkerboards (Odena, Dumoulin, Olah, Distill 2016)."""
+    learn_residual: bool = False
+    """The network's output is added to its input, so that it learns the change alone (Kupyn et al., "DeblurGAN",
+    CVPR 2018, section 3.2). InstanceNorm drops an image's brightness and contrast; the addition keeps them."""
 
     def __post_init__(self) -> None:
         if self.blocks < 1 or self.ngf < 1:
@@ -75,7 +78,7 @@ class ResnetBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """c7s1-ngf, d2, d4, R4 x blocks, u2, u1, c7s1-3, tanh, in the paper's notation.
+    """c7s1-ngf, d2, d4, R4 x blocks, u2, u1, c7s1-3, tanh, in the paper's notation; `learn_residual` adds the input.
 
     Takes [N, 3, H, W] floats in [-1, 1], H and W multiples of 4 and at least 16; returns the same shape and
     range.
@@ -103,7 +106,13 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate [N, 3, H, W] in [-1, 1]; H and W multiples of 4."""
-        return self.model(x)  # type: ignore[no-any-return]
+        made: Tensor = self.model(x)
+        return add_change(x, made) if self.arch.learn_residual else made
+
+
+def add_change(x: Tensor, change: Tensor) -> Tensor:
+    """Add a learned change to the images it was learned for, both [..., H, W]; the sum keeps to [-1, 1]."""
+    return (x + change).clamp(-1.0, 1.0)
 
 
 def _norm(channels: int, arch: Architecture) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,15 +14,17 @@ from engine.model import Architecture, ResnetGenerator
 from engine.weights import first_misfit
 
 
-def read_checkpoint(path: Path) -> ResnetGenerator:
-    """Build the generator whose tensors `path` holds; everything about it is inferred from keys and shapes.
+def read_checkpoint(path: Path, *, learn_residual: bool = False) -> ResnetGenerator:
+    """Build the generator whose tensors `path` holds; its architecture is inferred from keys and shapes.
+
+    Whether it adds its output to its input leaves no trace in a checkpoint: `learn_residual` tells.
 
     Only tensors are read, never code (`weights_only=True`). Raises `SetupError`, naming the first key that does not
     fit, when it is not a ResNet generator with instance normalisation.
     """
     tensors = _canonical(_read_tensors(path))
     try:
-        module = ResnetGenerator(infer_architecture(tensors))
+        module = ResnetGenerator(replace(infer_architecture(tensors), learn_residual=learn_residual))
     except ValueError as error:
         raise SetupError(f"{path} is not a ResNet generator: {error}.") from error
     misfit = first_misfit(module, tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Checkpoint:
     optimisers: dict[str, Any]
     histories: list[dict[str, Any]]
     """One entry for each process of a data-parallel run."""
+    averages: dict[str, Any] = field(default_factory=dict)
+    """The averaged generators, where an average is kept."""
 
 
 def take(
@@ -49,6 +51,7 @@ def take(
             "discriminators": step.optimise_discriminators.state_dict(),
         },
         histories=histories,
+        averages={} if step.average is None else step.average.state_dict(),
     )
 
 
@@ -92,6 +95,8 @@ def restore(step: Step, checkpoint: Checkpoint, process: int) -> None:
         if misfit is not None:
             raise SetupError(f"The checkpoint does not fit network {name}: {misfit}.")
         network.load_state_dict(checkpoint.networks[name])
+    if step.average is not None:
+        step.average.load_state_dict(checkpoint.averages)
     step.optimise_generators.load_state_dict(checkpoint.optimisers["generators"])
     step.optimise_discriminators.load_state_dict(checkpoint.optimisers["discriminators"])
     step.load_history_state(checkpoint.histories[process % len(checkpoint.histories)])

@@ -64,6 +64,7 @@ def machine_options(command: Command) -> Command:
 @click.option("--decay-epochs", type=float, help="Last epochs in which the rate falls to zero [half].")
 @click.option("--batch", type=int, default=ScheduleConfig.batch, show_default=True)
 @click.option("--rate", type=float, default=ScheduleConfig.rate, show_default=True)
+@click.option("--average", type=float, default=ScheduleConfig.average, help="Export a moving average, as 0.999 [none].")
 @click.option("--seed", type=int, default=ScheduleConfig.seed, show_default=True)
 @click.option("--load", type=int, default=DataConfig.load, show_default=True)
 @click.option("--crop", type=int, default=DataConfig.crop, show_default=True)
@@ -74,6 +75,7 @@ def machine_options(command: Command) -> Command:
 @click.option("--blocks", type=int, default=Architecture.blocks, show_default=True)
 @click.option("--ndf", type=int, default=NetworkConfig.ndf, show_default=True)
 @click.option("--upsample", type=click.Choice(UPSAMPLINGS), default=Architecture.upsample, show_default=True)
+@click.option("--learn-residual", is_flag=True, help="Learn what to add to a photo: its brightness and detail stay.")
 @machine_options
 def fit(data: Path | None, out: Path, **options: Any) -> None:
     """Train a pair on DATA (trainA/ trainB/, and testA/ testB/ that are kept out of training)."""
@@ -87,6 +89,7 @@ def fit(data: Path | None, out: Path, **options: Any) -> None:
 @click.option("--epochs", type=float, help="New length of the whole run.")
 @click.option("--decay-epochs", type=float, help="New length of the rate's fall.")
 @click.option("--rate", type=float, help="New learning rate.")
+@click.option("--average", type=float, help="New decay of the average that is exported.")
 @click.option("--load", type=int, help="New size to which photos are brought before they are cropped.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="New precision.")
 def resume(folder: Path, load: int | None, precision: Literal["bf16", "fp32"] | None, **changes: float | None) -> None:
@@ -161,9 +164,11 @@ def run_config(data: Path | None, train_a: Path | None, train_b: Path | None, **
             held_out=tuple(path.absolute() for path in held_out),
             **pick("load", "crop", "flip"),
         ),
-        networks=NetworkConfig(architecture=Architecture(**pick("ngf", "blocks", "upsample")), **pick("ndf")),
+        networks=NetworkConfig(
+            architecture=Architecture(**pick("ngf", "blocks", "upsample", "learn_residual")), **pick("ndf")
+        ),
         losses=LossConfig(**pick("cycle", "identity")),
-        schedule=ScheduleConfig(**pick("epochs", "decay_epochs", "batch", "rate", "seed")),
+        schedule=ScheduleConfig(**pick("epochs", "decay_epochs", "batch", "rate", "average", "seed")),
         machine=MachineConfig(**pick("device", "precision", "compile")),
     )
 

@@ -74,12 +74,16 @@ class ScheduleConfig:
     """Adam's learning rate for one pair per step; scaled by the square root of the pairs per step."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam's decay rates."""
+    average: float = 0.0
+    """Decay of the moving average of the generators that is exported; 0 exports the last ones, as published."""
     seed: int = 1
     """Decides initial weights, order, crops and flips."""
 
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.batch < 1 or self.rate <= 0:
             raise SetupError(f"Epochs, batch and rate must be positive, not {self.epochs}, {self.batch}, {self.rate}.")
+        if not 0 <= self.average < 1:
+            raise SetupError(f"--average must lie between 0 and 1, such as 0.999, not {self.average}.")
         if self.decay_epochs is not None and not 0 <= self.decay_epochs <= self.epochs:
             raise SetupError(
                 f"--decay-epochs must lie between 0 and --epochs ({self.epochs}), not {self.decay_epochs}."

@@ -70,9 +70,9 @@ def load_pair(target: Path, scratch: Path) -> tuple[Generator, Generator | None]
 
 
 def generator_of(checkpoint: Checkpoint, direction: str) -> ResnetGenerator:
-    """Build the generator `a_to_b` or `b_to_a` of a checkpoint."""
+    """Build the generator `a_to_b` or `b_to_a` of a checkpoint: the averaged one, where an average is kept."""
     generator = ResnetGenerator(checkpoint.config.networks.architecture)
-    generator.load_state_dict(checkpoint.networks[direction])
+    generator.load_state_dict((checkpoint.averages or checkpoint.networks)[direction])
     return generator.eval()
 
 

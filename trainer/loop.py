@@ -106,7 +106,7 @@ def train(run: Run) -> bool:
                 if epoch_ends or stops or run.team.any(run.checkpoint_is_due):
                     save(run)
             if epoch_ends and run.team.leads:
-                report.sheet(run.steps_done, preview.rows(run.step.networks))
+                report.sheet(run.steps_done, preview.rows(*run.step.exported()))
             if stops:
                 break
         report.curves()

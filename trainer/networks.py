@@ -78,6 +78,8 @@ def build_networks(config: NetworkConfig, seed: int) -> Networks:
     random = torch.Generator().manual_seed(seed)
     for _, network in networks.named():
         initialise(network, random)
+        if isinstance(network, ResnetGenerator) and network.arch.learn_residual:
+            start_without_change(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return networks
 
@@ -89,6 +91,13 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
             nn.init.normal_(layer.weight, 0.0, INITIAL_STD, generator=random)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def start_without_change(generator: ResnetGenerator) -> None:
+    """Set the last convolution to zero: a generator that learns a change begins with none."""
+    last = generator.model[-2]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.zeros_(last.weight)
 
 
 def _trainable_generator(architecture: Architecture) -> ResnetGenerator:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from engine.model import ResnetGenerator
 from engine.pixels import to_network, to_pixels
 from trainer.config import RunConfig
-from trainer.networks import Networks
 from trainer.photos import image_paths, load_photo
 from trainer.sheets import Pixels
 
@@ -28,9 +27,9 @@ class Preview:
             for folder in folders
         )
 
-    def rows(self, networks: Networks) -> list[list[Pixels]]:
-        """Translate there and back: rows of photo, translation, return; first A to B, then B to A."""
-        a_to_b, b_to_a = plain_copy(networks.a_to_b), plain_copy(networks.b_to_a)
+    def rows(self, there: nn.Module, back: nn.Module) -> list[list[Pixels]]:
+        """Translate `there`, A to B, and `back`: rows of photo, translation, return; first A to B, then B to A."""
+        a_to_b, b_to_a = plain_copy(there), plain_copy(back)
         return [
             *(_there_and_back(photo, a_to_b, b_to_a) for photo in self._a),
             *(_there_and_back(photo, b_to_a, a_to_b) for photo in self._b),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.average import Average
 from trainer.config import LossConfig, MachineConfig, ScheduleConfig
 from trainer.distributed import Team
 from trainer.history import History
@@ -51,6 +52,7 @@ class Step:
             network.to(device)
             if machine.compile:
                 network.compile(dynamic=False)
+        self.average = Average(networks, schedule.average) if schedule.average else None
         self.optimise_generators = _adam(networks.generators(), schedule)
         self.optimise_discriminators = _adam(networks.discriminators(), schedule)
         seed = 2 * (schedule.seed + 1_000_003 * self.team.process)  # each process keeps its own past
@@ -62,7 +64,15 @@ class Step:
         for optimiser in (self.optimise_generators, self.optimise_discriminators):
             optimiser.param_groups[0]["lr"] = rate
         made, generator_losses = self._improve_generators(a, b)
+        if self.average is not None:
+            self.average.update()
         return generator_losses | self._improve_discriminators(a, b, made)
+
+    def exported(self) -> tuple[nn.Module, nn.Module]:
+        """Give the A to B and B to A that an export would take: the averaged ones, where an average is kept."""
+        if self.average is not None:
+            return self.average.generators()
+        return self.networks.a_to_b, self.networks.b_to_a
 
     def history_state(self) -> dict[str, Any]:
         """State of both histories."""

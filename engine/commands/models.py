@@ -38,6 +38,7 @@ def models(verbose: bool) -> None:
 @click.option("--target-domain", default="B", show_default=True, help="What comes out, such as winter.")
 @click.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
 @click.option("--licence", default="", help="Licence of the weights.")
+@click.option("--learn-residual", is_flag=True, help="The network adds its output to its input, as DeblurGAN's does.")
 def import_model(
     checkpoint: Path,
     model: Path,
@@ -45,6 +46,7 @@ def import_model(
     target_domain: str,
     training_size: int | None,
     licence: str,
+    learn_residual: bool,
 ) -> None:
     """Turn a CycleGAN CHECKPOINT (latest_net_G_A.pth) into a MODEL file (.safetensors).
 
@@ -52,7 +54,7 @@ def import_model(
     """
     if model.suffix != SUFFIX:
         raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
-    module = read_checkpoint(checkpoint)
+    module = read_checkpoint(checkpoint, learn_residual=learn_residual)
     card = Card(
         name=model.stem,
         source_domain=source_domain,
@@ -86,4 +88,6 @@ def network_of(card: Card) -> str:
     ]
     if arch.upsample != "transpose":
         extras.append(f"{arch.upsample} up-sampling")
+    if arch.learn_residual:
+        extras.append("learned residual")
     return ", ".join([f"ResNet-{arch.blocks}", f"ngf {arch.ngf}", *extras])

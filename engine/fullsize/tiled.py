@@ -24,7 +24,7 @@ from engine.errors import SkipImage
 from engine.fullsize.bands import down_conv, reflect_conv, up_conv
 from engine.fullsize.norm import WholeImageNorm
 from engine.fullsize.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
-from engine.model import Architecture, ResnetBlock, ResnetGenerator
+from engine.model import Architecture, ResnetBlock, ResnetGenerator, add_change
 from engine.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
 
 BAND_BYTES = 16 << 20
@@ -150,7 +150,8 @@ def translated_bands(
             return net.ups[1](_relu(net.up_norms[0].normalise(half.bands())))
 
         _drain(net.up_norms[1].watch(full()))
-        yield from map(torch.tanh_, net.tail(_relu(net.up_norms[1].normalise(full()))))
+        made = map(torch.tanh_, net.tail(_relu(net.up_norms[1].normalise(full()))))
+        yield from _added_to(pixels_HWC, made) if module.arch.learn_residual else made
 
 
 Layer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
@@ -213,6 +214,14 @@ def _relu(bands: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _sum(first: Iterable[Tensor], second: Iterable[Tensor]) -> Iterator[Tensor]:
     return (b.add_(a) for a, b in zip(first, second, strict=True))
+
+
+def _added_to(pixels_HWC: Tensor, changes: Iterable[Tensor]) -> Iterator[Tensor]:
+    first = 0
+    for change in changes:
+        rows = pixels_HWC[None, first : first + change.shape[2]].to(change.device)
+        yield add_change(to_network(rows, change.dtype), change)
+        first += change.shape[2]
 
 
 def _drain(bands: Iterable[Tensor]) -> None:

@@ -27,6 +27,18 @@ def test_reach_is_what_gradients_show(blocks: int, upsample: Literal["transpose"
     assert farthest <= arch.reach < farthest + arch.stride
 
 
+def test_a_learned_residual_is_added_and_the_sum_keeps_to_the_range() -> None:
+    torch.manual_seed(0)
+    plain = ResnetGenerator(Architecture(blocks=1, ngf=4))
+    learned = ResnetGenerator(Architecture(blocks=1, ngf=4, learn_residual=True))
+    learned.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 32, 48) * 2 - 1
+    with torch.no_grad():
+        change, made = plain(x), learned(x)
+    assert torch.equal(made, (x + change).clamp(-1, 1))
+    assert (x + change).abs().max() > 1, "the clamp had something to do"
+
+
 def linear(module: ResnetGenerator) -> nn.Module:
     """Drop what mixes the whole image or cuts gradients, and make all weights positive, so that none cancel."""
     for parent in list(module.modules()):

@@ -17,7 +17,7 @@ SMALL = Architecture(blocks=1, ngf=2)
 
 
 def test_a_generator_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    arch = Architecture(blocks=2, ngf=2, affine=True, track_running_stats=True, upsample="resize")
+    arch = Architecture(blocks=2, ngf=2, affine=True, track_running_stats=True, upsample="resize", learn_residual=True)
     module = ResnetGenerator(arch)
     card = Card(name="n", source_domain="a", target_domain="b", training_size=128, data="d", scores={"kid": 0.5})
     save_generator(tmp_path / "n.safetensors", module, card, torch.float32)

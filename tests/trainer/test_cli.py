@@ -25,7 +25,7 @@ def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> N
     invoke("fit", domains, "--out", tmp_path / "run", "--epochs", 1, *TINY)
     assert load_checkpoint(tmp_path / "run").steps_done == 4
 
-    invoke("resume", tmp_path / "run", "--epochs", 1.5, "--decay-epochs", 0.5, "--load", 48)
+    invoke("resume", tmp_path / "run", "--epochs", 1.5, "--decay-epochs", 0.5, "--load", 48, "--average", 0.9)
     resumed = load_checkpoint(tmp_path / "run")
     assert (resumed.steps_done, resumed.config.data.load) == (6, 48)
 

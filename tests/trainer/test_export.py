@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_two_files_with_cards_come_out_and_compute_what_was_trained(run: Path, t
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     trained = generator_of(load_checkpoint(run), "b_to_a")
     assert torch.equal(load_generator(back).module(image), trained(image))
+
+
+def test_where_an_average_is_kept_it_is_exported(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(config, schedule=replace(config.schedule, average=0.5))
+    loop.fit(config, tmp_path / "run")
+    checkpoint = load_checkpoint(tmp_path / "run")
+
+    there, _ = export(tmp_path / "run", tmp_path / "models", Labels(), torch.float32)
+
+    exported = load_generator(there).module.state_dict()
+    assert all(torch.equal(value, checkpoint.averages["a_to_b"][name]) for name, value in exported.items())
+    assert any(not torch.equal(value, checkpoint.networks["a_to_b"][name]) for name, value in exported.items())
 
 
 def test_a_run_is_scored_as_it_would_be_served_in_half_precision(run: Path, tmp_path: Path) -> None:

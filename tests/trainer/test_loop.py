@@ -34,7 +34,11 @@ def test_a_run_leaves_checkpoint_log_sheets_and_curves(config: RunConfig, tmp_pa
 
 def test_a_resumed_run_ends_with_the_very_bits_of_one_that_never_stopped(config: RunConfig, tmp_path: Path) -> None:
     # Given a run that went through,
-    config = replace(config, losses=LossConfig(history=3))  # full, so that random exchanges count
+    config = replace(
+        config,
+        losses=LossConfig(history=3),  # full, so that random exchanges count
+        schedule=replace(config.schedule, average=0.9),
+    )
     loop.fit(config, tmp_path / "whole")
     # when another one is stopped in the middle of an epoch and resumed,
     stop_after(config, tmp_path / "broken", steps=3)

@@ -33,6 +33,14 @@ def test_published_discriminator_has_the_published_number_of_parameters() -> Non
     assert sum(weight.numel() for weight in PatchDiscriminator().parameters()) == expected
 
 
+def test_a_generator_that_learns_a_change_begins_with_none() -> None:
+    config = NetworkConfig(architecture=Architecture(blocks=1, ngf=4, learn_residual=True), ndf=4)
+    networks = build_networks(config, seed=1)
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(networks.a_to_b(x), x)
+    assert torch.equal(networks.b_to_a(x), x)
+
+
 def test_weights_start_from_a_narrow_normal_distribution_and_the_seed_decides_them() -> None:
     config = NetworkConfig(architecture=Architecture(blocks=2, ngf=16), ndf=16)
     networks, same, other = (build_networks(config, seed) for seed in (1, 1, 2))

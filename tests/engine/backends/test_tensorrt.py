@@ -40,6 +40,7 @@ CONVERTIBLE = {
     "aten.relu.default",
     "aten.tanh.default",
     "aten.add.Tensor",
+    "aten.clamp.default",
     "aten.upsample_nearest2d.vec",
     "aten.to.dtype",
     "aten._assert_tensor_metadata.default",  # a check of the exporter's, dropped on the way
@@ -52,6 +53,7 @@ KINDS = {
     "affine": Architecture(blocks=1, ngf=4, affine=True),
     "running statistics": Architecture(blocks=1, ngf=4, affine=True, track_running_stats=True),
     "resize": Architecture(blocks=1, ngf=4, upsample="resize"),
+    "residual": Architecture(blocks=1, ngf=4, learn_residual=True),
 }
 
 

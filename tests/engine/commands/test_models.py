@@ -46,6 +46,13 @@ def test_a_checkpoint_becomes_a_model_with_the_same_weights(tmp_path: Path) -> N
     assert all(torch.equal(value, loaded[key]) for key, value in module.state_dict().items())
 
 
+def test_a_checkpoint_of_a_network_that_learns_a_change_is_told_so(tmp_path: Path) -> None:
+    torch.save(ResnetGenerator(Architecture(blocks=1, ngf=2)).state_dict(), tmp_path / "net.pth")
+    arguments = [str(tmp_path / "net.pth"), str(tmp_path / "net.safetensors"), "--learn-residual"]
+    assert CliRunner().invoke(import_model, arguments).exit_code == 0
+    assert load_generator(tmp_path / "net.safetensors").module.arch.learn_residual
+
+
 def test_a_model_file_has_its_suffix(tmp_path: Path) -> None:
     result = CliRunner().invoke(import_model, [str(tmp_path / "a.pth"), str(tmp_path / "model.pth")])
     assert isinstance(result.exception, SetupError)
@@ -63,7 +70,7 @@ def test_a_card_is_laid_out_for_reading() -> None:
 
 
 def test_a_network_is_told_in_a_few_words() -> None:
-    arch = Architecture(affine=True, track_running_stats=True, upsample="resize")
+    arch = Architecture(affine=True, track_running_stats=True, upsample="resize", learn_residual=True)
     assert network_of(Card(name="n", architecture=arch)) == (
-        "ResNet-9, ngf 64, affine, running statistics, resize up-sampling"
+        "ResNet-9, ngf 64, affine, running statistics, resize up-sampling, learned residual"
     )

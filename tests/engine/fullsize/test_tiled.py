@@ -67,6 +67,7 @@ def tiled(module: ResnetGenerator, pixels_HWC: Tensor, plan: Plan) -> Tensor:
         Architecture(blocks=1, ngf=8, affine=True),
         Architecture(blocks=1, ngf=8, track_running_stats=True),
         Architecture(blocks=1, ngf=8, affine=True, track_running_stats=True, upsample="resize"),
+        Architecture(blocks=1, ngf=8, upsample="resize", learn_residual=True),
     ],
     ids=str,
 )
