@@ -44,7 +44,8 @@ TRAINER = """
 classifier distance distributed fid history losses sampling sheets signals similarity
 checkerboard config photos report
 data evaluate networks
-health preview speed step
+average health preview speed
+step
 checkpoints
 export loop
 scoring
