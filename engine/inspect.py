@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -89,7 +90,10 @@ def _inspected(record: Record[bytes], config: DecodeConfig) -> Record[Inspected]
         _check_size(width * height, config.max_pixels, "at working size")
         return inspected
 
-    return record.attempt("inspect", work)
+    started_s = time.perf_counter()
+    outcome = record.attempt("inspect", work)
+    outcome.timings["inspect"] = time.perf_counter() - started_s
+    return outcome
 
 
 @lru_cache(maxsize=1)

@@ -80,8 +80,9 @@ class ResnetBlock(nn.Module):
 class ResnetGenerator(nn.Module):
     """c7s1-ngf, d2, d4, R4 x blocks, u2, u1, c7s1-3, tanh, in the paper's notation; `learn_residual` adds the input.
 
-    Takes [N, 3, H, W] floats in [-1, 1], H and W multiples of 4 and at least 16; returns the same shape and
-    range.
+    Takes [N, 3, H, W] floats in [-1, 1], H and W multiples of 4 and at least 16; returns the same shape and range.
+    With `learn_residual` the sum may leave the range: pixels are cut to it when they become bytes, and not before, so
+    that in training whatever is added to white or black is seen and judged.
     """
 
     def __init__(self, arch: Architecture | None = None) -> None:
@@ -107,12 +108,7 @@ class ResnetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Translate [N, 3, H, W] in [-1, 1]; H and W multiples of 4."""
         made: Tensor = self.model(x)
-        return add_change(x, made) if self.arch.learn_residual else made
-
-
-def add_change(x: Tensor, change: Tensor) -> Tensor:
-    """Add a learned change to the images it was learned for, both [..., H, W]; the sum keeps to [-1, 1]."""
-    return (x + change).clamp(-1.0, 1.0)
+        return x + made if self.arch.learn_residual else made
 
 
 def _norm(channels: int, arch: Architecture) -> nn.Module:

@@ -37,6 +37,9 @@ Translate = Callable[[Tensor], Tensor]
 # Of a chunk that a GPU decodes: a call to it has a price of its own, so it takes more at once than a CPU's.
 _GPU_CHUNK_PIXELS = 16_000_000
 
+BEFORE_DECODE: tuple[StageName, ...] = ("read", "inspect")
+"""Stages that the source and the inspection time themselves, in the records."""
+
 
 class Pipeline:
     """Translate what a source gives into a sink, stages overlapped over bounded queues."""
@@ -90,6 +93,7 @@ class Pipeline:
                 yield from self._acknowledge(outcomes)
 
     def _decode(self, chunk: Chunk) -> list[Record[Picture] | Failed]:
+        self._tell_what_came_before(chunk)
         with self._timed("decode", chunk):
             return self._decoder(chunk)
 
@@ -158,6 +162,13 @@ class Pipeline:
         seconds = time.perf_counter() - started_s
         for record in records:
             record.timings[name] = seconds
+
+    def _tell_what_came_before(self, chunk: Chunk) -> None:
+        """Give the metrics the times that reading and inspecting took: each image was a call of its own."""
+        for record in chunk:
+            for name in BEFORE_DECODE:
+                if name in record.timings:
+                    self._metrics.stage(name, record.timings[name], 1)
 
     def _acknowledge(self, outcomes: list[Outcome] | None) -> Iterator[Outcome | None]:
         if outcomes is None:

@@ -122,7 +122,7 @@ class Record(Generic[P]):
     options: Options
     ack: Any = field(default=None, repr=False)
     timings: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
-    """Seconds of each stage's call that this image went through, together with its batch; filled by the pipeline."""
+    """Seconds of each stage's call that this image went through, together with its batch."""
 
     def replace(self, payload: Q) -> Record[Q]:
         """Carry the same key, options and acknowledgement with a new payload."""

@@ -74,6 +74,12 @@ def machine_options(command: Command) -> Command:
 @click.option("--ngf", type=int, default=Architecture.ngf, show_default=True)
 @click.option("--blocks", type=int, default=Architecture.blocks, show_default=True)
 @click.option("--ndf", type=int, default=NetworkConfig.ndf, show_default=True)
+@click.option(
+    "--discriminator-norm",
+    type=click.Choice(["instance", "layer"]),
+    default=NetworkConfig.discriminator_norm,
+    show_default=True,
+)
 @click.option("--upsample", type=click.Choice(UPSAMPLINGS), default=Architecture.upsample, show_default=True)
 @click.option("--learn-residual", is_flag=True, help="Learn what to add to a photo: its brightness and detail stay.")
 @machine_options
@@ -165,7 +171,8 @@ def run_config(data: Path | None, train_a: Path | None, train_b: Path | None, **
             **pick("load", "crop", "flip"),
         ),
         networks=NetworkConfig(
-            architecture=Architecture(**pick("ngf", "blocks", "upsample", "learn_residual")), **pick("ndf")
+            architecture=Architecture(**pick("ngf", "blocks", "upsample", "learn_residual")),
+            **pick("ndf", "discriminator_norm"),
         ),
         losses=LossConfig(**pick("cycle", "identity")),
         schedule=ScheduleConfig(**pick("epochs", "decay_epochs", "batch", "rate", "average", "seed")),

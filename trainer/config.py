@@ -46,6 +46,9 @@ class NetworkConfig:
     """Both generators."""
     ndf: int = 64
     """Channels after a discriminator's first convolution."""
+    discriminator_norm: Literal["instance", "layer"] = "instance"
+    """Normalisation of the discriminators: `instance` as published, blind to a cast of colour over the whole image;
+    `layer` keeps the channels' ratios (recommended by Gulrajani et al., NeurIPS 2017, section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

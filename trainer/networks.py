@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,14 @@ class PatchDiscriminator(nn.Module):
     means real and 0 means made.
     """
 
-    def __init__(self, ndf: int = 64) -> None:
+    def __init__(self, ndf: int = 64, norm: Literal["instance", "layer"] = "instance") -> None:
         super().__init__()
         self.model = nn.Sequential(
             nn.Conv2d(3, ndf, kernel_size=4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
-            *_norm_block(ndf, 2 * ndf, stride=2),
-            *_norm_block(2 * ndf, 4 * ndf, stride=2),
-            *_norm_block(4 * ndf, 8 * ndf, stride=1),
+            *_norm_block(ndf, 2 * ndf, 2, norm),
+            *_norm_block(2 * ndf, 4 * ndf, 2, norm),
+            *_norm_block(4 * ndf, 8 * ndf, 1, norm),
             nn.Conv2d(8 * ndf, 1, kernel_size=4, padding=1),
         )
 
@@ -72,8 +73,8 @@ def build_networks(config: NetworkConfig, seed: int) -> Networks:
     networks = Networks(
         _trainable_generator(config.architecture),
         _trainable_generator(config.architecture),
-        PatchDiscriminator(config.ndf),
-        PatchDiscriminator(config.ndf),
+        PatchDiscriminator(config.ndf, config.discriminator_norm),
+        PatchDiscriminator(config.ndf, config.discriminator_norm),
     )
     random = torch.Generator().manual_seed(seed)
     for _, network in networks.named():
@@ -106,9 +107,12 @@ def _trainable_generator(architecture: Architecture) -> ResnetGenerator:
     return generator
 
 
-def _norm_block(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
+def _norm_block(
+    channels_in: int, channels_out: int, stride: int, norm: Literal["instance", "layer"]
+) -> list[nn.Module]:
+    one_group = nn.GroupNorm(1, channels_out, affine=False)  # layer normalisation, for images
     return [
         nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=stride, padding=1),
-        nn.InstanceNorm2d(channels_out),
+        nn.InstanceNorm2d(channels_out) if norm == "instance" else one_group,
         nn.LeakyReLU(0.2, inplace=True),
     ]

@@ -24,7 +24,7 @@ from engine.errors import SkipImage
 from engine.fullsize.bands import down_conv, reflect_conv, up_conv
 from engine.fullsize.norm import WholeImageNorm
 from engine.fullsize.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
-from engine.model import Architecture, ResnetBlock, ResnetGenerator, add_change
+from engine.model import Architecture, ResnetBlock, ResnetGenerator
 from engine.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
 
 BAND_BYTES = 16 << 20
@@ -220,7 +220,7 @@ def _added_to(pixels_HWC: Tensor, changes: Iterable[Tensor]) -> Iterator[Tensor]
     first = 0
     for change in changes:
         rows = pixels_HWC[None, first : first + change.shape[2]].to(change.device)
-        yield add_change(to_network(rows, change.dtype), change)
+        yield change.add_(to_network(rows, change.dtype))
         first += change.shape[2]
 
 

@@ -179,7 +179,7 @@ class KafkaSink:
 
     def _fields(self, ticket: Ticket, timings: dict[str, float]) -> dict[str, Any]:
         message = ticket.message
-        spent = {"wait": ticket.wait_s, "read": ticket.read_s, **timings}
+        spent = {**ticket.timings, **timings}
         return {
             "version": VERSION,
             "id": ticket.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -110,13 +111,16 @@ class ArchiveSource:
         """Read one input; runs in several threads."""
         item = todo.item
         key, ticket = printable(item.key), Ticket(item.identity, todo.output, item.modified_ns)
+        options = replace(self._options, format=todo.format)
+        started_s = time.perf_counter()
         try:
-            data = item.read()
+            outcome: Record[bytes] | Failed = Record(key=key, payload=item.read(), options=options, ack=ticket)
         except SkipImage as error:
-            return Failed(key=key, stage="read", reason=str(error), ack=ticket)
+            outcome = Failed(key=key, stage="read", reason=str(error), ack=ticket)
         except OSError as error:
-            return Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", ack=ticket)
-        return Record(key=key, payload=data, options=replace(self._options, format=todo.format), ack=ticket)
+            outcome = Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", ack=ticket)
+        outcome.timings["read"] = time.perf_counter() - started_s
+        return outcome
 
     def _is_repeated(self, item: Input, output: str) -> bool:
         """Whether this very input was given before in this run, as a list may do.

@@ -193,10 +193,10 @@ class KafkaSource:
         except SkipImage as error:
             if ticket.job is None:
                 ticket.id = read_id(message.value, message.key, message.position)
-            return Failed(key=ticket.id, stage=stage, reason=str(error), ack=ticket)
+            return Failed(key=ticket.id, stage=stage, reason=str(error), ack=ticket, timings=ticket.timings)
         if self._answered(ticket):
             return ticket
-        return Record(key=ticket.id, payload=data, options=job.options, ack=ticket)
+        return Record(key=ticket.id, payload=data, options=job.options, ack=ticket, timings=ticket.timings)
 
     def _sha256(self, model: str) -> str:
         if model not in self._models:

@@ -50,3 +50,8 @@ class Ticket:
     read_s: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
     """Fields of the result that are known once the image is stored."""
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds before the first stage, for its record."""
+        return {"wait": self.wait_s, "read": self.read_s}

@@ -88,6 +88,8 @@ def test_two_devices_give_the_files_of_one_and_add_up(
     assert summary.failures[0]["path"] == "0/20.jpg"
     assert summary.backend == "2 processes: eager fp32 on cpu: as asked"
     assert {name: stage["images"] for name, stage in summary.stages.items()} == {
+        "read": 40,
+        "inspect": 40,
         "decode": 40,
         "generate": 39,
         "encode": 40,

@@ -27,7 +27,7 @@ def test_reach_is_what_gradients_show(blocks: int, upsample: Literal["transpose"
     assert farthest <= arch.reach < farthest + arch.stride
 
 
-def test_a_learned_residual_is_added_and_the_sum_keeps_to_the_range() -> None:
+def test_a_learned_residual_is_added_and_not_cut() -> None:
     torch.manual_seed(0)
     plain = ResnetGenerator(Architecture(blocks=1, ngf=4))
     learned = ResnetGenerator(Architecture(blocks=1, ngf=4, learn_residual=True))
@@ -35,8 +35,8 @@ def test_a_learned_residual_is_added_and_the_sum_keeps_to_the_range() -> None:
     x = torch.rand(2, 3, 32, 48) * 2 - 1
     with torch.no_grad():
         change, made = plain(x), learned(x)
-    assert torch.equal(made, (x + change).clamp(-1, 1))
-    assert (x + change).abs().max() > 1, "the clamp had something to do"
+    assert torch.equal(made, x + change)
+    assert made.abs().max() > 1
 
 
 def linear(module: ResnetGenerator) -> nn.Module:

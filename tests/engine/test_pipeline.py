@@ -55,7 +55,7 @@ def test_each_image_becomes_its_own_translation() -> None:
     for key, data in images:
         assert np.array_equal(pixels(sink.results[key].data), 255 - pixels(data))
     assert (tally.converted, tally.failed) == (25, 0)
-    assert {tally.stage_images[stage] for stage in ("decode", "generate", "encode", "store")} == {25}
+    assert {tally.stage_images[stage] for stage in ("inspect", "decode", "generate", "encode", "store")} == {25}
 
 
 def test_images_of_one_shape_keep_their_order() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,21 @@ def test_a_score_depends_on_a_patch_of_70_pixels() -> None:
 @pytest.mark.parametrize("side", [32, 128, 256])
 def test_the_map_of_scores_has_the_documented_size(side: int) -> None:
     assert PatchDiscriminator(ndf=4)(torch.zeros(2, 3, side, side)).shape == (2, 1, side // 8 - 2, side // 8 - 2)
+
+
+@pytest.mark.parametrize(("norm", "sees"), [("instance", False), ("layer", True)])
+def test_layer_normalisation_sees_a_cast_of_colour_to_which_instance_normalisation_is_blind(
+    norm: Literal["instance", "layer"], sees: bool
+) -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(ndf=8, norm=norm)
+    del discriminator.model[1]  # LeakyReLU, which hides what follows from a cast where it cuts
+    image = torch.rand(1, 3, 64, 64) - 0.5
+    cast = image + torch.tensor([0.4, 0.0, -0.4])[:, None, None]
+    with torch.no_grad():
+        difference = (discriminator(cast) - discriminator(image))[:, :, 2:-2, 2:-2].abs().mean()
+        spread = discriminator(image)[:, :, 2:-2, 2:-2].std()
+    assert (difference > 0.3 * spread) == sees
 
 
 def test_published_discriminator_has_the_published_number_of_parameters() -> None:

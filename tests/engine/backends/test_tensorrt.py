@@ -40,7 +40,6 @@ CONVERTIBLE = {
     "aten.relu.default",
     "aten.tanh.default",
     "aten.add.Tensor",
-    "aten.clamp.default",
     "aten.upsample_nearest2d.vec",
     "aten.to.dtype",
     "aten._assert_tensor_metadata.default",  # a check of the exporter's, dropped on the way
