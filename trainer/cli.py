@@ -16,6 +16,7 @@ from engine.model import UPSAMPLINGS, Architecture
 from trainer.checkpoints import load_checkpoint
 from trainer.config import (
     DataConfig,
+    DiscriminatorNorm,
     LossConfig,
     MachineConfig,
     NetworkConfig,
@@ -76,7 +77,7 @@ def machine_options(command: Command) -> Command:
 @click.option("--ndf", type=int, default=NetworkConfig.ndf, show_default=True)
 @click.option(
     "--discriminator-norm",
-    type=click.Choice(["instance", "layer"]),
+    type=click.Choice(get_args(DiscriminatorNorm)),
     default=NetworkConfig.discriminator_norm,
     show_default=True,
 )

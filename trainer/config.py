@@ -11,6 +11,8 @@ from typing import Any, Literal
 from engine.errors import SetupError
 from engine.model import Architecture
 
+DiscriminatorNorm = Literal["instance", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -46,9 +48,9 @@ class NetworkConfig:
     """Both generators."""
     ndf: int = 64
     """Channels after a discriminator's first convolution."""
-    discriminator_norm: Literal["instance", "layer"] = "instance"
-    """Normalisation of the discriminators: `instance` as published, blind to a cast of colour over the whole image;
-    `layer` keeps the channels' ratios (recommended by Gulrajani et al., NeurIPS 2017, section 4)."""
+    discriminator_norm: DiscriminatorNorm = "instance"
+    """Normalisation in the discriminators: `instance` as published, which is blind to an image's brightness, contrast
+    and cast of colour; `none` sees them (as the critics of Gulrajani et al., NeurIPS 2017, section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

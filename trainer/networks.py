@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from engine.model import Architecture, ResnetGenerator
 from engine.upsampling import fold_upsampling
-from trainer.config import NetworkConfig
+from trainer.config import DiscriminatorNorm, NetworkConfig
 
 INITIAL_STD = 0.02
 """Standard deviation of the initial convolution weights (Zhu et al., appendix 7.1)."""
@@ -24,7 +23,7 @@ class PatchDiscriminator(nn.Module):
     means real and 0 means made.
     """
 
-    def __init__(self, ndf: int = 64, norm: Literal["instance", "layer"] = "instance") -> None:
+    def __init__(self, ndf: int = 64, norm: DiscriminatorNorm = "instance") -> None:
         super().__init__()
         self.model = nn.Sequential(
             nn.Conv2d(3, ndf, kernel_size=4, stride=2, padding=1),
@@ -107,12 +106,9 @@ def _trainable_generator(architecture: Architecture) -> ResnetGenerator:
     return generator
 
 
-def _norm_block(
-    channels_in: int, channels_out: int, stride: int, norm: Literal["instance", "layer"]
-) -> list[nn.Module]:
-    one_group = nn.GroupNorm(1, channels_out, affine=False)  # layer normalisation, for images
+def _norm_block(channels_in: int, channels_out: int, stride: int, norm: DiscriminatorNorm) -> list[nn.Module]:
     return [
         nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=stride, padding=1),
-        nn.InstanceNorm2d(channels_out) if norm == "instance" else one_group,
+        nn.InstanceNorm2d(channels_out) if norm == "instance" else nn.Identity(),
         nn.LeakyReLU(0.2, inplace=True),
     ]
