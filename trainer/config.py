@@ -11,7 +11,7 @@ from typing import Any, Literal
 from engine.errors import SetupError
 from engine.model import Architecture
 
-DiscriminatorNorm = Literal["instance", "none"]
+DiscriminatorNorm = Literal["instance", "spectral"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class NetworkConfig:
     """Channels after a discriminator's first convolution."""
     discriminator_norm: DiscriminatorNorm = "instance"
     """Normalisation in the discriminators: `instance` as published, which is blind to an image's brightness, contrast
-    and cast of colour; `none` sees them (as the critics of Gulrajani et al., NeurIPS 2017, section 4)."""
+    and cast of colour; `spectral` normalises the weights alone (Miyato et al., ICLR 2018) and sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,7 @@ def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
         "crop": config.data.crop,
         "flip": config.data.flip,
         "ndf": config.networks.ndf,
+        "discriminator_norm": config.networks.discriminator_norm,
         "losses": asdict(config.losses),
         "schedule": asdict(config.schedule),
         "precision": config.machine.precision,

@@ -92,3 +92,28 @@ class StreamConfig:
     metrics_host: str = LOOPBACK
     create_topics: int | None = None
     """Partitions of topics that are missing; None makes none."""
+
+    @property
+    def source(self) -> KafkaSourceConfig:
+        """The part that decides how jobs are fetched."""
+        return KafkaSourceConfig(
+            topic=self.jobs,
+            group=self.group,
+            max_in_flight=self.max_in_flight,
+            max_in_flight_bytes=self.max_in_flight_bytes,
+            session_timeout_s=self.session_timeout_s,
+            drain_s=self.drain_s,
+            instance=self.instance,
+        )
+
+    def sink(self, worker: str) -> KafkaSinkConfig:
+        """Give the part that decides where results of the process `worker` go."""
+        return KafkaSinkConfig(
+            results=self.results,
+            dead_letters=self.dead_letters,
+            group=self.group,
+            worker=worker,
+            inline_limit=self.inline_limit,
+            acknowledge_s=self.acknowledge_s,
+            limit=DeadLetterLimit(consecutive=self.max_dead_letters, ratio=self.max_dead_letter_ratio),
+        )

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.catalog import find_model
@@ -16,11 +17,9 @@ from engine.health import Health
 from engine.metrics import Metrics, Silent
 from engine.pipeline import Pipeline, Translate
 from engine.prometheus import serve_metrics
-from engine.records import Options
 from engine.sinks.kafka import KafkaSink
 from engine.sources.kafka import KafkaSource
-from engine.stream.config import KafkaSinkConfig, KafkaSourceConfig, StreamConfig
-from engine.stream.deadletters import DeadLetterLimit
+from engine.stream.config import StreamConfig
 from engine.stream.kafka_client import require_topics
 from engine.stream.places import Inputs, Output
 from engine.stream.residents import Residents
@@ -61,43 +60,14 @@ class Worker:
         files = model_files(config.models)
         residents = Residents(files, config.pipeline.generate, config.resident_models, metrics)
         self.health.require("model", True)
-        limit = DeadLetterLimit(consecutive=config.max_dead_letters, ratio=config.max_dead_letter_ratio)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._config = config
-        self._sink = KafkaSink(
-            config.connection,
-            KafkaSinkConfig(
-                results=config.results,
-                dead_letters=config.dead_letters,
-                group=config.group,
-                worker=self.name,
-                inline_limit=config.inline_limit,
-                acknowledge_s=config.acknowledge_s,
-                limit=limit,
-            ),
-            output,
-            metrics,
-            self.health,
-        )
-        defaults = Options(
-            model=next(iter(files)),
-            size=config.pipeline.options.size,
-            detail=config.pipeline.options.detail,
-            format=config.pipeline.options.format,
-        )
+        self._sink = KafkaSink(config.connection, config.sink(self.name), output, metrics, self.health)
         self._source = KafkaSource(
             config.connection,
-            KafkaSourceConfig(
-                topic=config.jobs,
-                group=config.group,
-                max_in_flight=config.max_in_flight,
-                max_in_flight_bytes=config.max_in_flight_bytes,
-                session_timeout_s=config.session_timeout_s,
-                drain_s=config.drain_s,
-                instance=config.instance,
-            ),
+            config.source,
             inputs,
-            defaults,
+            replace(config.pipeline.options, model=next(iter(files))),
             residents.sha256,
             self._sink.answered,
             metrics,
