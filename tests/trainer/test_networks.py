@@ -33,6 +33,7 @@ def test_only_a_discriminator_with_normalised_weights_sees_a_cast_of_colour(
 ) -> None:
     networks = build_networks(NetworkConfig(ndf=8, discriminator_norm=norm), seed=0)
     discriminator = networks.real_a.eval()
+    assert isinstance(discriminator, PatchDiscriminator)
     del discriminator.model[1]  # LeakyReLU, which hides what follows from a cast where it cuts
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
     cast = image + torch.tensor([0.4, 0.0, -0.4])[:, None, None]
@@ -46,6 +47,7 @@ def test_normalised_weights_have_a_largest_singular_value_of_one_and_the_seed_de
     first, same = (build_networks(config, seed=1).real_b.eval() for _ in range(2))
     assert isinstance(first, PatchDiscriminator)
     weight = first.model[2].weight
+    assert isinstance(weight, torch.Tensor)
     assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, rel=0.01)
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), same.buffers(), strict=True))
 
