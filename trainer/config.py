@@ -11,7 +11,7 @@ from typing import Any, Literal
 from engine.errors import SetupError
 from engine.model import Architecture
 
-DiscriminatorNorm = Literal["instance", "spectral"]
+DiscriminatorNorm = Literal["instance", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class NetworkConfig:
     """Channels after a discriminator's first convolution."""
     discriminator_norm: DiscriminatorNorm = "instance"
     """Normalisation in the discriminators: `instance` as published, which is blind to an image's brightness, contrast
-    and cast of colour; `spectral` normalises the weights alone (Miyato et al., ICLR 2018) and sees them."""
+    and cast of colour; `none` sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)

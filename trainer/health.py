@@ -12,6 +12,8 @@ from trainer.networks import Networks
 
 COLLAPSE_BELOW = 1e-3
 """Mean loss of a discriminator that is practically never wrong; healthy ones stay between 0.05 and 0.25."""
+DIVERGED_ABOVE = 100.0
+"""Least-squares loss of scores that are 10 away from 0 and 1; seen with --discriminator-norm none at twice the rate."""
 MEMORY = 0.98
 """Weight of the past in the running mean: about the last 50 readings."""
 LEAST_READINGS = 50
@@ -35,13 +37,15 @@ class Health:
     def check(self, losses: Mapping[str, float]) -> None:
         """Take one reading of every loss by name; discriminators are `real_a` and `real_b`.
 
-        Raises `StopRun` on a loss that is not a number and on a discriminator that never errs: from then on
-        the generators get no gradient that says where to go.
+        Raises `StopRun` on a loss that is not a number, on scores beyond all bounds, and on a discriminator that
+        never errs: from then on the generators get no gradient that says where to go.
         """
         self._readings += 1
         for name, loss in losses.items():
             if not math.isfinite(loss):
                 raise StopRun(f"Loss {name} became {loss}; {REMEDY}")
+            if loss > DIVERGED_ABOVE and not name.startswith(("cycle", "identity")):
+                raise StopRun(f"Loss {name} rose to {loss:.3g}: the discriminators' scores diverge; {REMEDY}")
         for name in ("real_a", "real_b"):
             mean = MEMORY * self._means.get(name, losses[name]) + (1 - MEMORY) * losses[name]
             self._means[name] = mean

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from engine.model import Architecture, ResnetGenerator
 from engine.upsampling import fold_upsampling
@@ -81,8 +80,6 @@ def build_networks(config: NetworkConfig, seed: int) -> Networks:
         initialise(network, random)
         if isinstance(network, ResnetGenerator) and network.arch.learn_residual:
             start_without_change(network)
-        if isinstance(network, PatchDiscriminator) and config.discriminator_norm == "spectral":
-            normalise_weights(network, seed)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return networks
 
@@ -101,18 +98,6 @@ def start_without_change(generator: ResnetGenerator) -> None:
     last = generator.model[-2]
     assert isinstance(last, nn.Conv2d)
     nn.init.zeros_(last.weight)
-
-
-def normalise_weights(network: nn.Module, seed: int) -> None:
-    """Divide the weight of every convolution by its largest singular value, which power iteration follows in training.
-
-    The iteration starts from `seed`, so that processes which train together agree.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                spectral_norm(layer)
 
 
 def _trainable_generator(architecture: Architecture) -> ResnetGenerator:

@@ -23,6 +23,12 @@ def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
         Health().check(HEALTHY | {"fool_a": loss})
 
 
+def test_scores_beyond_all_bounds_stop_the_run_and_a_heavy_cycle_loss_does_not() -> None:
+    Health().check(HEALTHY | {"cycle_a": 300.0, "fool_a": 9.0})
+    with pytest.raises(StopRun, match=r"real_a rose to 1\.5e\+06"):
+        Health().check(HEALTHY | {"real_a": 1_499_720.88})
+
+
 def test_a_discriminator_that_never_errs_stops_the_run_but_one_good_moment_does_not() -> None:
     health = Health()
     health.check(HEALTHY | {"real_b": 0.0})

@@ -27,8 +27,8 @@ def test_the_map_of_scores_has_the_documented_size(side: int) -> None:
     assert PatchDiscriminator(ndf=4)(torch.zeros(2, 3, side, side)).shape == (2, 1, side // 8 - 2, side // 8 - 2)
 
 
-@pytest.mark.parametrize(("norm", "sees"), [("instance", False), ("spectral", True)])
-def test_only_a_discriminator_with_normalised_weights_sees_a_cast_of_colour(
+@pytest.mark.parametrize(("norm", "sees"), [("instance", False), ("none", True)])
+def test_only_a_discriminator_without_normalisation_sees_a_cast_of_colour(
     norm: DiscriminatorNorm, sees: bool
 ) -> None:
     networks = build_networks(NetworkConfig(ndf=8, discriminator_norm=norm), seed=0)
@@ -40,16 +40,6 @@ def test_only_a_discriminator_with_normalised_weights_sees_a_cast_of_colour(
     with torch.no_grad():
         seen, seen_cast = (discriminator(pixels)[:, :, 2:-2, 2:-2] for pixels in (image, cast))
     assert ((seen_cast - seen).abs().mean() > 0.3 * seen.std()) == sees
-
-
-def test_normalised_weights_have_a_largest_singular_value_of_one_and_the_seed_decides_them() -> None:
-    config = NetworkConfig(architecture=Architecture(blocks=1, ngf=4), ndf=4, discriminator_norm="spectral")
-    first, same = (build_networks(config, seed=1).real_b.eval() for _ in range(2))
-    assert isinstance(first, PatchDiscriminator)
-    weight = first.model[2].weight
-    assert isinstance(weight, torch.Tensor)
-    assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, rel=0.01)
-    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), same.buffers(), strict=True))
 
 
 def test_published_discriminator_has_the_published_number_of_parameters() -> None:
