@@ -28,9 +28,7 @@ def test_the_map_of_scores_has_the_documented_size(side: int) -> None:
 
 
 @pytest.mark.parametrize(("norm", "sees"), [("instance", False), ("none", True)])
-def test_only_a_discriminator_without_normalisation_sees_a_cast_of_colour(
-    norm: DiscriminatorNorm, sees: bool
-) -> None:
+def test_only_a_discriminator_without_normalisation_sees_a_cast_of_colour(norm: DiscriminatorNorm, sees: bool) -> None:
     networks = build_networks(NetworkConfig(ndf=8, discriminator_norm=norm), seed=0)
     discriminator = networks.real_a.eval()
     assert isinstance(discriminator, PatchDiscriminator)
