@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from engine.config import num_cores
-from engine.device import has_bf16
-from engine.model import Architecture, ResnetGenerator
-from engine.weights import Card, save_generator
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, save_generator
+from engine.system.device import has_bf16
 
 
 def machine() -> dict[str, Any]:

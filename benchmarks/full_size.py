@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common import generator_gflop, machine, seconds, spread
-from engine.decode import resize
-from engine.fullsize.tiled import plan_tiles, translate_tiled, whole_image_bytes
-from engine.guided import guided_upsample
-from engine.model import Architecture, ResnetGenerator
-from engine.pixels import to_network, to_pixels
+from engine.codec.detail import guided_upsample
+from engine.codec.geometry import resize
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.pixels import to_network, to_pixels
+from engine.runtime.tiled.translate import plan_tiles, translate_tiled, whole_image_bytes
 
 DTYPE = torch.bfloat16
 

@@ -27,20 +27,20 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.common import generator_gflop, machine, make_model, make_photos, report
-from engine.backends.eager import EagerBackend
+from engine.codec.dali import GpuDecoder, Jpeg
+from engine.codec.decode import Decoder
+from engine.codec.header import inspect
+from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
-from engine.decode import Decoder
-from engine.device import fastest_precision
-from engine.generate import Translator
-from engine.gpu_decode import GpuDecoder, Jpeg
-from engine.gpu_encode import GpuEncoder
-from engine.inspect import inspect
+from engine.model.weights import Generator, load_generator
+from engine.options import Options, Size
 from engine.pipeline import Pipeline
-from engine.rates import batch_for, images_per_s, lanes_for, measure_backends
-from engine.records import Options, Record, Size
-from engine.sinks.memory import MemorySink
-from engine.sources.memory import MemorySource
-from engine.weights import Generator, load_generator
+from engine.records import Record
+from engine.runtime.backends.eager import EagerBackend
+from engine.runtime.rates import batch_for, images_per_s, lanes_for, measure_backends
+from engine.runtime.translator import Translator
+from engine.system.device import fastest_precision
+from engine.testing import MemorySink, MemorySource
 
 Result = dict[str, Any]
 

@@ -30,8 +30,8 @@ fi
 
 "$PYTHON" -m engine doctor
 if [ "${1:-}" = "--rehearse" ]; then
-  "$PYTHON" -m pytest tests/engine/backends/test_lanes.py tests/engine/test_guard.py tests/engine/test_gpu_decode.py \
-    tests/engine/test_gpu_encode.py
+  "$PYTHON" -m pytest tests/engine/runtime/backends/test_streams.py tests/engine/runtime/test_translator_guard.py tests/engine/codec/test_dali.py \
+    tests/engine/codec/test_nvimgcodec.py
 else
   # Where the GPU must be there, its tests fail instead of being skipped.
   # Only the files that have some: others import what a bare checkout need not have.

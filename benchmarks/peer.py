@@ -28,7 +28,7 @@ from benchmarks.common import (
     seconds,
     spread,
 )
-from engine.weights import load_generator
+from engine.model.weights import load_generator
 
 SIDE = 256  # pixels
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import make_photos, report, run, seconds
-from engine.archive import convert
+from engine.archive.convert import convert
 from engine.config import BatchConfig, PipelineConfig
-from engine.model import Architecture, ResnetGenerator
-from engine.records import Options, Size
-from engine.weights import Card, Generator
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, Generator
+from engine.options import Options, Size
 
 DIFFERENT = 200  # photos; an archive links to these again and again
 

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from benchmarks.common import make_model, make_photos, report, run, spread
 from engine.config import BatchConfig, EncodeConfig, GenerateConfig, PipelineConfig
-from engine.records import Options, Size
+from engine.options import Options, Size
+from engine.stream.client import make_admin
 from engine.stream.config import StreamConfig
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_admin
 from tests.stream.brokers import tansu
 
 PARTITIONS = 4

@@ -19,9 +19,9 @@ from torch._inductor import config
 from torch._inductor.graph import GraphLowering
 
 from benchmarks.common import report
-from engine.backends.base import PixelGenerator
-from engine.model import Architecture, ResnetGenerator
-from engine.upsampling import folded_for_inference
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.upsampling import folded_for_inference
+from engine.runtime.backends.base import PixelGenerator
 
 _DTYPE = torch.bfloat16  # two bytes, as fp16 on a GPU, and what a CPU's convolutions are made for
 

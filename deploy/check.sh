@@ -15,7 +15,7 @@ import re
 import sys
 
 sys.path.insert(0, "..")
-from engine.metrics import METRICS
+from engine.observe.metrics import METRICS
 
 known = {f"solstice_{metric.name}" for metric in METRICS}
 texts = [json.dumps(json.load(open("grafana/dashboards/solstice.json"))), open("rules.yml").read()]

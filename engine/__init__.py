@@ -19,27 +19,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.archive import Summary, convert
-    from engine.catalog import load_generator
+    from engine.archive.convert import Summary, convert
     from engine.config import PipelineConfig
     from engine.errors import EngineError, SetupError, SkipImage, StopRun
-    from engine.generate import Translator
-    from engine.records import Options, Size
-    from engine.weights import Generator
+    from engine.model.weights import Generator, load_generator
+    from engine.options import Options, Size
+    from engine.runtime.translator import Translator
 
 _HOMES = {
     "EngineError": "engine.errors",
-    "Generator": "engine.weights",
-    "Options": "engine.records",
+    "Generator": "engine.model.weights",
+    "Options": "engine.options",
     "PipelineConfig": "engine.config",
     "SetupError": "engine.errors",
-    "Size": "engine.records",
+    "Size": "engine.options",
     "SkipImage": "engine.errors",
     "StopRun": "engine.errors",
-    "Summary": "engine.archive",
-    "Translator": "engine.generate",
-    "convert": "engine.archive",
-    "load_generator": "engine.catalog",
+    "Summary": "engine.archive.convert",
+    "Translator": "engine.runtime.translator",
+    "convert": "engine.archive.convert",
+    "load_generator": "engine.model.weights",
 }
 
 __all__ = [

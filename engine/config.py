@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from engine.records import Options
+from engine.options import Options
+
+LANES = 3
+"""Threads that keep a GPU busy: one copying in, one computing, one copying out."""
+
+
+LOOPBACK = "127.0.0.1"
+"""Only this machine reaches what is served there."""
 
 
 def num_cores() -> int:

@@ -13,25 +13,22 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.backends.lanes import LANES
 from engine.batch import Batcher
-from engine.config import CPU_BATCH, GPU_BATCH, PipelineConfig
-from engine.decode import Decoder, jpeg_device
-from engine.detail import restore
-from engine.device import gpu_of
-from engine.encode import Encoder, encode_device, on_white
+from engine.codec.decode import Decoder, jpeg_device
+from engine.codec.detail import restore
+from engine.codec.encode import Encoder, encode_device, on_white
+from engine.codec.header import Chunk, chunks
+from engine.config import CPU_BATCH, GPU_BATCH, LANES, PipelineConfig
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
-from engine.inspect import Chunk, chunks
-from engine.metrics import Metrics, Silent, StageName, timed
-from engine.profiling import stage_range
+from engine.observe.metrics import Metrics, Silent, StageName, timed
+from engine.observe.profiling import stage_range
+from engine.ports import Preview, Sink, Source
 from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
-from engine.report import Gallery, comparison
-from engine.sinks.base import Sink
-from engine.sources.base import Source
+from engine.system.device import gpu_of
 
 Translate = Callable[[Tensor], Tensor]
-"""uint8 [N, H, W, 3] to the same, such as an `engine.generate.Translator`."""
+"""uint8 [N, H, W, 3] to the same, such as an `engine.runtime.translator.Translator`."""
 
 
 # Of a chunk that a GPU decodes: a call to it has a price of its own, so it takes more at once than a CPU's.
@@ -51,18 +48,18 @@ class Pipeline:
         models: Mapping[str, Translate],
         config: PipelineConfig | None = None,
         metrics: Metrics | None = None,
-        gallery: Gallery | None = None,
+        preview: Preview | None = None,
     ) -> None:
         """`models` gives for each model name in the records' options what translates it.
 
-        `gallery` is shown the photos that it wants, before and after.
+        `preview` receives the photos that it wants, before and after translation.
         """
         self._source = source
         self._sink = sink
         self._models = models
         self._config = fitted(config or PipelineConfig())
         self._metrics = metrics or Silent()
-        self._gallery = gallery
+        self._preview = preview
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
         self._encoder = Encoder(self._config.encode, encode_device(self._config))
 
@@ -129,19 +126,19 @@ class Pipeline:
             return encoded
 
     def _shows(self, key: str) -> bool:
-        return self._gallery is not None and self._gallery.wants(key)
+        return self._preview is not None and self._preview.wants(key)
 
     def _show(self, pictures: list[Record[Picture] | Failed], encoded: list[Record[Encoded] | Failed]) -> None:
-        """Hand pictures whose translation could be encoded to the gallery, as thumbnails."""
-        if self._gallery is None:
+        """Hand pictures whose translation could be encoded to the preview."""
+        if self._preview is None:
             return
         for record, result in zip(pictures, encoded, strict=True):
             if isinstance(record, Failed) or isinstance(result, Failed):
                 continue
             picture = record.payload
-            if picture.before_HWC is not None and self._gallery.wants(record.key):
+            if picture.before_HWC is not None and self._preview.wants(record.key):
                 before, after = (on_white(picture, pixels) for pixels in (picture.before_HWC, picture.pixels_HWC))
-                self._gallery.add(comparison(record.key, before, after, self._gallery.side))
+                self._preview.show(record.key, before, after)
 
     def _store(self, records: list[Record[Encoded] | Failed]) -> list[Outcome]:
         with self._timed("store", records):

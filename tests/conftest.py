@@ -20,9 +20,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from engine.backends.inductor import find_compiler
-from engine.model import Architecture, ResnetGenerator
-from engine.weights import Card, Generator, load_generator, save_generator
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, Generator, load_generator, save_generator
+from engine.runtime.backends.inductor import find_compiler
 
 PHOTOS = Path(os.environ.get("SOLSTICE_PHOTOS", Path(__file__).parents[2] / "shared/data/photos"))
 """The shared photo collection: folders of photos and INDEX.tsv."""

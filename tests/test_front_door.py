@@ -11,9 +11,9 @@ import click
 import pytest
 
 import engine
-from engine.commands.convert import convert
+from engine.cli.convert import convert
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig
-from engine.records import Options
+from engine.options import Options
 
 NAMES = [
     "EngineError",

@@ -1,7 +1,7 @@
-"""Who may import whom, as a table: a module imports only from rows above its own.
+"""Which package may import which, as a table of packages.
 
-The rows run from what knows nothing of the rest down to the command line, and no module imports one of its own row. A
-new file fails here until it is placed: put it into the first row that lies below everything it imports.
+Each row lists everything that a package may import from `engine`; no module of it may import anything else. Inside a
+package, imports must not form a cycle. `trainer` imports from `engine`, never the other way round.
 """
 
 from __future__ import annotations
@@ -10,82 +10,56 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-ENGINE = """
-colour errors exif files flow gpu_encode guided memory metrics model pixels profiling versions fullsize.norm
-    fullsize.scratch stream.offsets stream.retry
-artefacts device guard health logs manifest metadata report storage upsampling weights backends.lanes
-    stream.connection stream.deadletters stream.journal
-backends.base
-catalog embed gate prometheus records reference backends.eager backends.inductor fullsize.bands
-    stream.kafka_client stream.places
-config detail gpu_decode run_report backends.tensorrt fullsize.tiled sinks.base sources.base
-batch decode encode inspect selection sinks.archive sinks.memory sinks.remote sources.memory stream.config
-generate machine naming pipeline rates
-sources.listing stream.jobs stream.residents
-sources.archive sources.remote stream.ticket
-archive sinks.kafka sources.kafka stream.submit
-devices stream.topics stream.worker
-commands.options commands.progress
-commands.config_file
-commands.kafka_options
-commands.compile commands.convert commands.doctor commands.models commands.results commands.stream commands.submit
-cli
-__main__
-"""
-"""An indented line goes on with the row above it."""
+FOUNDATION = "options config errors records flow ports testing"
+"""Single files at the top of `engine`: nouns, promises and plumbing that every package may use."""
 
-TRAINER = """
-classifier distance distributed fid history losses sampling sheets signals similarity
-checkerboard config photos report
-data evaluate networks
-average health preview speed
-step
-checkpoints
-export loop
-scoring
-cli
-__main__
-"""
-
-TRAINER_MAY_IMPORT = (
-    "catalog config decode errors files flow generate inspect model pixels records upsampling weights cli"
-)
-"""Modules of the engine; `cli` for its rules about failures. The engine imports nothing of the trainer."""
-
-PACKAGES = {
-    "trainer",
-    "engine",
-    *(f"engine.{name}" for name in ("backends", "commands", "fullsize", "sinks", "sources", "stream")),
+MAY_IMPORT = {
+    # package: packages of `engine` that it may import
+    "cli": f"archive stream runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "archive": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "stream": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "runtime": "model observe system config errors",
+    "pipeline": "batch codec observe system flow ports options config errors records",
+    "listing": "codec system errors",
+    "codec": "system options config errors records",
+    "batch": "options config errors records",
+    "model": "system config errors",
+    "observe": "system config errors records",
+    "system": "config errors",
+    "testing": "options records ports",
+    "ports": "records",
+    "records": "options errors",
+    "config": "options errors",
+    "options": "errors",
+    "flow": "",
+    "errors": "",
 }
-"""Their `__init__` may name anything of their own package for type checkers, and import it only when it is used."""
+"""`archive` and `stream` are the two products: neither appears in the other's row."""
+
+TRAINER_MAY_IMPORT = "cli codec model runtime system options config errors records flow"
+
+FACADES = {"engine", "trainer", "engine.__main__", "trainer.__main__"}
+"""Entry points, which may name any public thing."""
 
 ONLY_IN = {
-    "PIL": "engine: colour decode embed encode inspect metadata report; trainer: sheets",
-    "fsspec": "engine: storage stream.places",
-    "jinja2": "engine: report",
-    "kafka": "engine: sinks.kafka sources.kafka stream.kafka_client stream.topics",
-    "nvidia": "engine: decode gpu_decode gpu_encode",
-    "pillow_heif": "engine: inspect",
-    "prometheus_client": "engine: prometheus",
-    "simplejpeg": "engine: decode encode",
-    "torch_tensorrt": "engine: backends.tensorrt",
+    "PIL": "engine.codec engine.archive.report trainer.sheets",
+    "fsspec": "engine.system.storage engine.stream",
+    "jinja2": "engine.archive.report",
+    "kafka": "engine.stream",
+    "nvidia": "engine.codec",
+    "pillow_heif": "engine.codec",
+    "prometheus_client": "engine.observe.prometheus",
+    "simplejpeg": "engine.codec",
+    "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }
-"""Libraries that a few modules hide from all others."""
-
-
-def rows(package: str, table: str) -> dict[str, int]:
-    """Give the number of each module's row."""
-    lines = table.strip("\n").replace("\n    ", " ").splitlines()
-    return {f"{package}.{name}": number for number, line in enumerate(lines) for name in line.split()}
-
-
-ROWS = rows("engine", ENGINE) | rows("trainer", TRAINER)
+"""Libraries that stay behind a few packages or modules."""
 
 
 def module_name(path: Path) -> str:
@@ -95,8 +69,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for package in ("engine", "trainer") for path in (ROOT / package).rglob("*.py")}
 
 
+def package_of(module: str) -> str:
+    """Return the second part of a module's name: `codec` for `engine.codec.metadata.read`."""
+    return module.split(".")[1]
+
+
 def imported(module: str) -> Iterator[str]:
-    """Give everything that a module imports anywhere, also inside functions, by full name."""
+    """Yield everything that a module imports anywhere, also inside functions, by full name."""
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -108,54 +87,65 @@ def imported(module: str) -> Iterator[str]:
                 yield full if full in MODULES else node.module
 
 
-def allowed(entry: str) -> set[str]:
-    parts = (part.split(":") for part in entry.split(";"))
-    return {f"{package.strip()}.{name}" for package, names in parts for name in names.split()}
+def own(module: str) -> set[str]:
+    """Return the modules of this repository that `module` imports."""
+    return {other for other in imported(module) if other in MODULES}
 
 
-def test_every_module_has_its_place_and_every_place_its_module() -> None:
-    assert sorted(set(MODULES) - PACKAGES) == sorted(ROWS)
-    assert set(MODULES) >= PACKAGES
+ENGINE = sorted(module for module in MODULES if module.startswith("engine.") and module not in FACADES)
+TRAINER = sorted(module for module in MODULES if module.startswith("trainer.") and module not in FACADES)
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - PACKAGES))
-def test_a_module_imports_only_from_rows_above_its_own(module: str) -> None:
-    package = module.split(".")[0]
-    for other in imported(module):
-        if other.split(".")[0] == package and other in MODULES:
-            assert other not in PACKAGES, f"{module} imports {other}; name the module that has it"
-            assert ROWS[other] < ROWS[module], f"{module} may not import {other}"
+def test_every_package_has_a_row() -> None:
+    assert {package_of(module) for module in ENGINE} == set(MAY_IMPORT)
 
 
-def test_the_engine_does_not_know_the_trainer() -> None:
-    users = [
-        module for module in MODULES if module.startswith("engine") for other in imported(module) if "trainer" in other
-    ]
-    assert users == []
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_its_row_allows(package: str) -> None:
+    allowed = {package, *MAY_IMPORT[package].split()}
+    for module in ENGINE:
+        if package_of(module) == package:
+            for other in own(module):
+                assert other.startswith("engine."), f"{module} may not import {other}"
+                assert package_of(other) in allowed, f"{module} may not import {other}"
 
 
-def test_the_trainer_takes_few_things_from_the_engine() -> None:
-    may = {f"engine.{name}" for name in TRAINER_MAY_IMPORT.split()}
-    taken = {
-        other
-        for module in MODULES
-        if module.startswith("trainer")
-        for other in imported(module)
-        if other.split(".")[0] == "engine"
-    }
-    assert taken <= may
+def test_the_rows_have_no_cycle() -> None:
+    order = list(TopologicalSorter({name: row.split() for name, row in MAY_IMPORT.items()}).static_order())
+    assert order[-1] == "cli"
+
+
+def test_the_two_products_never_import_each_other() -> None:
+    assert "stream" not in MAY_IMPORT["archive"].split()
+    assert "archive" not in MAY_IMPORT["stream"].split()
+
+
+@pytest.mark.parametrize("modules", [ENGINE, TRAINER], ids=["engine", "trainer"])
+def test_modules_do_not_import_each_other_in_a_circle(modules: list[str]) -> None:
+    try:
+        TopologicalSorter({module: own(module) & set(modules) for module in modules}).prepare()
+    except CycleError as error:
+        pytest.fail(f"imported in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_trainer_imports_only_these_packages_of_the_engine() -> None:
+    taken = {package_of(other) for module in TRAINER for other in own(module) if other.startswith("engine.")}
+    assert taken <= set(TRAINER_MAY_IMPORT.split())
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
 def test_a_library_stays_where_it_belongs(library: str) -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == library for name in imported(module))}
-    assert users == allowed(ONLY_IN[library])
+    homes = tuple(ONLY_IN[library].split())
+    users = [module for module in MODULES if any(name.split(".")[0] == library for name in imported(module))]
+    assert users, f"nothing imports {library} any more; remove its row"
+    for user in users:
+        assert any(user == home or user.startswith(f"{home}.") for home in homes), f"{user} may not import {library}"
 
 
 def test_translating_needs_no_queue_no_exporter_and_no_trainer() -> None:
     """The heavy and the optional are imported where they are used, not before."""
-    script = "import sys, engine.archive; print(*sys.modules)"
+    script = "import sys, engine.archive.convert; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(shown.stdout.split())
-    assert "engine.archive" in loaded
+    assert "engine.archive.convert" in loaded
     assert not loaded & {"kafka", "prometheus_client", "nvidia.dali", "torch_tensorrt", "pillow_heif", "trainer"}

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image, ImageCms
 
 from engine import Options, PipelineConfig, Size, Summary, convert
-from engine.colour import adobe_rgb_icc, from_pixels, open_profile, to_profile
+from engine.archive.manifest import Manifest
+from engine.codec.colour import adobe_rgb_icc, from_pixels, open_profile, to_profile
+from engine.codec.metadata.read import read, upright
 from engine.config import EncodeConfig
-from engine.manifest import Manifest
-from engine.metadata import read, upright
-from engine.weights import Generator
+from engine.model.weights import Generator
 from tests.images import encoded, photo, picture
 
 SUFFIX_OUT = {".mpo": ".jpg", ".j2k": ".jpg", ".jp2": ".jpg", ".gif": ".png"}

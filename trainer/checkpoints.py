@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from engine.errors import SetupError, StopRun
-from engine.files import write_atomically
-from engine.weights import first_misfit
+from engine.model.weights import first_misfit
+from engine.system.files import write_atomically
 from trainer.config import RunConfig
 from trainer.step import Step
 

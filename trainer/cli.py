@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import click
 
-from engine.cli import run
+from engine.cli.main import run
 from engine.config import BackendName, GenerateConfig
-from engine.model import UPSAMPLINGS, Architecture
+from engine.model.network import UPSAMPLINGS, Architecture
 from trainer.checkpoints import load_checkpoint
 from trainer.config import (
     DataConfig,
@@ -25,7 +25,7 @@ from trainer.config import (
 )
 from trainer.export import Labels
 from trainer.export import export as export_pair
-from trainer.fid import Fid
+from trainer.scores.fid import Fid
 
 STOPPED = 130
 """Exit code of a run that a signal stopped and `resume` can go on with."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import SetupError, SkipImage, StopRun
-from engine.pixels import to_network
+from engine.model.pixels import to_network
 from trainer.config import DataConfig
 from trainer.photos import load_photo, training_paths
 from trainer.sampling import Cut

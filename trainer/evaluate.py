@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import SetupError
-from trainer.checkerboard import checkerboard_energy
-from trainer.classifier import DomainClassifier, shrink, train_classifier
-from trainer.distance import sliced_wasserstein
-from trainer.fid import Fid
 from trainer.photos import image_paths, load_photo, training_paths
-from trainer.similarity import mean_absolute_error, ssim
+from trainer.scores.checkerboard import checkerboard_energy
+from trainer.scores.classifier import DomainClassifier, shrink, train_classifier
+from trainer.scores.distance import sliced_wasserstein
+from trainer.scores.fid import Fid
+from trainer.scores.similarity import mean_absolute_error, ssim
 
 SIDE = 256
 """Test photos are judged as squares of this many pixels, cut from their middle."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from engine.model import ResnetGenerator
-from engine.weights import Card, Generator, load_generator, save_generator
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Card, Generator, load_generator, save_generator
 from trainer.checkpoints import Checkpoint, load_checkpoint
 
 SCORES_NAME = "scores.json"

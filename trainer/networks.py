@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.model import Architecture, ResnetGenerator
-from engine.upsampling import fold_upsampling
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.upsampling import fold_upsampling
 from trainer.config import DiscriminatorNorm, NetworkConfig
 
 INITIAL_STD = 0.02

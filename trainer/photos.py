@@ -9,11 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from engine.codec.decode import Decoder
+from engine.codec.header import inspect
 from engine.config import DecodeConfig
-from engine.decode import Decoder
 from engine.errors import SetupError, SkipImage
-from engine.inspect import inspect
-from engine.records import Failed, Options, Record, Size
+from engine.options import Options, Size
+from engine.records import Failed, Record
 
 logger = logging.getLogger(__name__)
 

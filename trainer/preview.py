@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.model import ResnetGenerator
-from engine.pixels import to_network, to_pixels
+from engine.model.network import ResnetGenerator
+from engine.model.pixels import to_network, to_pixels
 from trainer.config import RunConfig
 from trainer.photos import image_paths, load_photo
 from trainer.sheets import Pixels

@@ -9,14 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.catalog import find_model
 from engine.config import GenerateConfig
-from engine.generate import Translator
-from engine.weights import load_generator
+from engine.model.weights import find_model, load_generator
+from engine.runtime.translator import Translator
 from trainer.evaluate import evaluate
 from trainer.export import load_pair, write_scores
-from trainer.fid import Fid
 from trainer.photos import load_photo
+from trainer.scores.fid import Fid
 from trainer.sheets import Pixels, save_sheet
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.files import write_atomically
+from engine.system.files import write_atomically
 
 Pixels = NDArray[np.uint8]
 """One image, uint8 [H, W, 3]."""

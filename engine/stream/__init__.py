@@ -1,1 +1,1 @@
-"""Image queues on Kafka: `worker` is the process, `sources.kafka` and `sinks.kafka` are its two ends."""
+"""Image queues on Kafka: `worker` is the process, `source` and `sink` are its two ends."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.config import BatchConfig, PipelineConfig
-from engine.health import LOOPBACK
+from engine.config import LOOPBACK, BatchConfig, PipelineConfig
 from engine.stream.connection import Connection
-from engine.stream.deadletters import DeadLetterLimit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetterLimit:
+    """How many jobs may fail before the worker stops."""
+
+    consecutive: int = 200
+    """Failed jobs with no success between them."""
+    ratio: float = 0.5
+    """Failed jobs among the last `window`."""
+    window: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

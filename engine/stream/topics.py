@@ -12,9 +12,9 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from engine.errors import StopRun
-from engine.sinks.kafka import HEADER, REPLAYS
+from engine.stream.client import make_consumer, make_producer
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_consumer, make_producer
+from engine.stream.sink import HEADER, REPLAYS
 
 _POLL_MS = 200
 

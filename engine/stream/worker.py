@@ -11,18 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.catalog import find_model
 from engine.errors import SetupError
-from engine.health import Health
-from engine.metrics import Metrics, Silent
+from engine.model.weights import find_model
+from engine.observe.health import Health
+from engine.observe.metrics import Metrics, Silent
+from engine.observe.prometheus import serve_metrics
 from engine.pipeline import Pipeline, Translate
-from engine.prometheus import serve_metrics
-from engine.sinks.kafka import KafkaSink
-from engine.sources.kafka import KafkaSource
+from engine.stream.client import require_topics
 from engine.stream.config import StreamConfig
-from engine.stream.kafka_client import require_topics
-from engine.stream.places import Inputs, Output
-from engine.stream.residents import Residents
+from engine.stream.inputs import Inputs
+from engine.stream.models import Residents
+from engine.stream.outputs import Output
+from engine.stream.sink import KafkaSink
+from engine.stream.source import KafkaSource
 
 log = logging.getLogger(__name__)
 

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from engine.health import Health
-from engine.metrics import Silent
-from engine.records import Encoded, Options, Record
-from engine.sinks.archive import ArchiveSink
-from engine.sinks.base import Sink
-from engine.sinks.kafka import KafkaSink
-from engine.sinks.memory import MemorySink
-from engine.sources.archive import Ticket as ArchiveTicket
+from engine.archive.sink import ArchiveSink
+from engine.archive.source import Ticket as ArchiveTicket
+from engine.observe.health import Health
+from engine.observe.metrics import Silent
+from engine.options import Options
+from engine.ports import Sink
+from engine.records import Encoded, Record
 from engine.stream.config import KafkaSinkConfig
 from engine.stream.connection import Connection
-from engine.stream.jobs import Job
-from engine.stream.places import Output
-from engine.stream.ticket import Message, Ticket
-from tests.stream.conftest import broker as broker
+from engine.stream.jobs import Job, Message, Ticket
+from engine.stream.outputs import Output
+from engine.stream.sink import KafkaSink
+from engine.testing import MemorySink
 from tests.stream.stream import make_topics
 
 

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from engine.health import Health
-from engine.manifest import Manifest
-from engine.metrics import Silent
-from engine.records import Failed, Options, Outcome, Record, Stored
-from engine.sinks.archive import ArchiveSink
-from engine.sources.archive import ArchiveSource
-from engine.sources.base import Source
-from engine.sources.kafka import KafkaSource
-from engine.sources.listing import list_inputs
-from engine.sources.memory import MemorySource
+from engine.archive.manifest import Manifest
+from engine.archive.sink import ArchiveSink
+from engine.archive.source import ArchiveSource
+from engine.listing import list_inputs
+from engine.observe.health import Health
+from engine.observe.metrics import Silent
+from engine.options import Options
+from engine.ports import Source
+from engine.records import Failed, Outcome, Record, Stored
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
-from engine.stream.places import Inputs
-from tests.stream.conftest import broker as broker
+from engine.stream.inputs import Inputs
+from engine.stream.source import KafkaSource
+from engine.testing import MemorySource
 from tests.stream.stream import make_topics
 
 IMAGES = {f"{i}.jpg": bytes([i]) * 10 for i in range(6)}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.batch import Batcher, Decoded
 from engine.config import BatchConfig
-from engine.records import Batch, Failed, Options, Picture, Record
+from engine.options import Options
+from engine.records import Batch, Failed, Picture, Record
 
 
 def decoded(key: str, height: int = 4, width: int = 4, model: str = "") -> Record[Picture]:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SkipImage, StopRun
-from engine.metrics import Tally
+from engine.observe.metrics import Tally
+from engine.options import Options, Size
 from engine.pipeline import Pipeline, Translate, fitted
-from engine.records import Encoded, Failed, Options, Outcome, Record, Size, Stored
-from engine.sinks.memory import MemorySink
-from engine.sources.memory import MemorySource
+from engine.records import Encoded, Failed, Outcome, Record, Stored
+from engine.testing import MemorySink, MemorySource
 from tests.images import photo, picture, pixels
 
 OPTIONS = Options(size=Size.parse("native"), format="png")

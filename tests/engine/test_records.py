@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import SkipImage
-from engine.records import Batch, Failed, Options, Picture, Record, Size
+from engine.options import Options, Size
+from engine.records import Batch, Failed, Picture, Record
 
 SIDES = st.integers(1, 20_000)
 

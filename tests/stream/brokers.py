@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from engine.stream.client import make_admin
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_admin
 
 
 def free_port() -> int:

@@ -24,14 +24,14 @@ from PIL import Image
 from torch import Tensor
 
 from engine.config import BatchConfig, GenerateConfig, PipelineConfig
-from engine.model import Architecture, ResnetGenerator
-from engine.records import Options, Size
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, save_generator
+from engine.options import Options, Size
+from engine.stream.client import make_admin
 from engine.stream.config import StreamConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import validate_result
-from engine.stream.kafka_client import make_admin
 from engine.stream.worker import Worker
-from engine.weights import Card, save_generator
 
 
 def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:
@@ -182,7 +182,7 @@ class Stream:
         `change` is code that runs in it before all else, to shorten a time or to break something.
         """
         command = [
-            *(sys.executable, "-c", f"{change}\nfrom engine.cli import main\nmain()", "stream"),
+            *(sys.executable, "-c", f"{change}\nfrom engine.cli.main import main\nmain()", "stream"),
             *("--brokers", self.brokers, "--group", self.name),
             *("--jobs", self.jobs, "--results", self.results_topic, "--dead-letters", self.dead_topic),
             *("--model", str(self.model), "--input-root", str(self.inputs), "--output-root", str(self.outputs)),

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from kafka.admin import NewTopic
 from torch import Tensor
 
-from engine.cli import solstice
+from engine.cli.main import solstice
 from engine.errors import SetupError, SkipImage
+from engine.stream.client import make_admin, make_consumer, require_topics
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_admin, make_consumer, require_topics
 from tests.stream.stream import Stream, eventually, photo, quiet_environment
 
 BAD_JOBS: dict[str, bytes] = {
@@ -80,8 +80,8 @@ def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) ->
             raise RuntimeError("cannot stand white")
         return pixels_NHWC
 
-    from engine.metrics import Silent
-    from engine.stream.residents import Patient
+    from engine.observe.metrics import Silent
+    from engine.stream.models import Patient
 
     white = torch.full((32, 32, 3), 255, dtype=torch.uint8)
     from PIL import Image
@@ -245,7 +245,7 @@ def test_missing_topics_are_made_when_that_is_asked_for(stream: Stream) -> None:
 
 
 def test_paths_stay_below_their_roots(tmp_path: Path) -> None:
-    from engine.stream.places import Output
+    from engine.stream.outputs import Output
 
     output = Output(str(tmp_path / "out"))
     (tmp_path / "out" / "way").symlink_to(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from engine.cli import solstice as solstice_command
+from engine.cli.main import solstice as solstice_command
 from tests.stream.stream import Stream, eventually, photo
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import NewTopic
 
-from engine.stream.kafka_client import make_admin
+from engine.stream.client import make_admin
 from engine.stream.worker import STUCK_EXIT_CODE, Worker
 from tests.stream.brokers import free_port, tansu
 from tests.stream.stream import Stream, eventually
@@ -144,7 +144,7 @@ kafka.KafkaConsumer.poll = stuck
 
 def test_a_topic_that_is_deleted_stops_the_worker_with_a_sentence(stream: Stream) -> None:
     # Given a worker that has done some jobs
-    change = "import engine.sources.kafka as source; source._TOPIC_GONE_S = 2.0"
+    change = "import engine.stream.source as source; source._TOPIC_GONE_S = 2.0"
     process = stream.process(change=change)
     stream.submit_photos(10)
     stream.results(10)

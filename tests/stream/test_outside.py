@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SetupError
+from engine.stream.client import make_consumer
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_consumer
 from tests.stream.brokers import free_port, tansu, wait_for_port
 from tests.stream.stream import Stream, eventually, photo
 

@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engine.stream.places import Output
+from engine.stream.outputs import Output
 from tests.stream.brokers import free_port
 from tests.stream.stream import Stream, eventually, photo
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.weights import load_generator, read_card
+from engine.model.weights import load_generator, read_card
 from trainer import loop
 from trainer.checkpoints import load_checkpoint
 from trainer.config import RunConfig

@@ -12,7 +12,7 @@ from engine.errors import SetupError
 from trainer import evaluate, loop, scoring
 from trainer.config import RunConfig
 from trainer.export import Labels, export
-from trainer.fid import Fid
+from trainer.scores.fid import Fid
 
 EAGER = GenerateConfig(backend="eager")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from engine.config import GenerateConfig
-from engine.generate import Translator
-from engine.model import Architecture
-from engine.weights import load_generator
+from engine.model.network import Architecture
+from engine.model.weights import load_generator
+from engine.runtime.translator import Translator
 from trainer import loop
 from trainer.config import LossConfig, NetworkConfig, ScheduleConfig
 from trainer.export import Labels, export

@@ -8,10 +8,9 @@ from typing import Any
 import click
 import pytest
 
-from engine.commands.stream import stream
+from engine.cli.stream import stream
 from engine.config import BatchConfig
-from engine.stream.config import KafkaSinkConfig, KafkaSourceConfig, StreamConfig
-from engine.stream.deadletters import DeadLetterLimit
+from engine.stream.config import DeadLetterLimit, KafkaSinkConfig, KafkaSourceConfig, StreamConfig
 
 
 def defaults(config: type[Any]) -> dict[str, object]:

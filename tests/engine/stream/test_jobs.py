@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SkipImage
-from engine.records import Options, Size
-from engine.stream.jobs import Job, data_uri, parse_job, read_id, schema
+from engine.options import Options, Size
+from engine.stream.jobs import Job, Message, Ticket, data_uri, parse_job, read_id, schema
 
 DEFAULTS = Options(model="first")
 
@@ -78,3 +78,29 @@ def test_equal_jobs_have_equal_digests_and_any_difference_shows() -> None:
 def test_base64_must_be_whole() -> None:
     with pytest.raises(SkipImage, match="base64"):
         parse(id="a", source="data:;base64," + base64.b64encode(b"image").decode()[:-1])
+
+
+def message(value: bytes = b"", key: bytes | None = None) -> Message:
+    return Message(topic="jobs", partition=3, offset=42, timestamp_s=0.0, key=key, value=value)
+
+
+def test_it_is_named_by_its_position_which_no_other_has() -> None:
+    assert message().position == "jobs-3-42"
+
+
+def test_its_size_has_value_and_key_and_something_for_empty_ones() -> None:
+    assert message(bytes(1000), b"key").num_bytes - message().num_bytes == 1003
+    assert message().num_bytes > 0, "a million empty messages are not nothing"
+
+
+def test_an_image_inside_a_message_is_not_printed() -> None:
+    ticket = Ticket(message(b"pixels" * 1000), epoch=1, id="x", wait_s=0.0)
+    assert "pixels" not in repr(ticket)
+    assert len(repr(ticket)) < 1000
+
+
+def test_two_tickets_share_no_result() -> None:
+    one, other = (Ticket(message(), epoch=1, id=id, wait_s=0.0) for id in "ab")
+    one.result["output"] = "a.jpg"
+    assert other.result == {}
+    assert one.attempts == 1

@@ -12,8 +12,8 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from engine.errors import StopRun
+from engine.stream.client import make_producer
 from engine.stream.connection import Connection
-from engine.stream.kafka_client import make_producer
 from engine.stream.topics import follow, replay
 from tests.stream.brokers import noida
 from tests.stream.stream import make_topics

@@ -1,0 +1,1 @@
+"""The before-and-after page of a run: one self-contained HTML file."""

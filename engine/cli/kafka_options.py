@@ -1,0 +1,110 @@
+"""Options that say how to reach Kafka, the same for every command that does; each may come from the environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cli.options import F, together
+from engine.errors import SetupError
+from engine.stream.connection import Connection
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+def connection_from(options: dict[str, Any]) -> Connection:
+    """Take the options out of `options` and make a connection of them; raises `SetupError`."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it reports every passing trouble; we say what matters
+    password_file: Path | None = options.pop("sasl_password_file")
+    return Connection(sasl_password=_password(password_file), **{name: options.pop(name) for name in _NAMES})
+
+
+_NAMES = ("brokers", "tls", "tls_ca", "tls_cert", "tls_key", "sasl_mechanism", "sasl_user")
+
+
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("SOLSTICE_KAFKA_PASSWORD")
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"The password file {file} cannot be read.") from error
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """Let the file's settings stand where neither the command line nor the environment says otherwise.
+
+    Raises `SetupError` for a file that cannot be read and for keys that the command does not have. No message shows
+    a value: somebody may have written a password there.
+    """
+    if path is None:
+        return
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise SetupError(f"The settings file {path} is not UTF-8.") from None
+    except OSError as error:
+        raise SetupError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(f"The settings file {path} is not TOML: {error}.") from error
+    options = _options(ctx.command)
+    unknown = [key for key in settings if key not in options]
+    if unknown:
+        raise SetupError(
+            f"{path} has settings that solstice {ctx.info_name} does not know: {', '.join(unknown)}; "
+            "keys are the options' long names, such as brokers or tls-ca."
+        )
+    ctx.default_map = {options[key].name: _value(options[key], key, value, path) for key, value in settings.items()}
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    return {
+        name.removeprefix("--"): option
+        for option in command.params
+        if isinstance(option, click.Option) and option.callback is not read_config
+        for name in option.opts
+        if name.startswith("--")
+    }
+
+
+def _value(option: click.Option, key: str, value: Any, path: Path) -> Any:
+    """Give what click takes from TOML's types; raises `SetupError` for a table, or a list where there can be one."""
+    values = value if isinstance(value, list) and option.multiple else [value]
+    if any(isinstance(part, dict | list) for part in values):
+        raise SetupError(f"{key} in {path} must be {'a value or a list of them' if option.multiple else 'one value'}.")
+    return values if option.multiple else value
+
+
+config_option: Callable[[F], F] = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=read_config,
+    is_eager=True,
+    expose_value=False,
+    envvar="SOLSTICE_CONFIG",
+    help="TOML file with any of these options; the command line and the environment come first.",
+)
+
+kafka_options: Callable[[F], F] = together(
+    config_option,
+    click.option(
+        "--brokers", required=True, envvar="SOLSTICE_KAFKA_BROKERS", metavar="H:P[,H:P…]", help="Where Kafka listens."
+    ),
+    click.option("--tls", is_flag=True, envvar="SOLSTICE_KAFKA_TLS", help="Encrypt the connection."),
+    click.option("--tls-ca", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CA", help="PEM file of the brokers' authority."),
+    click.option("--tls-cert", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CERT", help="PEM file of this client."),
+    click.option("--tls-key", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_KEY", help="PEM file of its key."),
+    click.option(
+        "--sasl-mechanism", type=click.Choice(_MECHANISMS), envvar="SOLSTICE_KAFKA_SASL_MECHANISM", help="Log in so."
+    ),
+    click.option("--sasl-user", envvar="SOLSTICE_KAFKA_USER", help="The password comes from SOLSTICE_KAFKA_PASSWORD."),
+    click.option("--sasl-password-file", type=_FILE, envvar="SOLSTICE_KAFKA_PASSWORD_FILE", help="Or from this file."),
+)
+"""Adds the options to a command, which takes them all as keyword arguments."""

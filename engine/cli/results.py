@@ -1,0 +1,77 @@
+"""`solstice results` and `solstice replay`: what became of the jobs, and another chance for those that failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from engine.cli.kafka_options import connection_from, kafka_options
+from engine.cli.progress import ProgressLine
+from engine.observe.metrics import STAGES
+
+
+@click.command()
+@kafka_options
+@click.option("--results", "topic", required=True, envvar="SOLSTICE_RESULTS", metavar="TOPIC")
+@click.option("--expect", type=click.IntRange(1), metavar="N", help="End when N different jobs have a result.")
+@click.option("--new", is_flag=True, help="Only results from now on; by default all that the topic holds.")
+@click.option("--timeout", type=click.FloatRange(0), help="End with code 1 after this many seconds without a result.")
+@click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON on standard output.")
+def results(topic: str, expect: int | None, new: bool, timeout: float | None, as_json: bool, **options: Any) -> None:
+    """Follow the results: how many are done, how many failed and why, how fast, how long still.
+
+    Exit code 0: all expected jobs are done. 1: some failed, or --timeout was reached.
+    """
+    connection = connection_from(options)
+    from engine.stream.client import require_topics
+    from engine.stream.topics import follow
+
+    require_topics(connection, [topic])
+    done: set[str] = set()
+    failed: set[str] = set()
+    heard_s = time.monotonic()
+    with ProgressLine("results", expect) as line:
+        for result in follow(connection, topic, only_new=new):
+            if result is not None:
+                heard_s = time.monotonic()
+                _tell(result, as_json)
+                (failed if result["status"] == "failed" else done).add(result["id"])
+                failed -= done  # a job that was replayed, or is done by another worker
+                line.show(len(done) + len(failed), len(failed))
+            # Only when nothing more waits: a job that failed may have been replayed.
+            if result is None and expect is not None and len(done) + len(failed) >= expect:
+                break
+            if timeout is not None and time.monotonic() - heard_s > timeout:
+                break
+    click.echo(f"{len(done)} done, {len(failed)} failed.", err=as_json)
+    sys.exit(0 if not failed and (expect is None or len(done) >= expect) else 1)
+
+
+@click.command()
+@kafka_options
+@click.option("--dead-letters", required=True, envvar="SOLSTICE_DEAD_LETTERS", metavar="TOPIC")
+@click.option("--group", default="solstice-replay", show_default=True, help="Remembers how far replaying has come.")
+@click.option("--stage", type=click.Choice(["job", *STAGES]), help="Only jobs that failed there.")
+@click.option("--idle", "idle_s", type=click.FloatRange(1), default=10.0, show_default=True, help="Seconds to the end.")
+@click.option("--dry-run", is_flag=True, help="Count only.")
+def replay(dead_letters: str, group: str, stage: str | None, idle_s: float, dry_run: bool, **options: Any) -> None:
+    """Send dead letters back to the topics that they came from, each once, after what was wrong has been put right."""
+    connection = connection_from(options)
+    from engine.stream.client import require_topics
+    from engine.stream.topics import replay as send_back
+
+    require_topics(connection, [dead_letters])
+    sent, left_out = send_back(connection, dead_letters, group, stage=stage, idle_s=idle_s, dry_run=dry_run)
+    click.echo(f"{sent} jobs {'would be ' if dry_run else ''}sent back, {left_out} left out.")
+
+
+def _tell(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result))
+    elif result["status"] == "failed":
+        error = result.get("error", {})
+        click.echo(f"{result['id']}: {error.get('stage')}: {error.get('reason')}", err=True)

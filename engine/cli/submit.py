@@ -1,0 +1,57 @@
+"""`solstice submit`: an archive onto a jobs topic."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cli.kafka_options import connection_from, kafka_options
+from engine.codec.formats import FORMATS
+from engine.runtime.cache import default_cache
+from engine.stream.submit import Journal
+
+
+@click.command()
+@click.argument("src")
+@kafka_options
+@click.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC")
+@click.option("--create-topics", type=click.IntRange(1), metavar="N", help="Make a missing topic, of N partitions.")
+@click.option("--model", metavar="NAME", help="One of the workers' models; by default their first.")
+@click.option("--size", metavar="N|WxH|native", help="By default what the workers were told.")
+@click.option("--format", type=click.Choice(["keep", *FORMATS]), default=None)
+@click.option("--quality", type=click.IntRange(1, 100), default=None)
+@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="What was sent; by default in cache.")
+@click.option("--again", is_flag=True, help="Send everything, also what was sent before.")
+def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None, again: bool, **options: Any) -> None:
+    """Send a job for each image of SRC: a folder, an image, a list (.txt), a .tar, a .zip, or a URL such as s3://….
+
+    A second run sends only what is new or changed. Workers must be able to read SRC (--input-root).
+    """
+    connection = connection_from(options)
+    fields = {name: value for name, value in options.items() if value is not None}
+    path = journal or _default_journal(src, connection.brokers, jobs)
+    from engine.stream.client import require_topics
+    from engine.stream.submit import submit as send_jobs
+
+    require_topics(connection, [jobs], create_topics)
+    with Journal(path) as known:
+        if again:
+            known.clear()
+        done = send_jobs(src, connection, jobs, known, fields, lambda so_far: _show(so_far.sent))
+    click.echo(f"{done.sent} jobs sent, {done.known} sent before, {done.refused} images refused.")
+
+
+def _show(sent: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{sent} jobs sent", nl=False, err=True)
+
+
+def _default_journal(src: str, brokers: str, topic: str) -> Path:
+    """Keep one journal for each source and topic."""
+    where = src if "://" in src else str(Path(src).absolute())
+    name = hashlib.sha256("\n".join((where, brokers, topic)).encode()).hexdigest()[:24]
+    return default_cache() / "submitted" / name

@@ -1,0 +1,1 @@
+"""Bytes to pixels and back: header, decode, resize, colour, detail, encode, metadata."""

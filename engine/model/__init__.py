@@ -1,0 +1,1 @@
+"""The networks and their files: architecture, weights, cards, import of foreign checkpoints."""

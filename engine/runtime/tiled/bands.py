@@ -1,0 +1,101 @@
+"""An image as a stream of bands, and the layers of a generator as functions from stream to stream.
+
+A band is a tensor [1, C, rows, W], channels-last in memory; a stream is an iterator of bands that together
+are the rows of one image from top to bottom. Each function reads every row once and holds back only the few
+rows that the next band needs, so a chain of layers costs no overlap. No output row leaves before the input
+row of the same place has been read: a chain may therefore overwrite what it reads from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.model.upsampling import folded_kernel
+
+Border = Literal["reflect", "repeat", "zero"]
+
+
+def reflect_conv(conv: nn.Conv2d, margin: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Stream through `ReflectionPad2d(margin)` and `conv`; the padding is only at the border of the image."""
+    (kernel, _) = conv.kernel_size
+    for window in windows(bands, kernel=kernel, top=margin, bottom=margin, border="reflect"):
+        padded = F.pad(window, (margin, margin, 0, 0), mode="reflect")
+        yield F.conv2d(padded, conv.weight, conv.bias)
+
+
+def down_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Stream through a 3x3 convolution of stride 2 with a zero border of 1: half the rows and columns."""
+    for window in windows(bands, kernel=3, stride=2, top=1, bottom=1, border="zero"):
+        yield F.conv2d(window, conv.weight, conv.bias, stride=2, padding=(0, 1))
+
+
+def up_conv(layer: nn.Module, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Stream through an up-sampling layer of either kind: twice the rows and columns."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return _transposed_conv(layer, bands)
+    assert isinstance(layer, nn.Sequential)
+    _, _, conv = layer
+    assert isinstance(conv, nn.Conv2d)
+    return _resized_conv(conv, bands)
+
+
+def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    # Output rows 2i and 2i + 1 depend on input rows i and i + 1: the last row of a window only helps.
+    for window in windows(bands, kernel=2, top=0, bottom=1, border="zero"):
+        rows = 2 * (window.shape[2] - 1)
+        enlarged = F.conv_transpose2d(window, conv.weight, conv.bias, stride=2, padding=1, output_padding=1)
+        yield enlarged[:, :, :rows]
+
+
+def _resized_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Do nearest-neighbour enlargement, `ReflectionPad2d(1)` and `conv`, 3x3, as one transposed convolution."""
+    exact = torch.promote_types(conv.weight.dtype, torch.float32)
+    weight = folded_kernel(conv.weight.to(exact)).to(conv.weight.dtype)
+    for window in windows(bands, kernel=3, top=1, bottom=1, border="repeat"):
+        padded = F.pad(window, (1, 1, 0, 0), mode="replicate")
+        yield F.conv_transpose2d(padded, weight, conv.bias, stride=2, padding=3)
+
+
+def windows(
+    bands: Iterable[Tensor], *, kernel: int, stride: int = 1, top: int, bottom: int, border: Border
+) -> Iterator[Tensor]:
+    """Regroup a stream so that a convolution without vertical padding, applied to each window, gives the
+    rows that it would give on the whole image: `top` and `bottom` rows of border added, neighbouring windows
+    sharing `kernel - stride` rows.
+
+    An image of fewer than `top + 1` rows cannot be reflected: `ValueError`.
+    """
+    held: Tensor | None = None
+    begun = False
+    for band in bands:
+        held = band if held is None else torch.cat((held, band), dim=2)
+        if not begun and held.shape[2] > top:
+            held = torch.cat((_border(held, top, border, held[:, :, :1], slice(1, top + 1)), held), dim=2)
+            begun = True
+        if begun and held.shape[2] >= kernel:
+            window, held = _split(held, kernel, stride)
+            yield window
+    if held is None or not begun:
+        raise ValueError(f"an image needs more than {top} rows to be extended by {top}")
+    held = torch.cat((held, _border(held, bottom, border, held[:, :, -1:], slice(-bottom - 1, -1))), dim=2)
+    if held.shape[2] >= kernel:
+        yield _split(held, kernel, stride)[0]
+
+
+def _border(band: Tensor, rows: int, border: Border, edge: Tensor, inside: slice) -> Tensor:
+    """Give `rows` rows to put beside `edge`; `inside` are the rows next to it, in the order of the image."""
+    if border == "reflect":
+        return band[:, :, inside].flip(2)
+    if border == "repeat":
+        return edge.expand(-1, -1, rows, -1)
+    return torch.zeros_like(edge).expand(-1, -1, rows, -1)
+
+
+def _split(held: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    outputs = (held.shape[2] - kernel) // stride + 1
+    return held[:, :, : (outputs - 1) * stride + kernel], held[:, :, outputs * stride :]

@@ -1,0 +1,228 @@
+"""Translate a photo of any size in bounded memory, with the result of the whole image.
+
+The photo goes through the generator in bands over its full width, segment by segment. A segment ends at each
+InstanceNorm: its raw output is kept while the statistics of the whole image add up, and is normalised when
+the next segment reads it. Two tables at a quarter of the photo's height and width hold everything kept: each
+segment writes where it has just read. At half size, where a row has as many values as one of a quarter, even
+rows live in the first table and odd rows in the second. At full size nothing is kept: the first convolution
+and the last up-sampling are cheap and are computed twice, once for statistics and once for their values.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import SkipImage
+from engine.model.network import Architecture, ResnetBlock, ResnetGenerator
+from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
+from engine.runtime.tiled.bands import down_conv, reflect_conv, up_conv
+from engine.runtime.tiled.norm import WholeImageNorm
+from engine.runtime.tiled.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
+
+BAND_BYTES = 16 << 20
+"""Size of a band of activations at full size, where the budget allows it: larger ones leave the caches."""
+BANDS_IN_FLIGHT = 18
+"""Bands of that size that live at one time, inside operators too: measured, held by a test."""
+WHOLE_MAPS = {"transpose": 3.5, "resize": 5.5}
+"""Full-size maps of `ngf` channels that live at the peak of a whole-image translation: measured in the same
+way, eager, with weights in plain memory order. Channels-last weights save half a map; inductor needs 2.3 and 3.8."""
+WHOLE_FIXED_BYTES, TILED_FIXED_BYTES = 128 << 20, 32 << 20
+"""Needed at any size: packed weights, work space of the convolutions, what the allocator holds back."""
+
+
+def whole_image_bytes(arch: Architecture, height: int, width: int, dtype: torch.dtype) -> int:
+    """Tell how much memory one photo of `height` x `width` pixels needs at once, its result included."""
+    values_per_pixel = WHOLE_MAPS[arch.upsample] * arch.ngf + 4  # 4: network input and output, pixels
+    return int(height * width * values_per_pixel * dtype.itemsize) + WHOLE_FIXED_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one photo is cut, so that it stays within a budget."""
+
+    quarter_rows: int
+    """Rows of a band in the passes at a quarter of the photo's size."""
+    full_rows: int
+    """Rows of a band in the passes that reach full size, counted at a quarter: 4 of the photo each."""
+    in_file: bool
+    """The tables of kept activations live in a temporary file instead of memory."""
+
+
+def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, *, budget_bytes: int) -> Plan:
+    """Choose bands and the place of the tables for a photo of `height` x `width` pixels (multiples of 4).
+
+    Raises `SkipImage` when even bands of 4 rows do not fit into `budget_bytes`.
+    """
+    row_bytes = width * arch.ngf * dtype.itemsize  # of a row at full size, and of a row at a quarter
+    narrowest = BANDS_IN_FLIGHT * 2 * 4 * row_bytes  # twice, for the rows that bands of a few rows hold back
+    fixed_bytes = height * width * 3 + TILED_FIXED_BYTES
+    spare_bytes = budget_bytes - fixed_bytes
+    in_file = spare_bytes < tables_bytes(arch, height, width, dtype) + narrowest
+    if not in_file:
+        spare_bytes -= tables_bytes(arch, height, width, dtype)
+    if spare_bytes < narrowest:
+        needed_mb = -(-(narrowest + fixed_bytes) // 1_000_000)
+        raise SkipImage(
+            f"A photo of {width}x{height} pixels needs {needed_mb} MB of memory even in tiles; allow more "
+            "memory, or choose a smaller size."
+        )
+    band_bytes = min(BAND_BYTES, spare_bytes // BANDS_IN_FLIGHT - 4 * row_bytes)
+    return Plan(
+        quarter_rows=max(1, band_bytes // row_bytes),
+        full_rows=max(1, band_bytes // (4 * row_bytes)),
+        in_file=in_file,
+    )
+
+
+def tables_bytes(arch: Architecture, height: int, width: int, dtype: torch.dtype) -> int:
+    """Tell the size of the two tables of kept activations together."""
+    return 2 * (height // 4) * width * arch.ngf * dtype.itemsize
+
+
+def translate_tiled(
+    module: ResnetGenerator,
+    pixels_HWC: Tensor,
+    *,
+    budget_bytes: int,
+    spill_folder: Path | None = None,
+) -> Tensor:
+    """Translate uint8 [H, W, 3] to the same, in the dtype and on the device of `module`'s weights.
+
+    H and W must be multiples of 4 and at least 16: the caller extends other photos by reflection and crops
+    the result, exactly as for a whole image. Memory beyond that of the arguments, the result included, stays
+    below `budget_bytes`; when the two tables do not fit they go to a file in `spill_folder` (by default where
+    temporary files go), and the translation waits for the disk. Raises `SkipImage` when the budget or that
+    disk is too small.
+    """
+    height, width, _ = pixels_HWC.shape
+    dtype = next(module.parameters()).dtype
+    plan = plan_tiles(module.arch, height, width, dtype, budget_bytes=budget_bytes)
+    translated = torch.empty_like(pixels_HWC)
+    first = 0
+    for band in translated_bands(module, pixels_HWC, plan, spill_folder):
+        rows = to_pixels(band)[0]
+        translated[first : first + len(rows)] = rows
+        first += len(rows)
+    return translated
+
+
+@torch.inference_mode()
+def translated_bands(
+    module: ResnetGenerator, pixels_HWC: Tensor, plan: Plan, spill_folder: Path | None = None
+) -> Iterator[Tensor]:
+    """Yield the translation of uint8 [H, W, 3] from top to bottom as [1, 3, rows, W] in [-1, 1]."""
+    height, width, channels = pixels_HWC.shape
+    if height % 4 or width % 4 or min(height, width) < 16 or channels != 3:
+        raise ValueError(f"height and width must be multiples of 4 from 16, got {tuple(pixels_HWC.shape) = }")
+    net = _Layers(module)
+    weight = next(module.parameters())
+
+    def photo() -> Iterator[Tensor]:
+        for first in range(0, height, 4 * plan.full_rows):
+            rows = pixels_HWC[None, first : first + 4 * plan.full_rows].to(weight.device)
+            yield net.to_input(rows, weight.dtype)
+
+    shape = (height // 4, width * module.arch.ngf)
+    with ExitStack() as stack:
+        tables = [stack.enter_context(_scratch(plan.in_file, shape, weight.dtype, spill_folder)) for _ in range(2)]
+        kept, raw = (QuarterView(table, shape[0], width // 4, plan.quarter_rows, weight.device) for table in tables)
+        half = HalfView(tables[0], tables[1], shape[0], width // 2, plan.full_rows, weight.device)
+
+        _drain(net.head_norm.watch(net.head(photo())))
+        half.write_all(net.down_norms[0].watch(net.downs[0](_relu(net.head_norm.normalise(net.head(photo()))))))
+        kept.write_all(net.down_norms[1].watch(net.downs[1](_relu(net.down_norms[0].normalise(half.bands())))))
+        stream = _relu(net.down_norms[1].normalise(kept.bands()))
+        for block in net.blocks:
+            raw.write_all(block.first_norm.watch(block.first(kept.write_and_pass(stream))))
+            raw.write_all(block.second_norm.watch(block.second(_relu(block.first_norm.normalise(raw.bands())))))
+            stream = _sum(kept.bands(), block.second_norm.normalise(raw.bands()))
+        half.write_all(net.up_norms[0].watch(net.ups[0](stream)))
+
+        def full() -> Iterator[Tensor]:
+            return net.ups[1](_relu(net.up_norms[0].normalise(half.bands())))
+
+        _drain(net.up_norms[1].watch(full()))
+        made = map(torch.tanh_, net.tail(_relu(net.up_norms[1].normalise(full()))))
+        yield from _added_to(pixels_HWC, made) if module.arch.learn_residual else made
+
+
+Layer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+
+
+class _Block:
+    """The parts of a residual block."""
+
+    def __init__(self, block: ResnetBlock) -> None:
+        pad_1, conv_1, norm_1, _, pad_2, conv_2, norm_2 = block.conv_block
+        self.first: Layer = _reflect_layer(pad_1, conv_1)
+        self.first_norm = WholeImageNorm(norm_1)
+        self.second: Layer = _reflect_layer(pad_2, conv_2)
+        self.second_norm = WholeImageNorm(norm_2)
+
+
+class _Layers:
+    """The parts of a generator by name, with norms that have seen no image yet."""
+
+    def __init__(self, module: ResnetGenerator) -> None:
+        layers = list(module.model)
+        self.to_input = to_network if module.arch.track_running_stats else to_centred
+        self.head: Layer = _reflect_layer(layers[0], layers[1])
+        self.head_norm = WholeImageNorm(layers[2], 1.0 if module.arch.track_running_stats else CENTRED_SCALE)
+        self.downs: list[Layer] = [partial(down_conv, _conv(layers[i])) for i in (4, 7)]
+        self.down_norms = [WholeImageNorm(layers[i]) for i in (5, 8)]
+        self.blocks = [_Block(layer) for layer in layers if isinstance(layer, ResnetBlock)]
+        first = 10 + len(self.blocks)
+        self.ups: list[Layer] = [partial(up_conv, layers[i]) for i in (first, first + 3)]
+        self.up_norms = [WholeImageNorm(layers[i]) for i in (first + 1, first + 4)]
+        self.tail: Layer = _reflect_layer(layers[-3], layers[-2])
+
+
+def _reflect_layer(pad: nn.Module, conv: nn.Module) -> Layer:
+    assert isinstance(pad, nn.ReflectionPad2d)
+    return partial(reflect_conv, _conv(conv), pad.padding[0])
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+def _scratch(in_file: bool, shape: tuple[int, int], dtype: torch.dtype, folder: Path | None) -> Scratch:
+    if not in_file:
+        return MemoryScratch(*shape, dtype)
+    try:
+        return FileScratch(*shape, dtype, folder)
+    except OSError as error:
+        needed_gb = 2 * shape[0] * shape[1] * dtype.itemsize / 1e9
+        raise SkipImage(
+            f"The photo needs {needed_gb:.1f} GB of temporary disk beyond the memory allowed, which could not be "
+            f"had ({error}); allow more memory, or choose another temporary folder."
+        ) from error
+
+
+def _relu(bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    return map(torch.relu_, bands)
+
+
+def _sum(first: Iterable[Tensor], second: Iterable[Tensor]) -> Iterator[Tensor]:
+    return (b.add_(a) for a, b in zip(first, second, strict=True))
+
+
+def _added_to(pixels_HWC: Tensor, changes: Iterable[Tensor]) -> Iterator[Tensor]:
+    first = 0
+    for change in changes:
+        rows = pixels_HWC[None, first : first + change.shape[2]].to(change.device)
+        yield change.add_(to_network(rows, change.dtype))
+        first += change.shape[2]
+
+
+def _drain(bands: Iterable[Tensor]) -> None:
+    deque(bands, maxlen=0)

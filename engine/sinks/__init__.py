@@ -1,1 +1,0 @@
-"""Where results go: `base` says what a sink promises, each other file is one kind of sink."""

@@ -1,0 +1,1 @@
+"""The machine: devices, files, object stores, memory, retries, versions."""

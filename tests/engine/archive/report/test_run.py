@@ -1,0 +1,148 @@
+"""The report of a real run: which photos, which numbers, which failures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import Options, PipelineConfig, Size, Summary, convert
+from engine.archive.report.run import SAMPLE_PHOTOS
+from engine.errors import StopRun
+from engine.model.weights import Generator
+from engine.records import Outcome, Record
+from tests.images import encoded, photo, picture
+
+
+def run(src: Path, dst: Path | str, generator: Generator, **options: Any) -> Summary:
+    config = PipelineConfig(options=Options(size=Size.parse("32"), **options.pop("per_image", {})))
+    return convert(src, dst, generator, config, translate=lambda _: lambda x: 255 - x, **options)
+
+
+def archive(root: Path, photos: int = 3) -> Path:
+    root.mkdir()
+    for number in range(photos):
+        (root / f"{number:03d}.jpg").write_bytes(photo(80, 60, seed=number))
+    (root / "broken.jpg").write_bytes(photo(300, 200)[:-500])
+    (root / "moving.gif").write_bytes(encoded(picture(), "GIF", save_all=True, append_images=[picture(seed=4)]))
+    return root
+
+
+def shown_photos(page: str) -> dict[str, dict[str, Any]]:
+    blocks = re.findall(r'<script type="application/json" class="pair">(.*?)</script>', page)
+    return {photo["name"]: photo for photo in map(json.loads, blocks)}
+
+
+def words(page: str) -> str:
+    page = re.sub(r"<(script|style|template)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def pixels(block: str) -> np.ndarray[Any, np.dtype[np.int16]]:
+    with Image.open(io.BytesIO(base64.b64decode(block))) as image:
+        return np.asarray(image).astype(np.int16)
+
+
+def test_without_being_asked_there_is_no_page(tmp_path: Path, generator: Generator) -> None:
+    assert run(archive(tmp_path / "in"), tmp_path / "out", generator).report is None
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_page_tells_the_run(tmp_path: Path, generator: Generator) -> None:
+    summary = run(archive(tmp_path / "in"), tmp_path / "out", generator, report="sample")
+    assert summary.report == str(tmp_path / "out" / "report.html")
+    page = Path(summary.report).read_text()
+    text = words(page)
+    assert "4 photos, summer to winter" in text
+    assert "Translated 4 Failed 1" in text
+    assert f"From {tmp_path / 'in'} to {tmp_path / 'out'}" in text
+    assert "broken.jpg decode" in text
+    assert "moving.gif first of 2 frames" in text
+    assert "size 32" in text
+    assert "name tiny" in text
+    assert set(shown_photos(page)) == {"000.jpg", "001.jpg", "002.jpg", "moving.gif"}
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), StopRun("The disk is gone.")])
+def test_a_run_that_is_stopped_leaves_a_page_of_what_is_done(
+    reason: BaseException, tmp_path: Path, generator: Generator
+) -> None:
+    def stop(outcome: Outcome | None, skipped: int) -> None:
+        if isinstance(outcome, Record):
+            raise reason
+
+    with pytest.raises(type(reason)):
+        run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all", progress=stop)
+
+    text = words((tmp_path / "out" / "report.html").read_text())
+    assert "1 photo, summer to winter" in text
+    assert "stopped before its end" in text
+
+
+def test_photos_are_shown_before_and_after(tmp_path: Path, generator: Generator) -> None:
+    run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
+    shown = shown_photos((tmp_path / "out" / "report.html").read_text())["001.jpg"]
+    assert (shown["width"], shown["height"]) == (43, 32)
+    before, after = pixels(shown["before"]), pixels(shown["after"])
+    assert before.shape == after.shape == (32, 43, 3)
+    expected = np.asarray(picture(80, 60, seed=1).resize((43, 32))).astype(np.int16)
+    assert np.abs(before - expected).mean() < 8
+    assert np.abs(after - (255 - before)).mean() < 8
+
+
+def test_with_detail_both_are_shown_at_the_photos_own_size(tmp_path: Path, generator: Generator) -> None:
+    run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all", per_image={"detail": "guided"})
+    shown = shown_photos((tmp_path / "out" / "report.html").read_text())["001.jpg"]
+    assert pixels(shown["before"]).shape == pixels(shown["after"]).shape == (60, 80, 3)
+
+
+def test_a_sample_of_many_is_the_same_every_time(tmp_path: Path, generator: Generator) -> None:
+    archive(tmp_path / "in", photos=40)
+    first = run(tmp_path / "in", tmp_path / "one", generator, report="sample")
+    second = run(tmp_path / "in", tmp_path / "two", generator, report="sample")
+    pages = [Path(str(summary.report)).read_text() for summary in (first, second)]
+    assert len(shown_photos(pages[0])) == SAMPLE_PHOTOS
+    assert shown_photos(pages[0]) == shown_photos(pages[1])
+    assert f"A sample of {SAMPLE_PHOTOS}." in words(pages[0])
+
+
+def test_a_second_run_tells_what_was_there(tmp_path: Path, generator: Generator) -> None:
+    run(archive(tmp_path / "in"), tmp_path / "out", generator)
+    (tmp_path / "in" / "new.jpg").write_bytes(photo(seed=9))
+    page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="all").report)).read_text()
+    assert "1 photo, summer to winter" in words(page)
+    assert "Already there 4" in words(page)
+    assert set(shown_photos(page)) == {"new.jpg"}
+
+
+def test_translucent_photos_are_shown_on_white(tmp_path: Path, generator: Generator) -> None:
+    (tmp_path / "in").mkdir()
+    image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    (tmp_path / "in" / "a.png").write_bytes(encoded(image, "PNG"))
+    page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="all").report)).read_text()
+    shown = shown_photos(page)["a.png"]
+    assert pixels(shown["before"]).min() > 250
+    assert pixels(shown["after"]).min() > 250
+
+
+def test_an_object_store_gets_the_page_too(tmp_path: Path, generator: Generator) -> None:
+    summary = run(archive(tmp_path / "in"), f"memory://{tmp_path.name}/out", generator, report="all")
+    assert summary.report == f"memory://{tmp_path.name}/out/report.html"
+    page = fsspec.filesystem("memory").cat_file(f"/{tmp_path.name}/out/report.html").decode()
+    assert "4 photos, summer to winter" in words(page)
+
+
+def test_a_page_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, generator: Generator) -> None:
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    with pytest.raises(StopRun, match="report cannot be written"):
+        run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 3, "the photos are there all the same"

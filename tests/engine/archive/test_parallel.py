@@ -1,0 +1,238 @@
+"""One archive on two devices: real processes, which on a CPU do all that they do on GPUs but compute there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.archive.convert import Run, convert
+from engine.archive.manifest import Manifest
+from engine.archive.parallel import _Child, _heard, convert_on, parse_devices
+from engine.archive.parallel_child import Share, _Crashed, _Said
+from engine.config import GenerateConfig, PipelineConfig
+from engine.errors import SetupError, StopRun
+from engine.listing import Input
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, load_generator, save_generator
+from engine.observe.metrics import Tally
+from engine.options import Options, Size
+from engine.records import Outcome
+from tests.engine.archive.test_convert import counts, files
+from tests.engine.cli.test_main import ROOT, command, states
+from tests.images import photo
+
+CONFIG = PipelineConfig(
+    options=Options(size=Size.parse("native")), generate=GenerateConfig(backend="eager", device="cpu")
+)
+TWO = ("cpu", "cpu")
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model that takes long enough for a process to be killed in the middle."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("model") / "slow.safetensors"
+    save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=24)), Card(name="slow"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make 40 photos in two folders, one of them damaged."""
+    src = tmp_path_factory.mktemp("archive")
+    for i in range(40):
+        path = src / f"{i % 2}" / f"{i:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(photo(96 + 16 * (i % 3), 112, seed=i))
+    (src / "0/20.jpg").write_bytes(photo(200, 150)[:-2000])
+    return src
+
+
+@pytest.fixture(scope="module")
+def on_one(archive: Path, slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Give the files of a run on one device."""
+    dst = tmp_path_factory.mktemp("one")
+    assert counts(convert(archive, dst, slow_model, CONFIG)) == (39, 0, 1)
+    return files(dst)
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 8])
+def test_shares_divide_an_archive_evenly_and_leave_nothing_out(of: int) -> None:
+    names = [f"2019/{i:05}.jpg" for i in range(4000)] + ["caf\udce9.jpg"]
+    owners = [[index for index in range(of) if Share(index, of).has(name)] for name in names]
+    assert all(len(owner) == 1 for owner in owners)
+    assert all(abs(count - 4000 / of) < 200 for count in Counter(owner[0] for owner in owners).values())
+
+
+def test_two_devices_give_the_files_of_one_and_add_up(
+    archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
+) -> None:
+    seen: list[Outcome | None] = []
+    metrics = Tally()
+    summary = convert_on(
+        TWO, archive, tmp_path, slow_model, CONFIG,
+        report="all", progress=lambda outcome, _: seen.append(outcome), metrics=metrics,
+    )  # fmt: skip
+    assert counts(summary) == (39, 0, 1)
+    assert summary.failures[0]["path"] == "0/20.jpg"
+    assert summary.backend == "2 processes: eager fp32 on cpu: as asked"
+    assert {name: stage["images"] for name, stage in summary.stages.items()} == {
+        "read": 40,
+        "inspect": 40,
+        "decode": 40,
+        "generate": 39,
+        "encode": 40,
+        "store": 40,
+    }
+    assert (metrics.converted, metrics.failed) == (39, 1)
+    assert len({outcome.key for outcome in seen if outcome is not None}) == 40
+    made = files(tmp_path)
+    page = made.pop("report.html").decode()
+    assert all(f"{name}" in page for name in on_one)
+    assert made == on_one
+    assert states(tmp_path) == {"done": 39, "failed": 1}
+
+    assert counts(convert(archive, tmp_path, slow_model, CONFIG)) == (0, 39, 1), "what is done is done"
+
+
+def test_inputs_that_become_one_file_are_in_one_share() -> None:
+    """The process that has them refuses the second, or skips it where a list names it twice."""
+    names = [f"{i}.{suffix}" for i in range(50) for suffix in ("jpg", "png", "jpg")]
+    listing = [Input(name, "", bytes) for name in names]
+    picked = [[item.key for item in Share(index, 2).pick(iter(listing), "webp")] for index in range(2)]
+    assert sorted(picked[0] + picked[1]) == sorted(names)
+    assert all(count == 3 for part in picked for count in Counter(Path(key).stem for key in part).values())
+
+
+def test_a_killed_process_ends_the_run_and_the_next_goes_on(
+    archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    def kill_one(outcome: Outcome | None, _skipped: int) -> None:
+        if outcome is not None:
+            heard.append(outcome.key)
+            if len(heard) == 1:
+                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    with pytest.raises(StopRun, match=r"^The process for cpu was killed by signal 9; .* again to go on\.$"):
+        convert_on(TWO, archive, tmp_path, slow_model, CONFIG, progress=kill_one)
+    assert multiprocessing.active_children() == []
+    recorded = states(tmp_path)
+    assert sum(recorded.values()) == len(heard)
+    assert 1 <= len(heard) < 40
+    assert files(tmp_path).items() <= on_one.items()
+    assert not (tmp_path / ".solstice/partial").exists()
+
+    skips: list[int] = []
+    rest = convert_on(TWO, archive, tmp_path, slow_model, CONFIG, progress=lambda _, skipped: skips.append(skipped))
+    assert skips[-1] <= rest.skipped
+    assert (rest.skipped, rest.converted + rest.skipped) == (recorded.get("done", 0), 39)
+    assert files(tmp_path) == on_one
+
+
+def test_what_stops_one_process_stops_the_run(
+    archive: Path, slow_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it logs is said by the parent, with its name."""
+    impossible = replace(CONFIG, generate=replace(CONFIG.generate, backend="tensorrt"))
+    with pytest.raises(SetupError, match="Backend tensorrt needs an NVIDIA GPU"):
+        convert_on(TWO, archive, tmp_path, slow_model, impossible)
+    assert multiprocessing.active_children() == []
+    manifest = Manifest(tmp_path / "other")
+    with manifest:
+        run = Run(
+            archive, tmp_path, load_generator(slow_model), CONFIG, manifest, page=None, progress=None, metrics=None
+        )
+        child = _Child("cuda:1", None, Connection(os.open(os.devnull, os.O_RDONLY)))
+        assert list(_heard(_Said(logging.WARNING, "half as many images now"), child, run)) == []
+        with pytest.raises(RuntimeError, match="the process for cuda:1 failed:\nTraceback"):
+            list(_heard(_Crashed("Traceback …"), child, run))
+    assert caplog.messages == ["cuda:1: half as many images now"]
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def alive(pids: list[int]) -> list[int]:
+    def lives(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return False
+
+    return [pid for pid in pids if lives(pid)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_run_leaves_no_process(
+    number: signal.Signals, code: int, archive: Path, slow_model: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C goes to the whole group, as a terminal sends it."""
+    arguments = ("convert", archive, tmp_path, "--model", slow_model, "--size", "native", "--backend", "eager")
+    process = subprocess.Popen(
+        command(*arguments, "--devices", "cpu,cpu"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    until_s = time.monotonic() + 150
+    while len(list(tmp_path.glob("?/*.jpg"))) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until_s, "no results"
+        time.sleep(0.01)
+    children = children_of(process.pid)
+    assert len(children) >= 2
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    if code == 130:
+        assert (stdout, stderr.strip()) == ("", "Interrupted; the same command goes on from here.")
+        assert not (tmp_path / ".solstice/partial").exists()
+    until_s = time.monotonic() + 10
+    while alive(children) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert alive(children) == []
+    stored = len(files(tmp_path))
+    assert 3 <= stored < 39
+    assert states(tmp_path).get("done", 0) <= stored
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("cpu,tpu", "must be auto, cpu"), ("cpu,,cpu", "must be auto, cpu"), ("mps", "not supported"), ("", "must be")],
+)
+def test_devices_that_are_none_are_a_sentence(text: str, complaint: str) -> None:
+    with pytest.raises(SetupError, match=complaint):
+        parse_devices(text)
+
+
+def test_all_devices_are_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.archive.parallel.cuda_obstacle", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert parse_devices("all") == ("cuda:0", "cuda:1", "cuda:2")
+    monkeypatch.setattr("engine.archive.parallel.choose_device", torch.device)
+    assert parse_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    with pytest.raises(SetupError, match="cuda:1 twice"):
+        parse_devices("cuda:1,cuda:1")
+
+
+def test_all_devices_without_a_gpu_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.archive.parallel.cuda_obstacle", lambda: "no NVIDIA driver was found")
+    with pytest.raises(SetupError, match=r"^--devices all: no NVIDIA driver was found, or use --device cpu\.$"):
+        parse_devices("all")

@@ -1,0 +1,83 @@
+"""Results in a folder: whole or not there, and an end to the run when the folder is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.archive.sink import ArchiveSink
+from engine.archive.source import Ticket
+from engine.errors import SkipImage, StopRun
+from engine.options import Options
+from engine.records import Encoded, Record
+
+
+def record(output: str, data: bytes = b"image", modified_ns: int | None = None) -> Record[Encoded]:
+    encoded = Encoded(data=data, format="PNG", width=3, height=2)
+    return Record(key=output, payload=encoded, options=Options(), ack=Ticket("", output, modified_ns))
+
+
+def test_a_result_is_stored_in_its_folder_and_found(tmp_path: Path) -> None:
+    sink = ArchiveSink(tmp_path, tmp_path / ".solstice/partial")
+    assert sink.find("a/b.png") is None
+    stored = sink.store(record("a/b.png"))
+    assert (stored.location, stored.num_bytes) == ("a/b.png", 5)
+    assert (tmp_path / "a/b.png").read_bytes() == b"image"
+    found = sink.find("a/b.png")
+    assert found is not None
+    assert found.num_bytes == 5
+    info = (tmp_path / "a/b.png").stat()
+    assert found.file_id == (info.st_dev, info.st_ino)
+    assert list((tmp_path / ".solstice/partial").iterdir()) == []
+
+
+def test_unfinished_files_of_runs_that_were_killed_are_swept(tmp_path: Path) -> None:
+    partial = tmp_path / ".solstice/partial"
+    partial.mkdir(parents=True)
+    (partial / ".solstice-1-1").write_bytes(b"half")
+    ArchiveSink(tmp_path, partial)
+    assert not partial.exists()
+
+
+def test_a_name_that_cannot_be_written_costs_only_itself(tmp_path: Path) -> None:
+    """A folder or a file stands in the way, or the name is too long for the file system."""
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    sink = ArchiveSink(tmp_path, tmp_path / "partial")
+    for output in ("folder.png", "file/a.png", "x" * 300 + ".png"):
+        with pytest.raises(SkipImage, match="cannot be written: "):
+            sink.store(record(output))
+    sink.store(record("a.png"))
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_a_folder_that_is_gone_stops_the_run_and_is_not_made_again(tmp_path: Path) -> None:
+    root = tmp_path / "dst"
+    root.mkdir()
+    sink = ArchiveSink(root)
+    sink.store(record("a.png"))
+    shutil.rmtree(root)
+    with pytest.raises(StopRun, match="is gone"):
+        sink.store(record("b.png"))
+    assert not root.exists()
+
+
+def test_times_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    then_ns = 1_400_000_000_000_000_000
+    ArchiveSink(tmp_path, keep_times=True).store(record("kept.png", modified_ns=then_ns))
+    ArchiveSink(tmp_path).store(record("new.png", modified_ns=then_ns))
+    assert (tmp_path / "kept.png").stat().st_mtime_ns == then_ns
+    assert (tmp_path / "new.png").stat().st_mtime_ns > then_ns
+    found = ArchiveSink(tmp_path).find("kept.png")
+    assert found is not None
+    assert found.changed_s is not None
+    assert found.changed_s * 1e9 > then_ns, "when it was made tells results from what was there before"
+
+
+def test_a_link_is_found_as_itself(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("nowhere")
+    assert ArchiveSink(tmp_path).find("link.png") is not None
+    assert os.path.lexists(tmp_path / "link.png")

@@ -1,0 +1,180 @@
+"""Arguments become configuration, and the summary is told in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import engine.cli.convert as module
+from engine.archive.convert import Summary
+from engine.cli.convert import convert
+from engine.config import PipelineConfig
+from engine.errors import SetupError
+from tests.images import photo, pixels
+
+EAGER = ("--backend", "eager", "--device", "cpu")
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(photo(60, 40))
+    return folder
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(convert, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "report"),
+    [
+        (["--report", "SRC", "DST"], "sample"),
+        (["SRC", "--report", "DST"], "sample"),
+        (["SRC", "DST", "--report"], "sample"),
+        (["--report", "all", "SRC", "DST"], "all"),
+        (["SRC", "DST", "--report=all"], "all"),
+        (["--report", "--", "SRC", "DST"], "sample"),
+        (["SRC", "DST"], None),
+    ],
+)
+def test_the_report_may_be_asked_for_anywhere(
+    arguments: list[str], report: str | None, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def note(from_: str, to: str, _model: str, _config: PipelineConfig, **settings: Any) -> Summary:
+        seen.extend((from_, to, settings["report"]))
+        return nothing_done()
+
+    monkeypatch.setattr(module, "convert_archive", note)
+    places = {"SRC": str(src), "DST": str(src.parent / "dst")}
+    done = invoke("--model", "m", *(places.get(word, word) for word in arguments))
+    assert (done.exit_code, seen) == (0, [*places.values(), report]), done.output
+
+
+def nothing_done() -> Summary:
+    return Summary(images=0, converted=0, skipped=0, failed=0, images_per_second=0, seconds=0, backend="")
+
+
+def config_of(monkeypatch: pytest.MonkeyPatch, src: Path, *options: str) -> PipelineConfig:
+    """Give the configuration with which the command would run, without running."""
+    seen: list[PipelineConfig] = []
+
+    def note(_src: str, _dst: str, _model: str, config: PipelineConfig, **_: Any) -> Summary:
+        seen.append(config)
+        return nothing_done()
+
+    monkeypatch.setattr(module, "convert_archive", note)
+    assert invoke(src, src.parent / "dst", "--model", "m", *options).exit_code == 0
+    return seen[0]
+
+
+def test_every_option_reaches_its_stage(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(
+        monkeypatch, src,
+        "--size", "320x200", "--format", "webp", "--detail", "plain", "--quality", "70", "--subsampling", "4:4:4",
+        "--progressive", "--lossless", "--strip", "--keep-profile", "--batch", "7", "--backend", "eager",
+        "--precision", "bf16", "--device", "cpu", "--memory", "2G", "--max-pixels", "1000", "--allow-damaged",
+        "--decode", "cpu", "--gpu-encode-from", "5000000",
+    )  # fmt: skip
+    assert (str(config.options.size), config.options.format, config.options.detail) == ("320x200", "webp", "plain")
+    encode = config.encode
+    assert (encode.quality, encode.subsampling) == (70, "4:4:4")
+    assert (encode.progressive, encode.lossless, encode.strip, encode.keep_profile) == (True, True, True, True)
+    assert encode.gpu_from_pixels == 5_000_000
+    assert config.batch.size == 7
+    assert (config.decode.max_pixels, config.decode.allow_damaged, config.decode.jpegs) == (1000, True, "cpu")
+    generate = config.generate
+    assert (generate.backend, generate.precision, generate.device) == ("eager", "bf16", "cpu")
+    assert generate.memory_bytes == 2 << 30
+    assert generate.expected_pixels == 320 * 200
+
+
+def test_without_options_every_stage_has_its_defaults(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, defaults = config_of(monkeypatch, src), PipelineConfig()
+    assert (config.decode, config.batch, config.encode) == (defaults.decode, defaults.batch, defaults.encode)
+    assert (str(config.options.size), config.options.detail, config.options.format) == ("auto", "guided", "keep")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--size", "big"], "size must be"),
+        (["--quality", "0"], "0 is not in the range"),
+        (["--format", "bmp"], "'bmp' is not one of"),
+        (["--backend", "magic"], "'magic' is not one of"),
+        (["--batch", "0"], "0 is not in the range"),
+        (["--memory", "much"], "much"),
+        (["--colour", "red"], "No such option"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_a_usage_error(options: list[str], complaint: str, src: Path) -> None:
+    result = invoke(src, src.parent / "dst", "--model", "m", *options)
+    assert result.exit_code == 2
+    assert complaint in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--devices", "cpu,tpu"], "must be auto, cpu"),
+        (["--devices", "cpu,cpu", "--device", "cpu"], "leave one of them out"),
+    ],
+)
+def test_devices_that_cannot_be_are_a_sentence(options: list[str], complaint: str, src: Path) -> None:
+    result = invoke(src, src.parent / "dst", "--model", "m", *options)
+    assert isinstance(result.exception, SetupError)
+    assert complaint in str(result.exception)
+
+
+def test_one_of_several_devices_is_a_device(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_of(monkeypatch, src, "--devices", "cpu").generate.device == "cpu"
+
+
+def test_a_run_tells_what_it_did(src: Path, model_file: Path) -> None:
+    dst = src.parent / "dst"
+    (src / "empty.jpg").touch()
+    first = invoke(src, dst, "--model", model_file, "--size", "48x32", "--format", "png", *EAGER)
+    assert first.exit_code == 1
+    assert "1 converted, 0 already done, 1 failed" in first.output
+    assert "  empty.jpg: empty file\n" in first.output
+    assert f"Results are in {dst}." in first.output
+    assert pixels((dst / "a.png").read_bytes()).shape == (32, 48, 3)
+    (src / "empty.jpg").unlink()
+    second = invoke(src, dst, "--model", model_file, "--size", "48x32", "--format", "png", *EAGER)
+    assert second.exit_code == 0
+    assert "0 converted, 1 already done, 0 failed" in second.output
+    assert "Results are in" not in second.output
+
+
+def test_twenty_failures_are_shown_and_json_has_all(src: Path, model_file: Path) -> None:
+    for i in range(25):
+        (src / f"bad{i:02}.jpg").touch()
+    result = invoke(src, src.parent / "dst", "--model", model_file, *EAGER)
+    assert result.output.count("empty file") == 20
+    assert "and 5 more" in result.output
+    result = invoke(src, src.parent / "dst", "--model", model_file, "--json", *EAGER)
+    assert len(json.loads(result.stdout)["failures"]) == 25
+
+
+def test_what_libraries_write_is_kept_away_and_what_we_write_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    with module._quiet_libraries():
+        os.write(2, b"a library complains\n")
+        print("we say", file=sys.stderr)
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "we say\nafterwards\n"
+
+
+def test_decoders_can_be_listened_to(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOLSTICE_DECODER_LOG", "1")
+    with module._quiet_libraries():
+        os.write(2, b"a library complains\n")
+    assert capfd.readouterr().err == "a library complains\n"

@@ -1,0 +1,166 @@
+"""Settings from a file: each option may be there, and the command line and the environment win over it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.cli.kafka_options import kafka_options
+from engine.cli.stream import stream
+from engine.cli.submit import submit
+from engine.errors import SetupError
+from engine.stream.config import StreamConfig
+
+NEEDED = {"brokers": "b:1", "jobs": "j", "results": "r", "dead-letters": "d", "group": "g", "model": "m"}
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[StreamConfig]:
+    """Give the configurations with which workers would have run."""
+    import engine.stream.worker as module
+
+    made: list[StreamConfig] = []
+
+    class Worker:
+        def __init__(self, config: StreamConfig) -> None:
+            made.append(config)
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(module, "Worker", Worker)
+    monkeypatch.setattr("engine.cli.stream.service_log", lambda _format: nullcontext())
+    return made
+
+
+def run(file: Path | None, *words: str, env: dict[str, str] | None = None, command: click.Command = stream) -> Result:
+    return CliRunner().invoke(command, [*(("--config", str(file)) if file else ()), *words], env=env)
+
+
+def written(folder: Path, settings: dict[str, Any]) -> Path:
+    path = folder / "worker.toml"
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    return path
+
+
+def example(option: click.Option, folder: Path) -> Any:
+    """Give a value that the option takes and that is not its default."""
+    kind = option.type
+    if option.is_flag:
+        return True
+    if isinstance(kind, click.Choice):
+        return next(choice for choice in kind.choices if choice != option.default)
+    if isinstance(kind, click.FloatRange):
+        return 0.75 if kind.max == 1 else 77.5
+    if isinstance(kind, click.IntRange):
+        return 77 if (kind.min or 0) <= 77 else (kind.min or 0) * 2
+    if isinstance(kind, click.Path):
+        (folder / "file").write_text("hidden")
+        return str(folder / "file")
+    special = {"size": "64x48", "memory": "3G"}
+    word = special.get(str(option.name), f"my-{option.name}")
+    return [word, f"{word}-2"] if option.multiple else word
+
+
+def test_every_option_of_a_worker_may_stand_in_the_file(configs: list[StreamConfig], tmp_path: Path) -> None:
+    options = {
+        option.opts[0].removeprefix("--"): option
+        for option in stream.params
+        if isinstance(option, click.Option) and option.opts[0] != "--config"
+    }
+    settings = {key: example(option, tmp_path) for key, option in options.items()}
+    done = run(written(tmp_path, settings))
+    assert done.exit_code == 0, (done.output, done.exception)
+    words = []
+    for key, value in settings.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{key}"] if one is True else [f"--{key}", str(one)]
+    assert run(None, *words).exit_code == 0
+    assert configs[0] == configs[1]
+    assert configs[0].connection.sasl_password == "hidden"
+    assert configs[0].max_in_flight == 77
+    assert configs[0].models == ("my-models", "my-models-2")
+
+
+def test_the_example_in_the_docs_has_no_key_that_a_worker_does_not_know() -> None:
+    text = (Path(__file__).parents[3] / "docs/streaming.md").read_text()
+    example = tomllib.loads(text.split("```toml")[1].split("```")[0])
+    assert len(example) > 10
+    assert {f"--{key}" for key in example} <= {name for option in stream.params for name in option.opts}
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    configs: list[StreamConfig], tmp_path: Path
+) -> None:
+    file = written(tmp_path, NEEDED)
+    environment = {"SOLSTICE_GROUP": "environment", "SOLSTICE_JOBS": "environment"}
+    assert run(file, "--group", "line", env=environment).exit_code == 0
+    (config,) = configs
+    assert (config.group, config.jobs, config.results) == ("line", "environment", "r")
+
+
+def test_the_environment_may_name_the_file_and_one_model_needs_no_list(
+    configs: list[StreamConfig], tmp_path: Path
+) -> None:
+    done = run(None, env={"SOLSTICE_CONFIG": str(written(tmp_path, NEEDED))})
+    assert done.exit_code == 0, done.output
+    assert configs[0].models == ("m",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('colour = "red"\nspeed = "s3cret"', "does not know: colour, speed"),
+        ('sasl-password = "s3cret"', "does not know: sasl-password"),
+        ('[stream]\nsasl_password = "s3cret"', "does not know: stream"),
+        ('config = "s3cret"', "does not know: config"),
+        ('max_in_flight = "s3cret"', "does not know: max_in_flight"),
+        ('group = ["s3cret"]', "group in .* must be one value"),
+        ('model = [["s3cret"]]', "model in .* must be a value or a list"),
+        ("group = s3cret", "is not TOML"),
+    ],
+)
+def test_what_the_file_must_not_hold_is_named_and_no_value_is_shown(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text(text)
+    done = run(file)
+    assert isinstance(done.exception, SetupError)
+    with pytest.raises(SetupError, match=said):
+        raise done.exception
+    assert "s3cret" not in str(done.exception) + done.output
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"\xff", "not UTF-8"), (None, "No such file")])
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, data: bytes | None, said: str) -> None:
+    if data is not None:
+        (tmp_path / "worker.toml").write_bytes(data)
+    done = run(tmp_path / "worker.toml")
+    assert isinstance(done.exception, SetupError)
+    assert said in str(done.exception)
+
+
+def test_a_value_of_the_wrong_kind_names_its_option(tmp_path: Path) -> None:
+    done = run(written(tmp_path, {**NEEDED, "max-in-flight": "many"}))
+    assert done.exit_code == 2
+    assert "--max-in-flight" in done.output
+
+
+def test_each_command_knows_its_own_options_only(tmp_path: Path) -> None:
+    done = run(written(tmp_path, NEEDED), "photos", command=submit)
+    assert "solstice submit does not know: results, dead-letters, group" in str(done.exception)
+
+
+def test_a_command_with_no_file_is_as_before() -> None:
+    @click.command()
+    @kafka_options
+    def plain(brokers: str, **_: object) -> None:
+        click.echo(brokers)
+
+    assert run(None, "--brokers", "b:1", command=plain).output == "b:1\n"

@@ -1,0 +1,246 @@
+"""Bytes to pixels: as Pillow reads them, upright, at working size, and a bad image costs only itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.codec.decode import Decoder
+from engine.codec.geometry import resize, upright
+from engine.codec.header import inspect
+from engine.config import DecodeConfig
+from engine.errors import SkipImage
+from engine.options import Options, Size
+from engine.records import Failed, Inspected, Picture, Record
+from tests.images import bomb, encoded, flipped, oriented, photo, picture, pixels
+
+
+def decoded(*images: bytes, size: str = "native", **config: Any) -> list[Picture | str]:
+    """Decode in one chunk; a failure is its reason."""
+    options = Options(size=Size.parse(size))
+    chunk: list[Record[Inspected] | Failed] = []
+    for i, data in enumerate(images):
+        record = Record(key=str(i), payload=data, options=options)
+        chunk.append(record.attempt("inspect", lambda r: inspect(r.payload, 10_000_000)))
+    results = Decoder(DecodeConfig(workers=1, chunk_images=len(images), **config))(chunk)
+    assert [result.key for result in results] == [item.key for item in chunk]
+    return [result.reason if isinstance(result, Failed) else result.payload for result in results]
+
+
+def one(data: bytes, size: str = "native") -> Picture:
+    (result,) = decoded(data, size=size)
+    assert isinstance(result, Picture), result
+    return result
+
+
+def array(result: Picture | str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    assert isinstance(result, Picture), result
+    return result.pixels_HWC.numpy().astype(np.int16)
+
+
+FORMATS: dict[str, Callable[[], bytes]] = {
+    "JPEG": photo,
+    "JPEG 4:4:4": lambda: photo(subsampling=0),
+    "JPEG progressive": lambda: photo(progressive=True),
+    "JPEG gray": lambda: encoded(picture().convert("L")),
+    "JPEG CMYK": lambda: encoded(picture().convert("CMYK")),
+    "JPEG that stores RGB": lambda: photo(keep_rgb=True),
+    "PNG": lambda: photo(format="PNG"),
+    "PNG gray": lambda: encoded(picture().convert("L"), "PNG"),
+    "PNG 1 bit": lambda: encoded(picture().convert("1"), "PNG"),
+    "PNG palette": lambda: encoded(picture().quantize(16), "PNG"),
+    "WebP": lambda: photo(format="WEBP"),
+    "WebP lossless": lambda: photo(format="WEBP", lossless=True),
+    "TIFF": lambda: photo(format="TIFF"),
+    "TIFF LZW": lambda: photo(format="TIFF", compression="tiff_lzw"),
+    "GIF": lambda: photo(format="GIF"),
+    "AVIF": lambda: photo(format="AVIF"),
+    "JPEG 2000": lambda: photo(format="JPEG2000"),
+    "BMP": lambda: photo(format="BMP"),
+    "PPM": lambda: photo(format="PPM"),
+    "TGA": lambda: photo(format="TGA"),
+}
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_every_format_reads_as_pillow_reads_it(name: str) -> None:
+    """DALI and Pillow use the same libraries for JPEG, PNG and WebP; a version of either may round differently."""
+    data = FORMATS[name]()
+    result = array(one(data))
+    assert result.shape == (43, 61, 3)
+    assert np.abs(result - pixels(data)).max() <= 2
+
+
+def test_a_whole_chunk_of_mixed_formats_stays_in_order() -> None:
+    images = [make() for make in FORMATS.values()]
+    for data, result in zip(images, decoded(*images), strict=True):
+        assert np.abs(array(result) - pixels(data)).max() <= 2
+
+
+DAMAGE: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "text named .jpg": lambda: b"These are words.",
+    "JPEG cut": lambda: photo(200, 150)[:-2000],
+    "JPEG cut in its header": lambda: photo()[:100],
+    "JPEG progressive cut": lambda: photo(200, 150, progressive=True)[:-500],
+    "JPEG gray cut": lambda: encoded(picture(200, 150).convert("L"))[:-1000],
+    "JPEG CMYK cut": lambda: encoded(picture(200, 150).convert("CMYK"))[:-1000],
+    "PNG cut": lambda: photo(200, 150, format="PNG")[:-3000],
+    "PNG flipped": lambda: flipped(photo(200, 150, format="PNG")),
+    "WebP cut": lambda: photo(200, 150, format="WEBP")[:-500],
+    "GIF cut": lambda: photo(200, 150, format="GIF")[:3000],
+    "AVIF cut": lambda: photo(200, 150, format="AVIF")[:-200],
+    "TIFF cut": lambda: photo(200, 150, format="TIFF")[:-3000],
+    "JPEG 2000 cut": lambda: photo(200, 150, format="JPEG2000")[:-3000],
+    "bomb": bomb,
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGE))
+def test_a_bad_image_costs_only_itself(name: str) -> None:
+    """Given a bad image between two good ones in one call, then those have the results they have alone."""
+    first, last = photo(seed=1), photo(format="PNG", seed=2)
+    before, bad, after = decoded(first, DAMAGE[name](), last)
+    assert isinstance(bad, str), "it must fail"
+    assert bad
+    assert "\n" not in bad
+    assert np.array_equal(array(before), array(one(first)))
+    assert np.array_equal(array(after), array(one(last)))
+
+
+def test_a_jpeg_with_flipped_bits_is_refused_unless_damage_is_allowed() -> None:
+    data = flipped(photo(400, 300, quality=95), 0.5)
+    (refused,) = decoded(data)
+    assert isinstance(refused, str)
+    assert refused.startswith("damaged: ")
+    assert "--allow-damaged" in refused
+    (allowed,) = decoded(data, allow_damaged=True)
+    assert array(allowed).shape == (300, 400, 3)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "JPEG 4:4:4", "JPEG gray"])
+def test_a_jpeg_has_the_same_pixels_whether_damage_is_looked_for_or_not(name: str) -> None:
+    """One way is libjpeg-turbo itself, the other DALI."""
+    data = FORMATS[name]()
+    (strict,), (lenient,) = decoded(data), decoded(data, allow_damaged=True)
+    assert np.array_equal(array(strict), array(lenient))
+
+
+def test_all_bad_images_of_a_chunk_fail_each_with_its_reason() -> None:
+    results = decoded(*(make() for make in DAMAGE.values()))
+    assert all(isinstance(result, str) for result in results)
+
+
+UPRIGHT = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_comes_out_upright(orientation: int, format: str) -> None:
+    lossless: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 95, "subsampling": 0},
+        "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+    }
+    result = array(one(oriented(orientation, format, **lossless.get(format, {}))))
+    turn = UPRIGHT[orientation]
+    expected = np.asarray(picture() if turn is None else picture().transpose(turn)).astype(np.int16)
+    assert result.shape == expected.shape
+    assert np.abs(result - expected).mean() < 2
+
+
+def test_orientation_by_hand() -> None:
+    pixels_HWC = torch.arange(6, dtype=torch.uint8).reshape(2, 3, 1).repeat(1, 1, 3)
+    turned = {n: upright(pixels_HWC, n)[..., 0].tolist() for n in range(1, 9)}
+    assert turned[1] == [[0, 1, 2], [3, 4, 5]]
+    assert turned[3] == [[5, 4, 3], [2, 1, 0]]
+    assert turned[6] == [[3, 0], [4, 1], [5, 2]]
+    assert turned[8] == [[2, 5], [1, 4], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ((1200, 900), (341, 256)),
+        ((300, 200), (75, 50)),
+        ((61, 43), (256, 180)),
+        ((61, 43), (61, 256)),
+        ((1000, 40), (100, 400)),
+        ((17, 23), (16, 16)),
+        ((1, 1), (16, 16)),
+        ((40, 1), (80, 16)),
+    ],
+)
+def test_resizing_equals_pillows_bicubic_within_one_step_nearly_everywhere(
+    stored: tuple[int, int], asked: tuple[int, int]
+) -> None:
+    image = picture(*stored)
+    expected = np.asarray(image.resize(asked, Image.Resampling.BICUBIC)).astype(np.int16)
+    result = resize(torch.from_numpy(np.array(image)), *asked)
+    assert result.is_contiguous()
+    difference = np.abs(result.numpy().astype(np.int16) - expected)
+    # Both compute in whole numbers, PyTorch with fewer bits: next to steep edges a few values are off by more.
+    assert (difference > 1).mean() < 0.002
+    assert difference.max() <= 4
+
+
+def test_pictures_come_out_at_their_working_size() -> None:
+    data = photo(120, 80)
+    sizes = {"40": (60, 40), "64x32": (64, 32), "native": (120, 80), "160": (240, 160)}
+    assert {size: (one(data, size).width, one(data, size).height) for size in sizes} == sizes
+
+
+def test_a_turned_photo_is_resized_after_turning() -> None:
+    """61x43 stored, 43x61 upright: the short side is the width."""
+    result = one(oriented(6), "86")
+    assert (result.width, result.height) == (86, 122)
+
+
+def test_of_an_animation_the_first_frame_is_taken_and_that_is_noted() -> None:
+    frames = [picture(seed=i) for i in range(3)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    result = one(data)
+    assert result.notes == ("first of 3 frames",)
+    assert np.array_equal(array(result), pixels(data))
+
+
+def test_a_decoder_goes_on_after_an_image_that_broke_its_library() -> None:
+    decoder = Decoder(DecodeConfig(workers=1))
+    good, bad = photo(format="PNG"), photo(200, 150, format="PNG")[:-3000]
+
+    def run(data: bytes) -> Record[Picture] | Failed:
+        record = Record(key="x", payload=inspect(data, 1_000_000), options=Options(size=Size.parse("native")))
+        return decoder([record])[0]
+
+    assert [isinstance(run(data), Failed) for data in (good, bad, good, bad, good)] == [False, True, False, True, False]
+
+
+def test_a_header_that_lies_about_what_follows_is_refused() -> None:
+    """A JPEG whose frame header says 4 times the height that its data have."""
+    data = bytearray(photo(64, 64))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 2] = (256).to_bytes(2)
+    with Image.open(io.BytesIO(bytes(data))) as image:
+        assert image.size == (64, 256)
+    (result,) = decoded(bytes(data))
+    assert isinstance(result, str)
+
+
+def test_the_pixel_limit_comes_before_decoding() -> None:
+    with pytest.raises(SkipImage, match="megapixels"):
+        inspect(bomb(), DecodeConfig().max_pixels)

@@ -1,0 +1,142 @@
+"""The GPU's encoder: here nvImageCodec's own for the CPU, on a card nvJPEG."""
+
+from __future__ import annotations
+
+import io
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.codec.encode import Encoder, encode_device
+from engine.codec.header import inspect
+from engine.codec.nvimgcodec import GpuEncoder
+from engine.config import EncodeConfig, GenerateConfig, PipelineConfig
+from engine.options import Options
+from engine.records import Encoded, Metadata, Picture, Record
+from tests.images import oriented, picture, pixels, psnr_db
+
+CPU = torch.device("cpu")
+DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(torch.device("cuda", 0), id="cuda", marks=pytest.mark.needs_cuda)]
+
+on_every_device = pytest.mark.parametrize("device", DEVICES)
+
+SMALL, LARGE = np.array(picture(64, 48)), np.array(picture(240, 160))
+FROM_PIXELS = 160 * 120
+
+
+def record(
+    array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], format: str = "jpeg", metadata: Metadata | None = None
+) -> Record[Picture]:
+    held = Picture(torch.from_numpy(array.copy()), "JPEG", metadata=metadata or Metadata())
+    return Record(key="a", payload=held, options=Options(format=format))
+
+
+def encode(encoder: Encoder, *records: Record[Picture]) -> list[Encoded]:
+    results = encoder(list(records))
+    assert all(isinstance(result, Record) for result in results), results
+    return [result.payload for result in results if isinstance(result, Record)]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Note the shape of each picture that is given to the GPU's encoder."""
+    shapes: list[tuple[int, ...]] = []
+    work = GpuEncoder.__call__
+
+    def note(
+        self: GpuEncoder, pixels_HWC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], quality: int, subsampling: str
+    ) -> bytes | None:
+        shapes.append(pixels_HWC.shape)
+        return work(self, pixels_HWC, quality, subsampling)
+
+    monkeypatch.setattr(GpuEncoder, "__call__", note)
+    return shapes
+
+
+@on_every_device
+@pytest.mark.parametrize(("subsampling", "sampling"), [("4:4:4", (1, 1)), ("4:2:2", (2, 1)), ("4:2:0", (2, 2))])
+def test_quality_and_subsampling_are_as_asked(
+    subsampling: str, sampling: tuple[int, int], device: torch.device
+) -> None:
+    encoder = GpuEncoder(device)
+    results = [encoder(LARGE, quality, subsampling) for quality in (30, 60, 92)]
+    assert all(results)
+    sizes = [len(result or b"") for result in results]
+    assert sizes == sorted(set(sizes))
+    with Image.open(io.BytesIO(results[-1] or b"")) as image:
+        assert (image.format, image.size, "progressive" in image.info) == ("JPEG", (240, 160), False)
+        assert tuple(image.layer[0][1:3]) == sampling  # type: ignore[attr-defined]
+    assert psnr_db(pixels(results[-1] or b""), LARGE) > 35
+
+
+@on_every_device
+def test_only_large_baseline_jpegs_take_the_new_way(device: torch.device, calls: list[tuple[int, ...]]) -> None:
+    encoder = Encoder(EncodeConfig(gpu_from_pixels=FROM_PIXELS), device)
+    results = encode(encoder, record(SMALL), record(LARGE), record(LARGE, "png"), record(LARGE, "webp"))
+    assert calls == [LARGE.shape]
+    assert [result.format for result in results] == ["JPEG", "JPEG", "PNG", "WEBP"]
+    progressive = Encoder(EncodeConfig(gpu_from_pixels=FROM_PIXELS, progressive=True), device)
+    (result,) = encode(progressive, record(LARGE))
+    assert calls == [LARGE.shape]
+    with Image.open(io.BytesIO(result.data)) as image:
+        assert image.info["progressive"]
+
+
+@on_every_device
+def test_metadata_go_into_its_files_as_into_others(device: torch.device) -> None:
+    metadata = inspect(oriented(6), 10_000_000).metadata
+    (result,) = encode(Encoder(EncodeConfig(gpu_from_pixels=1), device), record(LARGE, metadata=metadata))
+    (expected,) = encode(Encoder(EncodeConfig()), record(LARGE, metadata=metadata))
+    assert psnr_db(pixels(result.data), pixels(expected.data)) > 35
+    shown = []
+    for encoded in (result, expected):
+        with Image.open(io.BytesIO(encoded.data)) as image:
+            shown.append((dict(image.getexif()), image.info.get("icc_profile")))
+    assert shown[0] == shown[1]
+    assert shown[0][0][0x0112] == 1
+    assert (result.width, result.height, result.notes) == (expected.width, expected.height, expected.notes)
+
+
+@on_every_device
+def test_several_threads_get_their_own_pictures(device: torch.device) -> None:
+    encoder = GpuEncoder(device)
+    pictures = [np.array(picture(120, 80, seed=seed)) for seed in range(24)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda one: encoder(one, 92, "4:2:0"), pictures))
+    for one, result in zip(pictures, results, strict=True):
+        assert psnr_db(pixels(result or b""), one) > 35
+
+
+@on_every_device
+def test_what_it_cannot_encode_is_left_to_the_cpu_and_the_next_goes_well(device: torch.device) -> None:
+    encoder = GpuEncoder(device)
+    assert encoder(np.zeros((0, 0, 3), np.uint8), 92, "4:2:0") is None
+    assert encoder(LARGE, 92, "4:2:0")
+
+
+def test_where_nvimagecodec_does_not_start_the_cpu_encodes_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoder = Encoder(EncodeConfig(gpu_from_pixels=1), torch.device("cuda", 99))  # no machine has it
+    with caplog.at_level(logging.WARNING):
+        results = encode(encoder, record(LARGE), record(SMALL))
+    assert [message.split(":")[0] for message in caplog.messages] == ["JPEGs are encoded on the CPU"]
+    assert "solstice-engine[gpu]" in caplog.text
+    expected = encode(Encoder(EncodeConfig()), record(LARGE), record(SMALL))
+    assert [result.data for result in results] == [result.data for result in expected]
+
+
+def test_unless_asked_for_the_cpu_encodes() -> None:
+    assert encode_device(PipelineConfig()) is None
+    on_cpu = PipelineConfig(generate=GenerateConfig(device="cpu"), encode=EncodeConfig(gpu_from_pixels=1))
+    assert encode_device(on_cpu) is None
+
+
+@pytest.mark.needs_cuda
+def test_asked_for_the_generators_gpu_encodes() -> None:
+    config = PipelineConfig(generate=GenerateConfig(device="cuda:0"), encode=EncodeConfig(gpu_from_pixels=1))
+    assert encode_device(config) == torch.device("cuda", 0)

@@ -1,0 +1,91 @@
+"""On a CPU its streams do nothing, which leaves the order of calls, the threads and the results to test."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import LANES
+from engine.runtime.backends.streams import Lanes
+
+CPU = torch.device("cpu")
+
+
+def batches(count: int) -> list[Tensor]:
+    return [torch.full((2, 16, 16, 3), i, dtype=torch.uint8) for i in range(count)]
+
+
+def test_every_thread_gets_the_result_of_its_own_batch() -> None:
+    lanes = Lanes(lambda pixels: 255 - pixels, CPU)
+
+    with ThreadPoolExecutor(LANES) as pool:
+        results = list(pool.map(lanes, batches(100)))
+
+    assert all(torch.equal(result, 255 - batch) for result, batch in zip(results, batches(100), strict=True))
+
+
+def test_the_network_is_never_in_two_calls_at_once() -> None:
+    inside = threading.Semaphore(1)
+    overlaps = 0
+
+    def network(pixels: Tensor) -> Tensor:
+        nonlocal overlaps
+        alone = inside.acquire(blocking=False)
+        overlaps += not alone
+        threading.Event().wait(0.001)
+        if alone:
+            inside.release()
+        return pixels
+
+    with ThreadPoolExecutor(LANES) as pool:
+        list(pool.map(Lanes(network, CPU), batches(30)))
+
+    assert overlaps == 0
+
+
+def test_a_failed_batch_leaves_the_lane_usable() -> None:
+    def network(pixels: Tensor) -> Tensor:
+        if pixels[0, 0, 0, 0] == 1:
+            raise torch.OutOfMemoryError("too large")
+        return pixels
+
+    lanes = Lanes(network, CPU)
+    with pytest.raises(torch.OutOfMemoryError):
+        lanes(batches(2)[1])
+
+    assert torch.equal(lanes(batches(1)[0]), batches(1)[0])
+
+
+@pytest.mark.needs_cuda
+def test_on_a_gpu_results_are_right_whatever_overlaps() -> None:
+    device = torch.device("cuda", 0)
+
+    def network(pixels: Tensor) -> Tensor:
+        for _ in range(50):  # long enough for the next batch's copy to come beside it
+            pixels = 255 - pixels
+        return 255 - pixels
+
+    lanes = Lanes(network, device)
+    large = [torch.randint(0, 256, (16, 256, 256, 3), dtype=torch.uint8) for _ in range(24)]
+    with ThreadPoolExecutor(LANES) as pool:
+        results = list(pool.map(lanes, large))
+
+    assert all(torch.equal(result, 255 - batch) for result, batch in zip(results, large, strict=True))
+    assert all(result.is_pinned() for result in results)
+
+
+@pytest.mark.needs_cuda
+def test_on_a_gpu_steady_work_allocates_nothing_new() -> None:
+    lanes = Lanes(lambda pixels: 255 - pixels, torch.device("cuda", 0))
+    for batch in batches(10):
+        lanes(batch)
+    reserved = torch.cuda.memory_reserved(0)
+
+    for batch in batches(200):
+        lanes(batch)
+
+    assert torch.cuda.memory_reserved(0) == reserved

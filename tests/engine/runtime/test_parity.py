@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import GenerateConfig
+from engine.model.weights import Generator
+from engine.runtime.backends.base import Entry
+from engine.runtime.backends.eager import EagerBackend
+from engine.runtime.backends.inductor import InductorBackend, artefact_key
+from engine.runtime.cache import ArtefactStore
+from engine.runtime.parity import MIN_PSNR_DB, Verdict, check, compare, gate_images
+from engine.runtime.select import choose_backend
+
+CPU = torch.device("cpu")
+
+
+def put(store: ArtefactStore, key: dict[str, str], data: bytes) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    store.get_or_build(key, write)
+
+
+@dataclass
+class Engine:
+    """A compiled generator as the gate sees it, with a fault."""
+
+    generator: Generator
+    store: ArtefactStore
+    fault: str
+    runs: int = 0
+    name: str = "inductor"
+    precision: str = "fp32"
+    entries: list[Entry] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        key = {"weights": self.generator.sha256, "fault": self.fault}
+        put(self.store, key, b"engine")
+        self.entries = [Entry(key, self)]
+
+    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
+        self.runs += 1
+        translated = EagerBackend(self.generator, "fp32", CPU)(pixels_NHWC).clone()
+        if self.fault == "one pixel":
+            translated[0, 0, 0, 0] = 255 if translated[0, 0, 0, 0] < 128 else 0
+        elif self.fault == "a shifted row":
+            translated = translated.roll(1, dims=1)
+        elif self.fault == "noise":
+            noise = torch.randint(-12, 13, translated.shape, generator=torch.Generator().manual_seed(1))
+            translated = (translated + noise).clamp(0, 255).to(torch.uint8)
+        return translated
+
+
+def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
+    once, again = gate_images(), gate_images()
+
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert len({images.shape for images in once}) == 3
+    assert all(images.dtype == torch.uint8 and images.max() > 200 and images.min() < 50 for images in once)
+
+
+def test_the_module_itself_passes_but_for_rounding(generator: Generator) -> None:
+    verdict = compare(generator, EagerBackend(generator, "fp32", CPU))
+
+    assert verdict.passed
+    assert verdict.max_error <= 1
+
+
+@pytest.mark.parametrize("fault", ["one pixel", "a shifted row", "noise"])
+def test_a_damaged_engine_is_refused(generator: Generator, tmp_path: Path, fault: str) -> None:
+    verdict = check(generator, Engine(generator, ArtefactStore(tmp_path), fault), ArtefactStore(tmp_path))
+
+    assert not verdict.passed
+
+
+def test_a_generator_whose_weights_overflow_half_precision_is_refused(generator: Generator) -> None:
+    """Sums of 6e4 are infinite in fp16, and infinite minus infinite is NaN in the InstanceNorm that follows."""
+    module = EagerBackend(generator, "fp16", CPU)
+    with torch.no_grad():
+        first = next(module._module.parameters())
+        first.fill_(6e4)
+
+    assert not compare(generator, module).passed
+
+
+def test_a_verdict_that_is_not_a_number_does_not_pass() -> None:
+    assert not Verdict(psnr_db=math.nan, max_error=0).passed
+    assert Verdict(psnr_db=MIN_PSNR_DB, max_error=0).passed
+
+
+def test_the_verdict_is_reached_once_and_kept_with_the_engine(generator: Generator, tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    engine = Engine(generator, store, "none")
+
+    first = check(generator, engine, store)
+    runs = engine.runs
+    again = check(generator, engine, ArtefactStore(tmp_path))
+
+    assert first == again
+    assert engine.runs == runs == len(gate_images())
+
+
+@pytest.mark.needs_compiler
+def test_a_refused_engine_is_replaced_by_the_next_backend_loudly(
+    generator: Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given an engine that was compiled from other weights than its key says, as a compiler's defect would have it."""
+    other = Generator(type(generator.module)(generator.module.arch).eval(), generator.card, "other weights")
+    store = ArtefactStore(tmp_path)
+    InductorBackend(other, "fp32", CPU, store)
+    wrong = store.get(artefact_key(other, "fp32", CPU))
+    assert wrong is not None
+    put(store, artefact_key(generator, "fp32", CPU), wrong.read_bytes())
+
+    with caplog.at_level(logging.WARNING):
+        backend, reason = choose_backend(generator, GenerateConfig(device="cpu", precision="fp32", cache=tmp_path))
+
+    assert backend.name == "eager"
+    assert "does not agree with the fp32 module" in caplog.text
+    assert "was refused" in reason

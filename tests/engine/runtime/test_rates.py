@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.config import GenerateConfig
+from engine.model.weights import Generator
+from engine.runtime.backends.inductor import artefact_key
+from engine.runtime.cache import ArtefactStore
+from engine.runtime.rates import images_per_s, measure_backends
+from engine.runtime.translator import Translator
+
+
+@pytest.mark.needs_compiler
+def test_every_backend_is_timed_and_auto_takes_the_one_measured_fastest(generator: Generator, tmp_path: Path) -> None:
+    config = GenerateConfig(device="cpu", precision="fp32", cache=tmp_path, sides=(32, 64))
+
+    rows = list(measure_backends(generator, config))
+
+    assert [(row.backend, row.side) for row in rows] == [
+        ("eager", 32), ("eager", 64), ("inductor", 32), ("inductor", 64),
+    ]  # fmt: skip
+    assert all(row.images_per_s is not None and row.images_per_s > 0 for row in rows)
+    rates = ArtefactStore(tmp_path).notes(artefact_key(generator, "fp32", torch.device("cpu")))["rates"]
+    assert rates == {"eager": rows[0].images_per_s, "inductor": rows[2].images_per_s}
+    translator = Translator(generator, config)
+    assert translator.backend.name == max(rates, key=lambda name: rates[name])
+    assert "measured fastest here" in translator.reason
+
+
+def test_a_backend_that_is_not_there_gets_a_row_that_says_why(generator: Generator, tmp_path: Path) -> None:
+    config = GenerateConfig(device="cpu", cache=tmp_path, sides=(32,))
+
+    (row,) = measure_backends(generator, config, ("tensorrt",))
+
+    assert row.images_per_s is None
+    assert "needs an NVIDIA GPU" in row.note
+
+
+def test_a_rate_is_images_over_time() -> None:
+    calls: list[torch.Size] = []
+
+    def translate(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(pixels.shape)
+        return pixels
+
+    rate = images_per_s(translate, batch=3, side=16, measured_s=0.0)
+
+    assert calls == [(3, 16, 16, 3)] * 3  # one to warm up, at least two that count
+    assert rate > 0

@@ -1,0 +1,106 @@
+"""A bounded number of generators is in memory, and one that breaks is tried again."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import GenerateConfig
+from engine.errors import SetupError, SkipImage
+from engine.model.weights import Generator, load_generator
+from engine.observe.metrics import Silent
+from engine.stream import models as module
+from engine.stream.models import Patient, Residents
+from tests.stream.stream import tiny_model
+
+CPU = GenerateConfig(backend="eager", device="cpu")
+GREY_NHWC = torch.full((1, 32, 32, 3), 128, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give three models' files by name."""
+    folder = tmp_path_factory.mktemp("models")
+    return {name: tiny_model(folder / f"{name}.safetensors", seed) for seed, name in enumerate("abc")}
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the names of the models that are loaded, in their order."""
+    names: list[str] = []
+
+    def note(path: Path) -> Generator:
+        names.append(path.stem)
+        return load_generator(path)
+
+    monkeypatch.setattr(module, "load_generator", note)
+    return names
+
+
+def test_the_one_unused_for_longest_makes_room(files: dict[str, Path], loaded: list[str]) -> None:
+    models = Residents(files, CPU, room=2)
+    assert loaded == ["a"], "the default is ready before the first job"
+    for name in "abacab":
+        assert models[name](GREY_NHWC).shape == GREY_NHWC.shape
+    assert loaded == ["a", "b", "c", "b"]
+
+
+def test_each_name_has_its_own_weights_and_hash(files: dict[str, Path]) -> None:
+    models = Residents(files, CPU, room=1)
+    results = {models[name](GREY_NHWC).numpy().tobytes() for name in models}
+    assert len(results) == len(models) == 3
+    assert models.sha256 == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def test_threads_that_want_the_same_model_load_it_once(files: dict[str, Path], loaded: list[str]) -> None:
+    models = Residents(files, CPU, room=3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: models["b"], range(8)))
+    assert loaded == ["a", "b"]
+
+
+def test_a_file_that_is_missing_or_damaged_is_a_sentence(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="cannot be read"):
+        Residents({"a": tmp_path / "nothing.safetensors"}, CPU)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(files["a"].read_bytes()[:100])
+    with pytest.raises(SetupError):
+        Residents({"a": damaged}, CPU)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -> None:
+    left = iter(range(failures))
+    retries: list[str] = []
+
+    class Metrics(Silent):
+        def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
+            retries.append(f"{name} {labels[0]}")
+
+    def broken(pixels_NHWC: Tensor) -> Tensor:
+        for _ in left:
+            raise RuntimeError("out of luck")
+        return pixels_NHWC
+
+    patient = Patient(broken, Metrics())
+    if failures == 1:
+        assert patient(GREY_NHWC) is GREY_NHWC
+    else:
+        with pytest.raises(SkipImage, match="cannot be translated: out of luck"):
+            patient(GREY_NHWC)
+    assert retries == ["retries_total generate"]
+
+
+def test_lanes_that_want_more_models_than_there_is_room_for_get_their_own_results(files: dict[str, Path]) -> None:
+    """Given a model that leaves memory while another thread translates with it, then that thread is not disturbed."""
+    expected = {name: Residents({name: path}, CPU)[name](GREY_NHWC) for name, path in files.items()}
+    residents = Residents(files, CPU, room=1)
+    names = [*"abc"] * 10
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda name: residents[name](GREY_NHWC), names))
+    assert all(torch.equal(result, expected[name]) for name, result in zip(names, results, strict=True))

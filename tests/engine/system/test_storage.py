@@ -1,0 +1,168 @@
+"""Archives in object stores and behind web servers, against a real S3-speaking server on loopback."""
+
+from __future__ import annotations
+
+import functools
+import io
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from torch import Tensor
+
+from engine.archive.convert import Summary, convert
+from engine.config import PipelineConfig
+from engine.errors import SetupError
+from engine.model.network import Architecture, ResnetGenerator
+from engine.model.weights import Card, Generator
+from engine.options import Options, Size
+
+CONFIG = PipelineConfig(options=Options(size=Size.parse("native"), format="png"))
+INVERT = Generator(ResnetGenerator(Architecture(ngf=4, blocks=1)), Card(name="invert"), "invert")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{abs(hash(request.node.name))}"
+    return boto3.resource("s3").create_bucket(Bucket=name)
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 24, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def invert(pixels_NHWC: Tensor) -> Tensor:
+    return torch.from_numpy(255 - pixels_NHWC.numpy())
+
+
+def run(src: str | Path, dst: str | Path, **options: Any) -> Summary:
+    return convert(src, dst, INVERT, CONFIG, translate=lambda _: options.get("translate", invert))
+
+
+def put(bucket: Any, **objects: bytes) -> None:
+    for key, data in objects.items():
+        bucket.put_object(Key=key.replace("__", "/") + ".png", Body=data)
+
+
+def keys(bucket: Any, prefix: str = "") -> set[str]:
+    return {item.key for item in bucket.objects.filter(Prefix=prefix) if "/.solstice/" not in item.key}
+
+
+def value(data: bytes) -> int:
+    return int(np.asarray(Image.open(io.BytesIO(data)))[0, 0, 0])
+
+
+def test_an_archive_in_a_bucket_is_mirrored_into_another_prefix(bucket: Any) -> None:
+    put(bucket, src__a=png(10), src__deep__b=png(20))
+    summary = run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
+    assert (summary.converted, summary.failed) == (2, 0)
+    assert keys(bucket, "dst/") == {"dst/a.png", "dst/deep/b.png"}
+    assert value(bucket.Object("dst/deep/b.png").get()["Body"].read()) == 235
+
+
+def test_a_second_run_does_only_what_is_new_or_changed(bucket: Any) -> None:
+    put(bucket, src__a=png(10), src__b=png(20))
+    run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
+    put(bucket, src__b=png(21), src__c=png(30))
+    summary = run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
+    assert (summary.converted, summary.skipped) == (2, 1)
+    assert value(bucket.Object("dst/b.png").get()["Body"].read()) == 234
+
+
+def test_a_result_that_was_deleted_is_made_again(bucket: Any) -> None:
+    put(bucket, src__a=png(10), src__b=png(20))
+    run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
+    bucket.Object("dst/a.png").delete()
+    assert run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst").converted == 1
+    assert "dst/a.png" in keys(bucket)
+
+
+def test_an_object_that_vanishes_midway_costs_only_itself(bucket: Any, tmp_path: Path) -> None:
+    put(bucket, **{f"src__{i:03d}": png(i) for i in range(60)})
+
+    def vanish(pixels_NHWC: Tensor) -> Tensor:
+        bucket.Object("src/059.png").delete()
+        return invert(pixels_NHWC)
+
+    summary = run(f"s3://{bucket.name}/src", tmp_path / "dst", translate=vanish)
+    assert (summary.converted, summary.failed) == (59, 1)
+    assert summary.failures == [{"path": "059.png", "stage": "read", "error": "is gone since the archive was listed"}]
+
+
+def test_a_folder_goes_into_a_bucket_and_back(bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.png").write_bytes(png(1))
+    assert run(tmp_path / "src", f"s3://{bucket.name}/out").converted == 1
+    assert run(f"s3://{bucket.name}/out", tmp_path / "back").converted == 1
+    assert value((tmp_path / "back/a.png").read_bytes()) == 1
+
+
+def test_a_second_run_on_the_same_prefix_is_refused_while_the_first_lasts(bucket: Any) -> None:
+    put(bucket, src__a=png(10))
+    refusals: list[str] = []
+
+    def start_another(pixels_NHWC: Tensor) -> Tensor:
+        with pytest.raises(SetupError) as refusal:
+            run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
+        refusals.append(str(refusal.value))
+        return invert(pixels_NHWC)
+
+    run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst", translate=start_another)
+    assert "Another run (process" in refusals[0]
+    assert run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst").skipped == 1, "the lock is gone with its run"
+
+
+@pytest.mark.parametrize("place", ["src", "dst"])
+def test_a_missing_bucket_is_one_sentence(bucket: Any, tmp_path: Path, place: str) -> None:
+    (tmp_path / "src").mkdir()
+    missing = f"s3://{bucket.name}-not-there/x"
+    with pytest.raises(SetupError, match="not-there"):
+        run(missing if place == "src" else tmp_path / "src", missing if place == "dst" else tmp_path / "dst")
+
+
+def test_photos_are_read_from_a_web_server_and_not_written_to_one(tmp_path: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.png").write_bytes(png(10))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        assert run(f"{url}/", tmp_path / "dst").converted == 1
+        with pytest.raises(SetupError, match="cannot be written"):
+            run(tmp_path / "web", url)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_unknown_protocol_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="gopher"):
+        run("gopher://hole/photos", tmp_path)
