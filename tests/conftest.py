@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ import torch
 from engine.model.network import Architecture, ResnetGenerator
 from engine.model.weights import Card, Generator, load_generator, save_generator
 from engine.runtime.backends.inductor import find_compiler
+
+# A shell starts background jobs with SIGINT ignored, and child processes inherit that: tests of Ctrl-C would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PHOTOS = Path(os.environ.get("SOLSTICE_PHOTOS", Path(__file__).parents[2] / "shared/data/photos"))
 """The shared photo collection: folders of photos and INDEX.tsv."""

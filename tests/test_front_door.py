@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +13,7 @@ import engine
 from engine.cli.convert import convert
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig
 from engine.options import Options
+from tests import ROOT
 
 NAMES = [
     "EngineError",
@@ -85,7 +85,7 @@ def test_importing_the_package_alone_is_quick_and_light() -> None:
 
 def test_the_package_is_typed() -> None:
     for package in ("engine", "trainer"):
-        assert (Path(__file__).parents[1] / package / "py.typed").exists()
+        assert (ROOT / package / "py.typed").exists()
 
 
 def test_the_options_of_convert_are_these() -> None:

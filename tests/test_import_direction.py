@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 FOUNDATION = "options config errors records flow ports testing"
 """Single files at the top of `engine`: nouns, promises and plumbing that every package may use."""

@@ -22,6 +22,7 @@ from engine.stream.jobs import Job, Message, Ticket
 from engine.stream.outputs import Output
 from engine.stream.sink import KafkaSink
 from engine.testing import MemorySink
+from tests.stream.conftest import broker as broker
 from tests.stream.stream import make_topics
 
 

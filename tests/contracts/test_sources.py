@@ -26,6 +26,7 @@ from engine.stream.connection import Connection
 from engine.stream.inputs import Inputs
 from engine.stream.source import KafkaSource
 from engine.testing import MemorySource
+from tests.stream.conftest import broker as broker
 from tests.stream.stream import make_topics
 
 IMAGES = {f"{i}.jpg": bytes([i]) * 10 for i in range(6)}

@@ -32,6 +32,7 @@ from engine.stream.config import StreamConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import validate_result
 from engine.stream.worker import Worker
+from tests import ROOT
 
 
 def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:
@@ -270,7 +271,7 @@ class Stream:
 
 def quiet_environment() -> dict[str, str]:
     """Give the environment for a worker's process: few threads, since several run at a time."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def _no_exit(code: int) -> None:

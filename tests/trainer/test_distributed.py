@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 
+from tests import ROOT
 from trainer import loop
 from trainer.checkpoints import Checkpoint, load_checkpoint
 from trainer.config import RunConfig
 from trainer.distributed import Team
 from trainer.report import read_log
-
-ROOT = Path(__file__).parents[2]
 
 WORKER = """
 import sys

@@ -29,8 +29,9 @@ from engine.model.weights import Card, load_generator, save_generator
 from engine.observe.metrics import Tally
 from engine.options import Options, Size
 from engine.records import Outcome
+from tests import ROOT
 from tests.engine.archive.test_convert import counts, files
-from tests.engine.cli.test_main import ROOT, command, states
+from tests.engine.cli.test_main import command, states
 from tests.images import photo
 
 CONFIG = PipelineConfig(

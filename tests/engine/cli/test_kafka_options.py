@@ -17,6 +17,7 @@ from engine.cli.stream import stream
 from engine.cli.submit import submit
 from engine.errors import SetupError
 from engine.stream.config import StreamConfig
+from tests import ROOT
 
 NEEDED = {"brokers": "b:1", "jobs": "j", "results": "r", "dead-letters": "d", "group": "g", "model": "m"}
 
@@ -90,7 +91,7 @@ def test_every_option_of_a_worker_may_stand_in_the_file(configs: list[StreamConf
 
 
 def test_the_example_in_the_docs_has_no_key_that_a_worker_does_not_know() -> None:
-    text = (Path(__file__).parents[3] / "docs/streaming.md").read_text()
+    text = (ROOT / "docs/streaming.md").read_text()
     example = tomllib.loads(text.split("```toml")[1].split("```")[0])
     assert len(example) > 10
     assert {f"--{key}" for key in example} <= {name for option in stream.params for name in option.opts}

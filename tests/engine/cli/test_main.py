@@ -26,9 +26,9 @@ from engine.config import GenerateConfig, PipelineConfig
 from engine.model.network import Architecture, ResnetGenerator
 from engine.model.weights import Card, save_generator
 from engine.options import Options, Size
+from tests import ROOT
 from tests.images import photo
 
-ROOT = Path(__file__).parents[2]
 NUM_PHOTOS = 80
 
 

@@ -62,7 +62,7 @@ def test_a_file_that_is_missing_or_something_else_is_refused_in_one_sentence(tmp
     save_file({"x": torch.zeros(1)}, tmp_path / "torn", metadata={CARD_KEY: "{"})
     save_file({"x": torch.zeros(1)}, tmp_path / "future", metadata={CARD_KEY: '{"format": 2}'})
     sentences = {
-        "missing": "No model file",
+        "missing": "There is no model file",
         "text": "not a readable .safetensors",
         "bare": "carries no Solstice card",
         "torn": "torn: ",

@@ -16,6 +16,7 @@ from engine.errors import SkipImage
 from engine.model.network import Architecture, ResnetGenerator
 from engine.model.pixels import to_network
 from engine.runtime.tiled.translate import Plan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
+from tests import ROOT
 
 COMPACT = Architecture(blocks=2, ngf=8)
 FULL = Architecture()
@@ -152,7 +153,7 @@ def test_a_full_disk_says_what_is_needed(tmp_path: Path) -> None:
 
 MEASURE = """
 import sys, torch
-from engine.model import Architecture, ResnetGenerator
+from engine.model.network import Architecture, ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from engine.runtime.tiled.translate import translate_tiled
 
@@ -180,8 +181,7 @@ print(resident("VmHWM") - before)
 def peak_bytes(upsample: str, height: int, width: int, budget_bytes: int) -> int:
     """Measure in a process of its own what a translation adds to its memory; budget 0 is the whole image."""
     command = [sys.executable, "-c", MEASURE, upsample, str(height), str(width), str(budget_bytes)]
-    root = Path(__file__).parents[3]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout)
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 
 
 @pytest.mark.parametrize(
