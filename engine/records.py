@@ -2,8 +2,8 @@
 
     Record[bytes] → Record[Inspected] → Record[Picture] → Batch → Record[Picture] → Record[Encoded] → Record[Stored]
 
-A stage answers each record with a record of its own payload, or with `Failed` when this one image is bad.
-`ack` belongs to the source: no stage looks into it, and whoever ends a record hands it back.
+A stage turns each record into a record with its own payload, or into `Failed` when this one image is bad. `origin`
+travels from the source to the sink and back to the source; no stage between them reads it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,19 @@ class Metadata:
 NOTHING = Metadata()
 
 
+@dataclass(slots=True, kw_only=True)
+class Origin:
+    """What the source attaches to a record for its sink and for its own `acknowledge`.
+
+    A source that needs more of its own derives from this class.
+    """
+
+    output: str = ""
+    """Path of the result, relative to the sink's root; empty where the sink chooses the name."""
+    modified_ns: int | None = None
+    """Time of last change of the input, in nanoseconds since 1970; None where there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """One image that will have no result, and why."""
@@ -62,7 +75,7 @@ class Failed:
     """Where it failed: read, inspect, decode, generate, encode or store."""
     reason: str
     """One line for a person."""
-    ack: Any = field(default=None, repr=False)
+    origin: Origin = field(default_factory=Origin, repr=False)
     timings: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
     """As in `Record`."""
 
@@ -75,18 +88,18 @@ class Record(Generic[P]):
     """Names the image in its source; unique there."""
     payload: P
     options: Options
-    ack: Any = field(default=None, repr=False)
+    origin: Origin = field(default_factory=Origin, repr=False)
     timings: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
     """Seconds of each stage's call that this image went through, together with its batch."""
 
     def replace(self, payload: Q) -> Record[Q]:
-        """Carry the same key, options and acknowledgement with a new payload."""
-        return Record(key=self.key, payload=payload, options=self.options, ack=self.ack, timings=self.timings)
+        """Return a record with the same key, options, origin and timings, and a new payload."""
+        return Record(key=self.key, payload=payload, options=self.options, origin=self.origin, timings=self.timings)
 
     def failed(self, stage: str, reason: object) -> Failed:
         """End this record with a reason; only its first line is kept."""
         line = (str(reason).strip().splitlines() or ["unknown error"])[0]
-        return Failed(key=self.key, stage=stage, reason=line, ack=self.ack, timings=self.timings)
+        return Failed(key=self.key, stage=stage, reason=line, origin=self.origin, timings=self.timings)
 
     def attempt(self, stage: str, work: Callable[[Record[P]], Q]) -> Record[Q] | Failed:
         """Do `work` on this record; a `SkipImage` it raises becomes a `Failed`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from engine.options import Options
-from engine.records import Encoded, Failed, Outcome, Record, Stored
+from engine.records import Encoded, Failed, Origin, Outcome, Record, Stored
 
 
 class MemorySource:
@@ -24,7 +24,7 @@ class MemorySource:
                 yield None
             else:
                 key, data = image
-                yield Record(key=key, payload=data, options=self._options, ack=key)
+                yield Record(key=key, payload=data, options=self._options, origin=Origin(output=key))
 
     def acknowledge(self, outcome: Outcome) -> None:
         """Keep `outcome`."""

@@ -30,7 +30,7 @@ class RemoteSink:
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Put one result; safe from several threads. Raises `StopRun` when the store refuses it."""
-        output: str = record.ack.output
+        output = record.origin.output
         encoded = record.payload
         try:
             self._storage.write(output, encoded.data)

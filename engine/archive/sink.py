@@ -34,9 +34,9 @@ class ArchiveSink:
 
         Raises `StopRun` when the folder is gone or full, `SkipImage` when only this name cannot be written.
         """
-        output: str = record.ack.output
+        output = record.origin.output
         encoded = record.payload
-        modified_ns = record.ack.modified_ns if self._keep_times else None
+        modified_ns = record.origin.modified_ns if self._keep_times else None
         try:
             write_atomically(self._root / output, encoded.data, self._partial_folder, modified_ns, within=self._root)
         except OSError as error:

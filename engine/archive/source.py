@@ -15,18 +15,15 @@ from engine.flow import in_threads
 from engine.listing import Input, Listing, printable
 from engine.options import Options
 from engine.ports import ArchiveOutput
-from engine.records import Failed, Outcome, Record
+from engine.records import Failed, Origin, Outcome, Record
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What an archive record needs at its end, carried in `Record.ack`."""
+@dataclass(slots=True, kw_only=True)
+class ArchiveOrigin(Origin):
+    """Origin of a record that an `ArchiveSource` yields."""
 
     identity: str
-    output: str
-    """Path of the result, relative to the output folder."""
-    modified_ns: int | None = None
-    """When the input was last changed, in nanoseconds since 1970."""
+    """Size and time of the input, as the manifest keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +108,16 @@ class ArchiveSource:
     def _read(self, todo: _Todo) -> Record[bytes] | Failed:
         """Read one input; runs in several threads."""
         item = todo.item
-        key, ticket = printable(item.key), Ticket(item.identity, todo.output, item.modified_ns)
+        key = printable(item.key)
+        origin = ArchiveOrigin(identity=item.identity, output=todo.output, modified_ns=item.modified_ns)
         options = replace(self._options, format=todo.format)
         started_s = time.perf_counter()
         try:
-            outcome: Record[bytes] | Failed = Record(key=key, payload=item.read(), options=options, ack=ticket)
+            outcome: Record[bytes] | Failed = Record(key=key, payload=item.read(), options=options, origin=origin)
         except SkipImage as error:
-            outcome = Failed(key=key, stage="read", reason=str(error), ack=ticket)
+            outcome = Failed(key=key, stage="read", reason=str(error), origin=origin)
         except OSError as error:
-            outcome = Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", ack=ticket)
+            outcome = Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", origin=origin)
         outcome.timings["read"] = time.perf_counter() - started_s
         return outcome
 
@@ -164,8 +162,8 @@ class ArchiveSource:
 
 def entry_of(outcome: Outcome, recipe: str) -> Entry:
     """Say what became of an image that an `ArchiveSource` gave, as the manifest keeps it."""
-    ticket: Ticket = outcome.ack
-    entry = Entry(key=outcome.key, identity=ticket.identity, recipe=recipe)
+    assert isinstance(outcome.origin, ArchiveOrigin)
+    entry = Entry(key=outcome.key, identity=outcome.origin.identity, recipe=recipe)
     if isinstance(outcome, Failed):
         return replace(entry, stage=outcome.stage, error=outcome.reason)
     stored = outcome.payload

@@ -18,6 +18,7 @@ import fastjsonschema
 from engine.codec.formats import output_name
 from engine.errors import SkipImage
 from engine.options import Options, Size
+from engine.records import Failed, Origin, Record
 
 VERSION = 1
 """Of both schemas."""
@@ -191,17 +192,17 @@ class Message:
 
     @property
     def position(self) -> str:
-        """Names it where it names itself not."""
+        """Fallback id for messages without one."""
         return f"{self.topic}-{self.partition}-{self.offset}"
 
 
-@dataclass(slots=True)
-class Ticket:
-    """One job under way."""
+@dataclass(slots=True, kw_only=True)
+class JobState(Origin):
+    """One job in flight, from the fetch of its message to its acknowledgement."""
 
     message: Message
     epoch: int
-    """Of its partition's assignment: a ticket of an earlier one no longer moves the offset."""
+    """Number of the partition's assignment; a job of an earlier assignment no longer moves the offset."""
     id: str
     wait_s: float
     """From the message's time stamp to the fetch."""
@@ -218,3 +219,9 @@ class Ticket:
     def timings(self) -> dict[str, float]:
         """Seconds before the first stage, for its record."""
         return {"wait": self.wait_s, "read": self.read_s}
+
+
+def job_state(outcome: Record[Any] | Failed) -> JobState:
+    """Return the job that a record or failure of a `KafkaSource` belongs to."""
+    assert isinstance(outcome.origin, JobState)
+    return outcome.origin

@@ -26,7 +26,7 @@ from engine.observe.metrics import Metrics
 from engine.records import Encoded, Failed, Outcome, Record, Stored
 from engine.stream.config import DeadLetterLimit, KafkaSinkConfig
 from engine.stream.connection import Connection
-from engine.stream.jobs import VERSION, Ticket
+from engine.stream.jobs import VERSION, JobState, job_state
 from engine.stream.outputs import Output
 from engine.stream.producer import _TOO_LARGE, Letter, Producer
 from engine.system.retry import pauses_s
@@ -73,10 +73,10 @@ class KafkaSink:
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Make the image durable, or keep it for its result. Blocks while the storage is away."""
-        ticket: Ticket = record.ack
-        encoded, job = record.payload, ticket.job
+        state = job_state(record)
+        encoded, job = record.payload, state.job
         assert job is not None, "only parsed jobs are translated"
-        ticket.result = _described(record, ticket)
+        state.result = _described(record, state)
         started_s = time.perf_counter()
         if job.inline or self._output is None:
             if len(encoded.data) > self._config.inline_limit:
@@ -84,13 +84,13 @@ class KafkaSink:
                     f"the result has {len(encoded.data):,} bytes, over the limit of {self._config.inline_limit:,} for "
                     "inline ones; let it be stored, or ask for a smaller size or quality"
                 )
-            ticket.result["data"] = base64.b64encode(encoded.data).decode()
+            state.result["data"] = base64.b64encode(encoded.data).decode()
             return Stored.of(encoded, "")
-        name = _output_name(ticket, encoded)
+        name = _output_name(state, encoded)
         self._write(self._output, name, encoded.data)
-        ticket.result["output"] = self._output.uri(name)
-        receipt = {"name": name, "result": ticket.result}
-        self._output.write_receipt(ticket.digest, json.dumps(receipt).encode())
+        state.result["output"] = self._output.uri(name)
+        receipt = {"name": name, "result": state.result}
+        self._output.write_receipt(state.digest, json.dumps(receipt).encode())
         record.timings["store"] = time.perf_counter() - started_s
         return Stored.of(encoded, name)
 
@@ -121,23 +121,23 @@ class KafkaSink:
                 self._metrics.count("dead_letters_total", 1.0, outcome.stage)
         return settled
 
-    def answered(self, ticket: Ticket) -> bool:
+    def answered(self, state: JobState) -> bool:
         """Send the result of an earlier delivery of this very job again, if it is there still."""
-        job = ticket.job
+        job = state.job
         if self._output is None or job is None or job.inline:
             return False
-        kept = self._output.read_receipt(ticket.digest)
+        kept = self._output.read_receipt(state.digest)
         if kept is None:
             return False
         try:
             receipt = json.loads(kept)
             if self._output.size(receipt["name"]) != receipt["result"]["bytes"]:
                 return False
-            ticket.result = receipt["result"]
+            state.result = receipt["result"]
         except (ValueError, KeyError, TypeError):  # cut off by a crash
             return False
-        fields = {**self._fields(ticket, {}), "status": "done", **ticket.result, "duplicate": True}
-        self._sent([Letter(self._config.results, ticket.id.encode(), _json(fields), [], 0)])
+        fields = {**self._fields(state, {}), "status": "done", **state.result, "duplicate": True}
+        self._sent([Letter(self._config.results, state.id.encode(), _json(fields), [], 0)])
         self._guard.saw(failed=False)
         self._metrics.count("duplicates_total")
         self._metrics.count("jobs_total", 1.0, "duplicate", "")
@@ -146,34 +146,34 @@ class KafkaSink:
     # ---- results and dead letters ----
 
     def _letters(self, index: int, outcome: Outcome) -> list[Letter]:
-        ticket: Ticket = outcome.ack
-        fields = self._fields(ticket, outcome.timings)
-        key = ticket.id.encode()
+        state = job_state(outcome)
+        fields = self._fields(state, outcome.timings)
+        key = state.id.encode()
         if isinstance(outcome, Record):
-            done = {**fields, "status": "done", **ticket.result}
+            done = {**fields, "status": "done", **state.result}
             return [Letter(self._config.results, key, _json(done), [], index)]
         reason = outcome.reason[:_LONGEST_HEADER]
         failed = {**fields, "status": "failed", "error": {"stage": outcome.stage, "reason": reason}}
         return [
             Letter(self._config.results, key, _json(failed), [], index),
-            self._dead_letter(index, outcome, ticket),
+            self._dead_letter(index, outcome, state),
         ]
 
-    def _fields(self, ticket: Ticket, timings: dict[str, float]) -> dict[str, Any]:
-        message = ticket.message
-        spent = {**ticket.timings, **timings}
+    def _fields(self, state: JobState, timings: dict[str, float]) -> dict[str, Any]:
+        message = state.message
+        spent = {**state.timings, **timings}
         return {
             "version": VERSION,
-            "id": ticket.id,
-            "attempts": ticket.attempts,
+            "id": state.id,
+            "attempts": state.attempts,
             "worker": self._config.worker,
             "timings": {stage: round(seconds, 6) for stage, seconds in spent.items()},
             "job": {"topic": message.topic, "partition": message.partition, "offset": message.offset},
         }
 
-    def _dead_letter(self, index: int, failed: Failed, ticket: Ticket) -> Letter:
+    def _dead_letter(self, index: int, failed: Failed, state: JobState) -> Letter:
         """Give the message as it came, with what became of it in headers."""
-        message = ticket.message
+        message = state.message
         told = {
             "topic": message.topic,
             "partition": message.partition,
@@ -182,7 +182,7 @@ class KafkaSink:
             "group": self._config.group,
             "stage": failed.stage,
             "reason": failed.reason,
-            "attempts": ticket.attempts,
+            "attempts": state.attempts,
             "worker": self._config.worker,
             "worker-version": installed("solstice-engine"),
         }
@@ -241,7 +241,7 @@ REPLAYS = HEADER + "replays"
 """Header that counts how often a job came back from the dead letters."""
 
 
-def _described(record: Record[Encoded], ticket: Ticket) -> dict[str, Any]:
+def _described(record: Record[Encoded], state: JobState) -> dict[str, Any]:
     encoded = record.payload
     return {
         "format": encoded.format,
@@ -249,18 +249,18 @@ def _described(record: Record[Encoded], ticket: Ticket) -> dict[str, Any]:
         "height": encoded.height,
         "bytes": len(encoded.data),
         "model": record.options.model,
-        "model_sha256": ticket.model_sha256,
+        "model_sha256": state.model_sha256,
         "notes": list(encoded.notes),
     }
 
 
-def _output_name(ticket: Ticket, encoded: Encoded) -> str:
+def _output_name(state: JobState, encoded: Encoded) -> str:
     """Give the job's own name for its result, or one from its id and all that decides the image."""
-    job = ticket.job
+    job = state.job
     assert job is not None
     if job.output is not None:
         return job.output
-    return f"{quote(job.id, safe='')[:150]}-{ticket.digest[:16]}{FORMATS[encoded.format.lower()]}"
+    return f"{quote(job.id, safe='')[:150]}-{state.digest[:16]}{FORMATS[encoded.format.lower()]}"
 
 
 def _cut(letter: Letter) -> Letter:

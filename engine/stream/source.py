@@ -1,7 +1,7 @@
 """A source over a Kafka topic, as one member of a consumer group.
 
 A thread of its own does nothing but poll, because kafka-python loses a join that ends between two calls of `poll`.
-Everything else meets it at a queue: the threads that read images take tickets from there, and acknowledgements move
+Everything else meets it at a queue: the threads that read images take jobs from there, and acknowledgements move
 the offset trackers. What is committed is the low watermark of each partition: everything below it has ended.
 
     fetched ──queue──► begun ──pipeline──► ended          one lock guards all of it
@@ -35,7 +35,7 @@ from engine.stream.client import make_consumer
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.inputs import Inputs
-from engine.stream.jobs import Message, Ticket, parse_job, read_id
+from engine.stream.jobs import JobState, Message, job_state, parse_job, read_id
 from engine.stream.partitions import OffsetTracker
 from engine.system.retry import retried
 
@@ -68,7 +68,7 @@ class KafkaSource:
         inputs: Inputs,
         defaults: Options,
         models: Mapping[str, str],
-        answered: Callable[[Ticket], bool],
+        answered: Callable[[JobState], bool],
         metrics: Metrics,
         health: Health,
     ) -> None:
@@ -86,13 +86,13 @@ class KafkaSource:
         self._metrics = metrics
         self._health = health
         self._lock = threading.Condition()
-        self._queue: deque[Ticket] = deque()
+        self._queue: deque[JobState] = deque()
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._owned: set[TopicPartition] = set()
         self._epochs = 0
         self._in_flight = 0
         self._in_flight_bytes = 0
-        self._oldest: dict[int, float] = {}  # id(ticket) to time stamp, in the order of fetching
+        self._oldest: dict[int, float] = {}  # id(state) to time stamp, in the order of fetching
         self._draining = False
         self._stopping = threading.Event()
         self._closing = threading.Event()
@@ -145,66 +145,66 @@ class KafkaSource:
 
         Ends at once on `stop`: jobs fetched and not begun are left to the next owner of their partition.
         """
-        for item in in_threads(self._prepared, self._tickets(), self._config.readers, "fetch"):
-            if isinstance(item, Ticket):
+        for item in in_threads(self._prepared, self._job_states(), self._config.readers, "fetch"):
+            if isinstance(item, JobState):
                 self._end(item)
             else:
                 yield item
 
     def acknowledge(self, outcome: Outcome) -> None:
         """Let the watermark pass this job; it is committed within about a second."""
-        ticket: Ticket = outcome.ack
-        self._end(ticket)
-        self._metrics.observe("job_seconds", max(0.0, time.time() - ticket.message.timestamp_s))
+        state = job_state(outcome)
+        self._end(state)
+        self._metrics.observe("job_seconds", max(0.0, time.time() - state.message.timestamp_s))
 
-    def _tickets(self) -> Iterator[Ticket | None]:
+    def _job_states(self) -> Iterator[JobState | None]:
         while not self._stopping.is_set():
-            ticket = self._next()
-            if ticket is None:
+            state = self._next()
+            if state is None:
                 yield None  # what is under way must not wait for company that does not come
                 with self._lock:
                     self._lock.wait_for(lambda: self._queue and not self._draining, _TICK_S)
             else:
-                yield ticket
+                yield state
         if self._error is not None:
             raise self._error
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> JobState | None:
         with self._lock:
             if self._draining or not self._queue:
                 return None
-            ticket = self._queue.popleft()
-            partition = self._partition_of(ticket)
+            state = self._queue.popleft()
+            partition = self._partition_of(state)
             if partition is not None:
                 partition.begun += 1
-            return ticket
+            return state
 
-    def _prepared(self, ticket: Ticket) -> Record[bytes] | Failed | Ticket:
-        """Turn a ticket into a record with its image, or into the ticket itself when it is answered already."""
-        message, stage = ticket.message, "job"
+    def _prepared(self, state: JobState) -> Record[bytes] | Failed | JobState:
+        """Turn a state into a record with its image, or into the state itself when it is answered already."""
+        message, stage = state.message, "job"
         try:
-            ticket.job = job = parse_job(message.value, message.key, message.position, self._defaults)
-            ticket.id = job.id
-            ticket.model_sha256 = self._sha256(job.options.model)
+            state.job = job = parse_job(message.value, message.key, message.position, self._defaults)
+            state.id = job.id
+            state.model_sha256 = self._sha256(job.options.model)
             stage = "read"
-            data = self._read(ticket)
+            data = self._read(state)
             if not job.inline:  # only what is stored is named by it and looked for again
-                ticket.digest = job.digest(data, ticket.model_sha256)
+                state.digest = job.digest(data, state.model_sha256)
         except SkipImage as error:
-            if ticket.job is None:
-                ticket.id = read_id(message.value, message.key, message.position)
-            return Failed(key=ticket.id, stage=stage, reason=str(error), ack=ticket, timings=ticket.timings)
-        if self._answered(ticket):
-            return ticket
-        return Record(key=ticket.id, payload=data, options=job.options, ack=ticket, timings=ticket.timings)
+            if state.job is None:
+                state.id = read_id(message.value, message.key, message.position)
+            return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
+        if self._answered(state):
+            return state
+        return Record(key=state.id, payload=data, options=job.options, origin=state, timings=state.timings)
 
     def _sha256(self, model: str) -> str:
         if model not in self._models:
             raise SkipImage(f"unknown model {model[:100]!r}; known: {', '.join(self._models)}")
         return self._models[model]
 
-    def _read(self, ticket: Ticket) -> bytes:
-        job = ticket.job
+    def _read(self, state: JobState) -> bytes:
+        job = state.job
         assert job is not None
         if job.data is not None:
             return job.data
@@ -213,37 +213,37 @@ class KafkaSource:
         started_s = time.perf_counter()
 
         def again(error: Exception) -> None:
-            ticket.attempts += 1
+            state.attempts += 1
             self._metrics.count("retries_total", 1.0, "read")
             log.warning("Reading the image of a job failed, trying again: %s", error)
 
         try:
             return retried(lambda: self._inputs.read(source), OSError, again)
         except OSError as error:
-            raise SkipImage(f"source cannot be read after {ticket.attempts} attempts: {error}") from error
+            raise SkipImage(f"source cannot be read after {state.attempts} attempts: {error}") from error
         finally:
-            ticket.read_s = time.perf_counter() - started_s
+            state.read_s = time.perf_counter() - started_s
 
     # ---- bookkeeping, under the lock ----
 
-    def _partition_of(self, ticket: Ticket) -> _Partition | None:
-        """Give the partition if it is still that of the ticket's time."""
-        message = ticket.message
+    def _partition_of(self, state: JobState) -> _Partition | None:
+        """Give the partition if it is still that of the state's time."""
+        message = state.message
         partition = self._partitions.get(TopicPartition(message.topic, message.partition))
-        return partition if partition is not None and partition.epoch == ticket.epoch else None
+        return partition if partition is not None and partition.epoch == state.epoch else None
 
-    def _end(self, ticket: Ticket) -> None:
+    def _end(self, state: JobState) -> None:
         with self._lock:
-            self._forget(ticket)
-            partition = self._partition_of(ticket)
+            self._forget(state)
+            partition = self._partition_of(state)
             if partition is not None:
                 partition.begun -= 1
-                partition.tracker.finish(ticket.message.offset)
+                partition.tracker.finish(state.message.offset)
 
-    def _forget(self, ticket: Ticket) -> None:
+    def _forget(self, state: JobState) -> None:
         self._in_flight -= 1
-        self._in_flight_bytes -= ticket.message.num_bytes
-        del self._oldest[id(ticket)]
+        self._in_flight_bytes -= state.message.num_bytes
+        del self._oldest[id(state)]
 
     def _take(self, fetched: Mapping[TopicPartition, Iterable[Any]]) -> None:
         now_s = time.time()
@@ -269,11 +269,16 @@ class KafkaSource:
         except ValueError:  # the topic was made anew, or its end was cut off: offsets begin again
             partition = self._new(where)
             partition.tracker.take(message.offset)
-        ticket = Ticket(message, partition.epoch, message.position, max(0.0, now_s - message.timestamp_s))
-        self._queue.append(ticket)
+        state = JobState(
+            message=message,
+            epoch=partition.epoch,
+            id=message.position,
+            wait_s=max(0.0, now_s - message.timestamp_s),
+        )
+        self._queue.append(state)
         self._in_flight += 1
         self._in_flight_bytes += message.num_bytes
-        self._oldest[id(ticket)] = message.timestamp_s
+        self._oldest[id(state)] = message.timestamp_s
 
     def _new(self, where: TopicPartition) -> _Partition:
         self._epochs += 1
@@ -286,12 +291,12 @@ class KafkaSource:
         for where in gone:
             self._partitions.pop(where, None)
             self._metrics.gauge("lag_jobs", 0.0, str(where.partition))
-        kept: deque[Ticket] = deque()
-        for ticket in self._queue:
-            if TopicPartition(ticket.message.topic, ticket.message.partition) in gone:
-                self._forget(ticket)
+        kept: deque[JobState] = deque()
+        for state in self._queue:
+            if TopicPartition(state.message.topic, state.message.partition) in gone:
+                self._forget(state)
             else:
-                kept.append(ticket)
+                kept.append(state)
         self._queue = kept
 
     # ---- the poll thread ----

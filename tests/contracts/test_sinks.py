@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from engine.archive.sink import ArchiveSink
-from engine.archive.source import Ticket as ArchiveTicket
 from engine.observe.health import Health
 from engine.observe.metrics import Silent
 from engine.options import Options
 from engine.ports import Sink
-from engine.records import Encoded, Record
+from engine.records import Encoded, Origin, Record
 from engine.stream.config import KafkaSinkConfig
 from engine.stream.connection import Connection
-from engine.stream.jobs import Job, Message, Ticket
+from engine.stream.jobs import Job, JobState, Message
 from engine.stream.outputs import Output
 from engine.stream.sink import KafkaSink
 from engine.testing import MemorySink
@@ -31,14 +30,16 @@ class Case:
     """One sink, how records are addressed to it, and what it has kept."""
 
     sink: Sink
-    ack: Callable[[str], object]
+    origin: Callable[[str], Origin]
     kept: Callable[[str], bytes | None]
 
 
 @contextmanager
 def memory(_: str, __: Path) -> Iterator[Case]:
     sink = MemorySink()
-    yield Case(sink, lambda key: None, lambda key: sink.results[key].data if key in sink.results else None)
+    yield Case(
+        sink, lambda key: Origin(output=key), lambda key: sink.results[key].data if key in sink.results else None
+    )
 
 
 def file_at(path: Path) -> bytes | None:
@@ -47,7 +48,7 @@ def file_at(path: Path) -> bytes | None:
 
 @contextmanager
 def archive(_: str, folder: Path) -> Iterator[Case]:
-    yield Case(ArchiveSink(folder), lambda key: ArchiveTicket("1", key), lambda key: file_at(folder / key))
+    yield Case(ArchiveSink(folder), lambda key: Origin(output=key), lambda key: file_at(folder / key))
 
 
 @contextmanager
@@ -56,11 +57,12 @@ def kafka(brokers: str, folder: Path) -> Iterator[Case]:
     config = KafkaSinkConfig(results=results, dead_letters=dead, group="g", worker="w", acknowledge_s=3.0)
     sink = KafkaSink(Connection(brokers=brokers), config, Output(str(folder)), Silent(), Health())
 
-    def ack(key: str) -> Ticket:
+    def origin(key: str) -> JobState:
         job = Job(id=key, source=key, output=key, options=Options())
-        return Ticket(Message("jobs", 0, 0, 0.0, None, b"{}"), 1, key, 0.0, job, "0" * 64, "0" * 64)
+        message = Message("jobs", 0, 0, 0.0, None, b"{}")
+        return JobState(message=message, epoch=1, id=key, wait_s=0.0, job=job, digest="0" * 64, model_sha256="0" * 64)
 
-    yield Case(sink, ack, lambda key: file_at(folder / key))
+    yield Case(sink, origin, lambda key: file_at(folder / key))
     sink.close(2)
 
 
@@ -72,7 +74,7 @@ def case(request: pytest.FixtureRequest, broker: str, tmp_path: Path) -> Iterato
 
 def record(case: Case, key: str, data: bytes = b"image") -> Record[Encoded]:
     encoded = Encoded(data=data, format="JPEG", width=4, height=3)
-    return Record(key=key, payload=encoded, options=Options(), ack=case.ack(key))
+    return Record(key=key, payload=encoded, options=Options(), origin=case.origin(key))
 
 
 def test_what_is_stored_is_there(case: Case) -> None:

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from engine.errors import SkipImage
 from engine.options import Options, Size
-from engine.records import Batch, Failed, Picture, Record
+from engine.records import Batch, Failed, Origin, Picture, Record
 
 SIDES = st.integers(1, 20_000)
 
 
 def record(height: int = 4, width: int = 6, model: str = "") -> Record[Picture]:
     picture = Picture(torch.zeros(height, width, 3, dtype=torch.uint8), "JPEG")
-    return Record(key="a.jpg", payload=picture, options=Options(model=model), ack=7)
+    return Record(key="a.jpg", payload=picture, options=Options(model=model), origin=Origin(output="a.png"))
 
 
 @pytest.mark.parametrize("text", ["256", "320x200", "native", "16", "65500x16"])
@@ -47,12 +47,22 @@ def test_exact_and_native_sizes_do_what_they_say(width: int, height: int) -> Non
 
 def test_a_record_keeps_key_options_and_acknowledgement_when_its_payload_changes() -> None:
     changed = record().replace(b"bytes")
-    assert (changed.key, changed.payload, changed.options, changed.ack) == ("a.jpg", b"bytes", Options(), 7)
+    assert (changed.key, changed.payload, changed.options, changed.origin) == (
+        "a.jpg",
+        b"bytes",
+        Options(),
+        Origin(output="a.png"),
+    )
 
 
 def test_a_failure_keeps_the_acknowledgement_and_one_line_of_the_reason() -> None:
     failed = record().failed("decode", ValueError("first line\nsecond line"))
-    assert (failed.key, failed.stage, failed.reason, failed.ack) == ("a.jpg", "decode", "first line", 7)
+    assert (failed.key, failed.stage, failed.reason, failed.origin) == (
+        "a.jpg",
+        "decode",
+        "first line",
+        Origin(output="a.png"),
+    )
     assert record().failed("decode", " ").reason == "unknown error"
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from engine.archive.sink import ArchiveSink
-from engine.archive.source import Ticket
 from engine.errors import SkipImage, StopRun
 from engine.options import Options
-from engine.records import Encoded, Record
+from engine.records import Encoded, Origin, Record
 
 
 def record(output: str, data: bytes = b"image", modified_ns: int | None = None) -> Record[Encoded]:
     encoded = Encoded(data=data, format="PNG", width=3, height=2)
-    return Record(key=output, payload=encoded, options=Options(), ack=Ticket("", output, modified_ns))
+    return Record(key=output, payload=encoded, options=Options(), origin=Origin(output=output, modified_ns=modified_ns))
 
 
 def test_a_result_is_stored_in_its_folder_and_found(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ class Archive:
                     given[record.key] = record.reason
                     source.acknowledge(record)
                     continue
-                target = self.dst / record.ack.output
+                target = self.dst / record.origin.output
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(record.payload)
-                stored = Stored(location=record.ack.output, num_bytes=len(record.payload), width=1, height=1)
+                stored = Stored(location=record.origin.output, num_bytes=len(record.payload), width=1, height=1)
                 source.acknowledge(record.replace(stored))
-                given[record.key] = record.ack.output
+                given[record.key] = record.origin.output
             given["skipped"] = str(source.num_skipped)
         return given
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import SkipImage
 from engine.options import Options, Size
-from engine.stream.jobs import Job, Message, Ticket, data_uri, parse_job, read_id, schema
+from engine.stream.jobs import Job, JobState, Message, data_uri, parse_job, read_id, schema
 
 DEFAULTS = Options(model="first")
 
@@ -94,13 +94,13 @@ def test_its_size_has_value_and_key_and_something_for_empty_ones() -> None:
 
 
 def test_an_image_inside_a_message_is_not_printed() -> None:
-    ticket = Ticket(message(b"pixels" * 1000), epoch=1, id="x", wait_s=0.0)
-    assert "pixels" not in repr(ticket)
-    assert len(repr(ticket)) < 1000
+    state = JobState(message=message(b"pixels" * 1000), epoch=1, id="x", wait_s=0.0)
+    assert "pixels" not in repr(state)
+    assert len(repr(state)) < 1000
 
 
-def test_two_tickets_share_no_result() -> None:
-    one, other = (Ticket(message(), epoch=1, id=id, wait_s=0.0) for id in "ab")
+def test_two_jobs_share_no_result() -> None:
+    one, other = (JobState(message=message(), epoch=1, id=id, wait_s=0.0) for id in "ab")
     one.result["output"] = "a.jpg"
     assert other.result == {}
     assert one.attempts == 1
