@@ -102,7 +102,7 @@ def convert(
         return run.summary(source.num_skipped, backend)
 
 
-class Run:
+class ArchiveRun:
     """What a run keeps of its images while they end: the manifest, counts, and the report page when there is one."""
 
     def __init__(
@@ -203,13 +203,13 @@ def begin(
     report: ReportKind | None = None,
     progress: Progress | None = None,
     metrics: Metrics | None = None,
-) -> Iterator[Run]:
+) -> Iterator[ArchiveRun]:
     """Begin a run over `src` whose manifest is in `dst`, locked against other runs; raises `SetupError`."""
     if keep_times and is_url(dst):
         raise SetupError(f"{dst} gives its objects times of its own; leave out --times.")
     page = RunReport(report, _expected(src, dst)) if report else None
     with open_manifest(dst) as manifest:
-        run = Run(src, dst, generator, config, manifest, page=page, progress=progress, metrics=metrics)
+        run = ArchiveRun(src, dst, generator, config, manifest, page=page, progress=progress, metrics=metrics)
         try:
             yield run
         except (KeyboardInterrupt, StopRun):

@@ -47,7 +47,7 @@ _COMMIT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ManifestEntry:
     """What the manifest keeps of one input."""
 
     key: str
@@ -76,7 +76,7 @@ class Manifest:
         self.root = dst
         """The folder that has the manifest's folder in it."""
         self._folder = dst / FOLDER
-        self._pending: list[Entry] = []
+        self._pending: list[ManifestEntry] = []
         self._committed_s = time.monotonic()
         self.run = 0
         self.created_s = 0.0
@@ -127,12 +127,12 @@ class Manifest:
             self._writer.commit()
             self.run, self.created_s = self._writer.execute("SELECT max(id), min(started_s) FROM run").fetchone()
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ManifestEntry | None:
         """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
         with self._guarded():
             return _find(self._reader, key)
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: ManifestEntry) -> None:
         """Keep `entry`, durable from the next commit on; raises `StopRun` when the disk does not take it."""
         self._pending.append(entry)
         if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
@@ -197,7 +197,7 @@ class ManifestReader:
         self._root = root
         self._connection = sqlite3.connect(root / FOLDER / "manifest.sqlite", check_same_thread=False)
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ManifestEntry | None:
         """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
         with _StopOnError(self._root):
             return _find(self._connection, key)
@@ -207,14 +207,14 @@ class ManifestReader:
         self._connection.close()
 
 
-def _find(connection: sqlite3.Connection, key: str) -> Entry | None:
+def _find(connection: sqlite3.Connection, key: str) -> ManifestEntry | None:
     row = connection.execute(
         "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
     ).fetchone()
     if row is None:
         return None
     key, identity, recipe, output, num_bytes, stage, error = row
-    return Entry(
+    return ManifestEntry(
         key=key,
         identity=identity,
         recipe=recipe,

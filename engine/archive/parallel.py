@@ -1,12 +1,12 @@
-"""Translate one archive on several devices at once: a process for each, and one manifest for all.
+"""Translate one archive on several devices: one process for each device, and one manifest for all.
 
     child on cuda:0   source → … → sink ┐
-                                        ├ outcomes → parent: manifest, progress, summary, report
+                                        ├ messages → parent: manifest, progress, summary, report
     child on cuda:1   source → … → sink ┘
 
-The parent holds the manifest's lock and alone writes to it. A child is the pipeline of `solstice convert` over its
-share of the inputs; it reads in the manifest what is done, and tells the parent of each image that it has stored. What
-the parent has not heard of when a process dies is done again by the next run, with the same result.
+The parent holds the manifest's lock and alone writes to it. A child runs the pipeline of `solstice convert` over its
+share of the inputs and sends a message for the images that it has stored. Results that the parent has not heard of when
+a process dies are made again by the next run, with the same bytes.
 """
 
 from __future__ import annotations
@@ -20,25 +20,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from engine.archive.convert import Progress, Run, Summary, begin, open_source
+from engine.archive.convert import ArchiveRun, Progress, Summary, begin, open_source
 from engine.archive.manifest import FOLDER
-from engine.archive.parallel_child import (
-    Share,
-    _Broken,
-    _Crashed,
-    _Ended,
-    _Finished,
-    _Message,
-    _Ready,
-    _Said,
-    _Shown,
-    _Task,
-    _work,
+from engine.archive.parallel_child import Share, ShareTask, translate_share
+from engine.archive.parallel_messages import (
+    ComparisonMade,
+    ImagesEnded,
+    LogMessage,
+    Message,
+    ModelLoaded,
+    ProcessCrashed,
+    RunStopped,
+    ShareFinished,
 )
 from engine.archive.report.run import ReportKind
 from engine.archive.source import entry_of
@@ -53,11 +51,11 @@ from engine.system.storage import is_url
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 10.0
+SHUTDOWN_TIMEOUT_S = 10.0
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
-    """Read `all` (every GPU) or a list such as `cuda:0,cuda:1`; raises `SetupError` for what is not there."""
+    """Parse `all` (every GPU) or a list such as `cuda:0,cuda:1`; raise `SetupError` for a missing device."""
     if text == "all":
         obstacle = cuda_obstacle()
         if obstacle is not None:
@@ -83,21 +81,21 @@ def convert_on(
     progress: Progress | None = None,
     metrics: Metrics | None = None,
 ) -> Summary:
-    """Do as `engine.archive.convert` does, on all `devices` at once, which may name `cpu` several times.
+    """Translate as `engine.archive.convert.convert` does, on all `devices` at once; `cpu` may be named several times.
 
-    Decoding and encoding threads are divided among the processes; `config.generate.memory_bytes` is for each. A script
-    that calls this needs the usual `if __name__ == "__main__"`, because new processes import it. Raises what `convert`
-    raises, and `StopRun` when a process dies: the others are stopped then.
+    Decoding and encoding threads are divided among the processes; `config.generate.memory_bytes` is the limit of each
+    process. A calling script needs `if __name__ == "__main__"`, because new processes import it. Raises the errors of
+    `convert`, and `StopRun` when a process dies; the others are stopped then.
     """
     config = config or PipelineConfig()
     generator = load_generator(model)
-    _, _ = open_source(src, dst)  # its errors are the user's; each child lists for itself
+    _, _ = open_source(src, dst)  # raises `SetupError` before any process is started
     with begin(
         src, dst, generator, config, keep_times=keep_times, report=report, progress=progress, metrics=metrics
     ) as run:
         _clear_partial(dst)
         tasks = [
-            _Task(
+            ShareTask(
                 share=Share(index, len(devices)),
                 src=src,
                 dst=dst,
@@ -115,43 +113,40 @@ def convert_on(
         ]
         try:
             with _started(tasks) as children:
-                outcomes = _outcomes(children, run)
-                next(outcomes)  # the first is ready: the run begins
-                run.follow(outcomes, lambda: sum(child.skipped for child in children))
-            return run.summary(sum(child.skipped for child in children), _reasons(children))
+                outcomes = _received_outcomes(children, run)
+                next(outcomes)  # waits until one model is loaded, which is not part of the run's time
+                run.follow(outcomes, lambda: sum(child.num_skipped for child in children))
+            return run.summary(sum(child.num_skipped for child in children), _backends(children))
         finally:
             _clear_partial(dst)
 
 
-# What a child is given, and what it tells.
-
-
-# The parent.
-
-
 @dataclass
-class _Child:
+class ChildProcess:
+    """What the parent knows of one of its processes."""
+
     device: str
-    process: Any
+    process: BaseProcess
     messages: Connection
-    reason: str = ""
-    skipped: int = 0
+    backend: str = ""
+    """What translates there, and why it was chosen."""
+    num_skipped: int = 0
     finished: bool = False
 
 
 @contextmanager
-def _started(tasks: list[_Task]) -> Iterator[list[_Child]]:
-    """Run a process for each task during a `with` block; none is left behind."""
+def _started(tasks: list[ShareTask]) -> Iterator[list[ChildProcess]]:
+    """Start a process for each task, and stop all of them at the end of the `with` block."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
-    children: list[_Child] = []
+    children: list[ChildProcess] = []
     try:
         with _interrupts_held():
             for task in tasks:
                 messages, end = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, end), name=task.config.generate.device)
-                children.append(_Child(task.config.generate.device, process, messages))
+                process = context.Process(target=translate_share, args=(task, end), name=task.config.generate.device)
+                children.append(ChildProcess(task.config.generate.device, process, messages))
                 process.start()
-                end.close()  # so that the child's end is the only one, and its death the end of messages
+                end.close()  # the child holds the only other end, so its death ends the messages
         yield children
     finally:
         with _interrupts_held():
@@ -160,7 +155,7 @@ def _started(tasks: list[_Task]) -> Iterator[list[_Child]]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back, for good in processes started meanwhile: a terminal sends it to all, one is to act on it."""
+    """Block SIGINT here and, for good, in processes started meanwhile: only the parent handles Ctrl-C."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -168,12 +163,12 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stop(children: list[_Child]) -> None:
+def _stop(children: list[ChildProcess]) -> None:
     running = [child.process for child in children if child.process.is_alive()]
     for child in children:
         if child.process in running and not child.finished:
             child.process.terminate()
-    until_s = time.monotonic() + _GRACE_S
+    until_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
     for process in running:
         process.join(max(0.0, until_s - time.monotonic()))
         process.kill()
@@ -182,65 +177,69 @@ def _stop(children: list[_Child]) -> None:
         child.messages.close()
 
 
-def _outcomes(children: list[_Child], run: Run) -> Iterator[Outcome | None]:
-    """Record and give outcomes as the children tell them, until all have finished; None when one has loaded its model.
+def _received_outcomes(children: list[ChildProcess], run: ArchiveRun) -> Iterator[Outcome | None]:
+    """Record and yield outcomes as messages arrive, until all children have finished.
 
-    Raises what stopped one of them.
+    None means that one of them has loaded its model. Raises `StopRun` when a child dies, and what `handle_message` raises.
     """
     listening = {child.messages: child for child in children}
     while listening:
         for messages in wait(list(listening)):
             child = listening[messages]  # type: ignore[index]
             try:
-                message: _Message = child.messages.recv()
+                message: Message = child.messages.recv()
             except EOFError:
-                child.process.join(_GRACE_S)
+                child.process.join(SHUTDOWN_TIMEOUT_S)
                 raise StopRun(_death(child)) from None
-            yield from _heard(message, child, run)
+            yield from handle_message(message, child, run)
             if child.finished:
                 del listening[child.messages]
 
 
-def _heard(message: _Message, child: _Child, run: Run) -> Iterator[Outcome | None]:
+def handle_message(message: Message, child: ChildProcess, run: ArchiveRun) -> Iterator[Outcome | None]:
+    """Act on one message of `child`: yield the outcomes in it, and None when its model is loaded.
+
+    Raises `EngineError` when the child stopped with one, and `RuntimeError` with its traceback when it crashed.
+    """
     match message:
-        case _Ended(outcomes, skipped, measurements):
-            child.skipped = skipped
-            for method, arguments in measurements:
-                getattr(run.metrics, method)(*arguments)
+        case ImagesEnded(outcomes, num_skipped, measurements):
+            child.num_skipped = num_skipped
+            for measurement in measurements:
+                measurement.apply(run.metrics)
             for outcome in outcomes:
                 run.manifest.record(entry_of(outcome, run.recipe))
                 run.metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
                 yield outcome
-        case _Ready(reason):
-            child.reason = reason
+        case ModelLoaded(backend):
+            child.backend = backend
             yield None
-        case _Said(level, text):
+        case LogMessage(level, text):
             log.log(level, "%s: %s", child.device, text)
-        case _Shown(comparison):
+        case ComparisonMade(comparison):
             if run.page is not None:
                 run.page.gallery.add(comparison)
-        case _Broken(error):
+        case RunStopped(error):
             raise error
-        case _Crashed(trace):
-            raise RuntimeError(f"the process for {child.device} failed:\n{trace}")
-        case _Finished():
+        case ProcessCrashed(traceback):
+            raise RuntimeError(f"the process for {child.device} failed:\n{traceback}")
+        case ShareFinished():
             child.finished = True
 
 
-def _death(child: _Child) -> str:
+def _death(child: ChildProcess) -> str:
     code = child.process.exitcode
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
     return f"The process for {child.device} {how}; what is done is kept. Run the same command again to go on."
 
 
-def _reasons(children: list[_Child]) -> str:
-    """Say what translated; once where all said the same."""
-    reasons = list(dict.fromkeys(child.reason for child in children))
+def _backends(children: list[ChildProcess]) -> str:
+    """Return what translated; the same text of several children once."""
+    reasons = list(dict.fromkeys(child.backend for child in children))
     return f"{len(children)} processes: {'; '.join(reasons)}"
 
 
 def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
-    """Divide what the machine has once, threads and memory, among `of` processes."""
+    """Divide the threads and the memory of the machine among `of` processes."""
     generate = config.generate
     memory_bytes = generate.memory_bytes
     if memory_bytes is None and device == "cpu":
@@ -265,9 +264,6 @@ def _partial(dst: str | Path) -> Path:
 
 
 def _clear_partial(dst: str | Path) -> None:
-    """Delete unfinished files of processes that were killed."""
+    """Delete the unfinished files of killed processes."""
     if not is_url(dst):
         shutil.rmtree(_partial(dst), ignore_errors=True)
-
-
-# A child.

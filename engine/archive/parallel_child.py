@@ -1,4 +1,4 @@
-"""A child of a run on several devices: its share of the archive, and what it tells its parent."""
+"""A child process of a run on several devices: the pipeline over one share of the archive."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from engine.archive.convert import open_sink, open_source
-from engine.archive.manifest import Entry, ManifestReader
+from engine.archive.manifest import ManifestEntry, ManifestReader
+from engine.archive.parallel_messages import (
+    ComparisonMade,
+    CounterMeasurement,
+    HistogramMeasurement,
+    ImagesEnded,
+    LogMessage,
+    Measurement,
+    MessageSender,
+    ModelLoaded,
+    ProcessCrashed,
+    RunStopped,
+    ShareFinished,
+    StageMeasurement,
+)
 from engine.archive.report.gallery import Comparison, Gallery
 from engine.archive.source import ArchiveSource
 from engine.codec.formats import output_name
@@ -34,224 +47,180 @@ from engine.records import Outcome
 from engine.runtime.translator import Translator
 from engine.system.device import choose_device
 
-_TELL_EVERY_S = 0.1
-
-
-_Measurement = tuple[str, tuple[Any, ...]]
-"""Name and arguments of a method of `Metrics`."""
+_SEND_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One of `of` parts of an archive's inputs, by the names of their results: the same part in every run.
+    """One of `of` parts of an archive's inputs, chosen by the names of their results: the same part in every run.
 
-    Inputs that would become the same file are in the same part, where one of them is refused.
+    Inputs with the same result name are in the same part, where the name clash is noticed.
     """
 
     index: int
     of: int
 
     def has(self, output: str) -> bool:
-        """Whether the input that becomes `output` is in this part."""
+        """Return whether the input whose result is `output` is in this part."""
         return zlib.crc32(output.encode("utf-8", "surrogatepass")) % self.of == self.index
 
     def pick(self, listing: Listing, format: str) -> Iterator[Input]:
-        """Leave out what is in other parts; `format` is the one asked for."""
+        """Yield the inputs of this part; `format` is the output format asked for."""
         return (item for item in listing if self.has(output_name(item.key, format)[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task:
+class ShareTask:
+    """Everything that a child process needs to translate its share."""
+
     share: Share
     src: str | Path
     dst: str | Path
     model: Path
     config: PipelineConfig
     manifest: Path
+    """Folder that holds the manifest's folder."""
     created_s: float
+    """Start of the first run into `dst`, in seconds since 1970."""
     recipe: str
     overwrite: bool
     keep_times: bool
     gallery: tuple[int | None, int | None] | None
-    """Arguments of a `Gallery`, or None where no report is asked for."""
+    """Arguments of a `Gallery`; None without a report."""
     threads: int
-    """Of PyTorch on a CPU."""
+    """PyTorch threads on a CPU."""
 
 
-@dataclass(frozen=True)
-class _Ready:
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Ended:
-    outcomes: list[Outcome]
-    skipped: int
-    measurements: list[_Measurement]
-
-
-@dataclass(frozen=True)
-class _Said:
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class _Shown:
-    comparison: Comparison
-
-
-@dataclass(frozen=True)
-class _Broken:
-    error: EngineError
-
-
-@dataclass(frozen=True)
-class _Crashed:
-    trace: str
-
-
-@dataclass(frozen=True)
-class _Finished:
-    pass
-
-
-_Message = _Ready | _Ended | _Said | _Shown | _Broken | _Crashed | _Finished
-
-
-def _work(task: _Task, parent: Connection) -> None:
-    """Translate one share of the archive: the whole life of a child."""
+def translate_share(task: ShareTask, parent: Connection) -> None:
+    """Translate one share of the archive and send messages to `parent`: the main function of a child process."""
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    line = _Line(parent)
-    logging.basicConfig(level=logging.WARNING, handlers=[_Passed(line)], force=True)
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    sender = MessageSender(parent)
+    logging.basicConfig(level=logging.WARNING, handlers=[LogSender(sender)], force=True)
     try:
-        _translate(task, line)
-        line.tell(_Finished())
+        _translate(task, sender)
+        sender.send(ShareFinished())
     except KeyboardInterrupt:
         return
     except EngineError as error:
-        line.tell(_Broken(error))
+        sender.send(RunStopped(error))
     except Exception:  # noqa: BLE001 (raised again in the parent)
-        line.tell(_Crashed(traceback.format_exc()))
+        sender.send(ProcessCrashed(traceback.format_exc()))
 
 
-def _translate(task: _Task, line: _Line) -> None:
+def _translate(task: ShareTask, sender: MessageSender) -> None:
     config = task.config
     device = choose_device(config.generate.device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # libraries that are told nothing take the current one
+        torch.cuda.set_device(device)  # libraries without a device argument use the current one
     else:
         torch.set_num_threads(min(torch.get_num_threads(), task.threads))
     translator = Translator(load_generator(task.model), config.generate)
-    line.tell(_Ready(translator.reason))
+    sender.send(ModelLoaded(translator.reason))
     listing, read_ahead = open_source(task.src, task.dst)
     sink = open_sink(task.dst, keep_times=task.keep_times, part=str(task.share.index))
-    gallery = None if task.gallery is None else _SharedGallery(*task.gallery, line)
-    measured = _Measured()
+    gallery = None if task.gallery is None else GallerySender(*task.gallery, sender)
+    measurements = MeasurementBuffer()
     with closing(ManifestReader(task.manifest)) as reader:
         source = ArchiveSource(
             task.share.pick(listing, config.options.format),
-            _ParentsLedger(reader.find, task.created_s),
+            ReadOnlyManifest(reader.find, task.created_s),
             sink,
             config.options,
             task.recipe,
             overwrite=task.overwrite,
             read_ahead=read_ahead,
         )
-        pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measured, gallery)
+        pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measurements, gallery)
         with closing(pipeline.outcomes()) as outcomes:
-            _tell_outcomes(outcomes, lambda: source.num_skipped, measured, line)
+            _send_outcomes(outcomes, lambda: source.num_skipped, measurements, sender)
 
 
-def _tell_outcomes(
-    outcomes: Iterator[Outcome | None], skipped: Callable[[], int], measured: _Measured, line: _Line
+def _send_outcomes(
+    outcomes: Iterator[Outcome | None],
+    skipped: Callable[[], int],
+    measurements: MeasurementBuffer,
+    sender: MessageSender,
 ) -> None:
-    """Pass outcomes on, those of a moment together."""
-    told_s, waiting = 0.0, list[Outcome]()
+    """Send outcomes to the parent, several in one message."""
+    sent_s, waiting = 0.0, list[Outcome]()
     for outcome in outcomes:
         if outcome is not None:
             waiting.append(outcome)
-        if time.monotonic() - told_s >= _TELL_EVERY_S:
-            line.tell(_Ended(waiting, skipped(), measured.taken()))
-            told_s, waiting = time.monotonic(), []
-    line.tell(_Ended(waiting, skipped(), measured.taken()))
-
-
-@dataclass
-class _Line:
-    """The way to the parent, for all threads of a child."""
-
-    _parent: Connection
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def tell(self, message: _Message) -> None:
-        with self._lock, suppress(BrokenPipeError):  # nobody listens any more: this process is about to be stopped
-            self._parent.send(message)
+        if time.monotonic() - sent_s >= _SEND_EVERY_S:
+            sender.send(ImagesEnded(waiting, skipped(), measurements.take()))
+            sent_s, waiting = time.monotonic(), []
+    sender.send(ImagesEnded(waiting, skipped(), measurements.take()))
 
 
 @dataclass(frozen=True)
-class _ParentsLedger:
-    """What the manifest knows; the parent records what it is told."""
+class ReadOnlyManifest:
+    """The manifest as a child sees it: the parent alone records entries."""
 
-    find: Callable[[str], Entry | None]
+    find: Callable[[str], ManifestEntry | None]
     created_s: float
 
-    def record(self, entry: Entry) -> None:
-        pass
+    def record(self, entry: ManifestEntry) -> None:
+        """Do nothing: the parent records the outcome."""
 
 
-class _Measured(Silent):
-    """Keeps measurements for the parent, which counts outcomes itself."""
+class MeasurementBuffer(Silent):
+    """Metrics that keep measurements for the parent, which counts outcomes itself."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: list[_Measurement] = []
+        self._waiting: list[Measurement] = []
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        self._keep("stage", name, seconds, images)
+        """Keep the measurement."""
+        self._keep(StageMeasurement(name, seconds, images))
 
     def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
-        self._keep("count", name, amount, *labels)
+        """Keep the measurement."""
+        self._keep(CounterMeasurement(name, amount, labels))
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        self._keep("observe", name, value, *labels)
+        """Keep the measurement."""
+        self._keep(HistogramMeasurement(name, value, labels))
 
-    def taken(self) -> list[_Measurement]:
+    def take(self) -> list[Measurement]:
+        """Return the measurements since the last call."""
         with self._lock:
-            kept, self._kept = self._kept, []
-            return kept
+            taken, self._waiting = self._waiting, []
+            return taken
 
-    def _keep(self, method: str, *arguments: Any) -> None:
+    def _keep(self, measurement: Measurement) -> None:
         with self._lock:
-            self._kept.append((method, arguments))
+            self._waiting.append(measurement)
 
 
-class _SharedGallery(Gallery):
-    """Keeps what a gallery for this share alone would keep, and shows it to the parent's, which chooses among all."""
+class GallerySender(Gallery):
+    """A gallery over this share that sends what it keeps to the parent's gallery, which chooses among all shares."""
 
-    def __init__(self, keep: int | None, total: int | None, line: _Line) -> None:
+    def __init__(self, keep: int | None, total: int | None, sender: MessageSender) -> None:
         super().__init__(keep, total)
-        self._line = line
+        self._sender = sender
 
     def add(self, comparison: Comparison) -> None:
+        """Keep `comparison` and send it."""
         super().add(comparison)
-        self._line.tell(_Shown(comparison))
+        self._sender.send(ComparisonMade(comparison))
 
 
-class _Passed(logging.Handler):
-    """Lets the parent say what is logged here."""
+class LogSender(logging.Handler):
+    """Sends log records to the parent."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, sender: MessageSender) -> None:
         super().__init__()
-        self._line = line
+        self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._line.tell(_Said(record.levelno, record.getMessage()))
+        """Send the text of `record`."""
+        self._sender.send(LogMessage(record.levelno, record.getMessage()))
 
 
-def _end_with_parent() -> None:
-    """Outlive the parent by no more than a moment, however it ends: another run may begin at once."""
+def _exit_with_parent() -> None:
+    """End this process soon after the parent ends, however that happens: another run may start at once."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

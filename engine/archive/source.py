@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from engine.archive.manifest import Entry
+from engine.archive.manifest import ManifestEntry
 from engine.codec.formats import output_name
 from engine.errors import SkipImage
 from engine.flow import in_threads
@@ -41,11 +41,11 @@ class Ledger(Protocol):
         """When the output folder's first run started, in seconds since 1970."""
         ...
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ManifestEntry | None:
         """Tell what is known of `key`."""
         ...
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: ManifestEntry) -> None:
         """Keep `entry`."""
         ...
 
@@ -160,10 +160,10 @@ class ArchiveSource:
         )
 
 
-def entry_of(outcome: Outcome, recipe: str) -> Entry:
+def entry_of(outcome: Outcome, recipe: str) -> ManifestEntry:
     """Say what became of an image that an `ArchiveSource` gave, as the manifest keeps it."""
     assert isinstance(outcome.origin, ArchiveOrigin)
-    entry = Entry(key=outcome.key, identity=outcome.origin.identity, recipe=recipe)
+    entry = ManifestEntry(key=outcome.key, identity=outcome.origin.identity, recipe=recipe)
     if isinstance(outcome, Failed):
         return replace(entry, stage=outcome.stage, error=outcome.reason)
     stored = outcome.payload

@@ -48,7 +48,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class RunFigures:
     """The numbers of a run."""
 
     source: str
@@ -69,7 +69,7 @@ class ReportData:
     """Everything that the page shows."""
 
     title: str
-    summary: Summary
+    summary: RunFigures
     comparisons: Collection[Comparison] = ()
     """In the order of the page; read once, one at a time."""
     failures: Sequence[Failure] = ()
@@ -142,7 +142,7 @@ def as_json(photo: Comparison) -> Markup:
     return Markup(block)  # escaped for a script element, where entities do not work
 
 
-def figures(summary: Summary, remarks: int) -> list[tuple[str, str, str, str]]:
+def figures(summary: RunFigures, remarks: int) -> list[tuple[str, str, str, str]]:
     """Return label, number, unit and link of each headline number."""
     rate = summary.translated / summary.elapsed_s if summary.elapsed_s > 0 else 0.0
     rows = [("Translated", f"{summary.translated:,}", "", "")]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from engine.archive.manifest import Manifest
 from engine.archive.report.gallery import Gallery
-from engine.archive.report.page import Failure, ReportData, Summary, write_report
+from engine.archive.report.page import Failure, ReportData, RunFigures, write_report
 from engine.errors import StopRun
 from engine.model.weights import Card
 from engine.records import Failed, Outcome
@@ -65,7 +65,7 @@ class RunReport:
         ended = time.strftime("%d %B %Y, %H:%M").lstrip("0")
         data = ReportData(
             title=f"{photos}, {card.source_domain} to {card.target_domain}",
-            summary=Summary(
+            summary=RunFigures(
                 source=str(src),
                 destination=str(dst),
                 finished=f"stopped before its end, {ended}" if stopped else ended,

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from engine.archive import manifest as manifest_module
-from engine.archive.manifest import FOLDER, Entry, Manifest
+from engine.archive.manifest import FOLDER, Manifest, ManifestEntry
 from engine.errors import SetupError, StopRun
 
-DONE = Entry(key="a.jpg", identity="1-2", recipe="r", output="a.png", num_bytes=9, notes=("first of 3 frames", "x"))
-FAILED = Entry(key="b.jpg", identity="3-4", recipe="r", stage="decode", error="torn")
+DONE = ManifestEntry(
+    key="a.jpg", identity="1-2", recipe="r", output="a.png", num_bytes=9, notes=("first of 3 frames", "x")
+)
+FAILED = ManifestEntry(key="b.jpg", identity="3-4", recipe="r", stage="decode", error="torn")
 
 
 def database(dst: Path) -> sqlite3.Connection:
@@ -42,7 +44,7 @@ def test_an_input_has_one_entry_the_latest(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         manifest.start_run("{}", "r")
         manifest.record(FAILED)
-        manifest.record(Entry(key="b.jpg", identity="3-4", recipe="r", output="b.jpg", num_bytes=1))
+        manifest.record(ManifestEntry(key="b.jpg", identity="3-4", recipe="r", output="b.jpg", num_bytes=1))
         manifest.commit()
         found = manifest.find("b.jpg")
         assert found is not None
@@ -54,7 +56,7 @@ def test_failures_are_those_of_this_run(tmp_path: Path) -> None:
     for key in ("old.jpg", "new.jpg"):
         with Manifest(tmp_path) as manifest:
             manifest.start_run("{}", "r")
-            manifest.record(Entry(key=key, identity="", recipe="r", stage="read", error=f"{key} is bad"))
+            manifest.record(ManifestEntry(key=key, identity="", recipe="r", stage="read", error=f"{key} is bad"))
             manifest.commit()
             assert list(manifest.failures()) == [(key, "read", f"{key} is bad")]
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import time
@@ -17,16 +18,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.archive.convert import Run, convert
+from engine.archive.convert import ArchiveRun, convert
 from engine.archive.manifest import Manifest
-from engine.archive.parallel import _Child, _heard, convert_on, parse_devices
-from engine.archive.parallel_child import Share, _Crashed, _Said
+from engine.archive.parallel import ChildProcess, convert_on, handle_message, parse_devices
+from engine.archive.parallel_child import MeasurementBuffer, Share
+from engine.archive.parallel_messages import LogMessage, ProcessCrashed
 from engine.config import GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.listing import Input
 from engine.model.network import Architecture, ResnetGenerator
 from engine.model.weights import Card, load_generator, save_generator
 from engine.observe.metrics import Tally
+from engine.observe.prometheus import PrometheusMetrics
 from engine.options import Options, Size
 from engine.records import Outcome
 from tests import ROOT
@@ -154,14 +157,32 @@ def test_what_stops_one_process_stops_the_run(
     assert multiprocessing.active_children() == []
     manifest = Manifest(tmp_path / "other")
     with manifest:
-        run = Run(
+        run = ArchiveRun(
             archive, tmp_path, load_generator(slow_model), CONFIG, manifest, page=None, progress=None, metrics=None
         )
-        child = _Child("cuda:1", None, Connection(os.open(os.devnull, os.O_RDONLY)))
-        assert list(_heard(_Said(logging.WARNING, "half as many images now"), child, run)) == []
+        child = ChildProcess("cuda:1", multiprocessing.Process(), Connection(os.open(os.devnull, os.O_RDONLY)))
+        assert list(handle_message(LogMessage(logging.WARNING, "half as many images now"), child, run)) == []
         with pytest.raises(RuntimeError, match="the process for cuda:1 failed:\nTraceback"):
-            list(_heard(_Crashed("Traceback …"), child, run))
+            list(handle_message(ProcessCrashed("Traceback …"), child, run))
     assert caplog.messages == ["cuda:1: half as many images now"]
+
+
+def test_measurements_of_a_child_reach_the_metrics_of_the_parent() -> None:
+    sent, received = MeasurementBuffer(), PrometheusMetrics()
+    sent.stage("decode", 0.5, 3)
+    sent.count("duplicates_total", 2.0)
+    sent.count("retries_total", 4.0, "read")
+    sent.observe("batch_images", 7.0)
+    for measurement in pickle.loads(pickle.dumps(sent.take())):
+        measurement.apply(received)
+    assert sent.take() == []
+    lines = received.exposition().decode().splitlines()
+    assert {
+        'solstice_stage_images_total{stage="decode"} 3.0',
+        "solstice_duplicates_total 2.0",
+        'solstice_retries_total{stage="read"} 4.0',
+        "solstice_batch_images_sum 7.0",
+    } <= set(lines)
 
 
 def children_of(pid: int) -> list[int]:

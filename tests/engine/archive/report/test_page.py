@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +12,6 @@ from typing import Any
 import html5lib
 import numpy as np
 import pytest
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.options import Options
@@ -23,11 +20,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from engine.archive.report.gallery import LARGEST_SIDE, SMALLEST_SIDE, Comparison, Gallery, comparison, thumbnail_side
+from engine.archive.report.gallery import Comparison, comparison
 from engine.archive.report.page import (
     Failure,
     ReportData,
-    Summary,
+    RunFigures,
     duration,
     flat,
     nice_scale,
@@ -45,7 +42,7 @@ HOSTILE = [
     "line\nbreak\x00\x07 and \udcff.jpg",
     "<!--<script>.jpg",
 ]
-SUMMARY = Summary(
+SUMMARY = RunFigures(
     source="/photos",
     destination="/photos winter",
     finished="24 November 2026, 06:12",
@@ -171,59 +168,6 @@ def test_the_page_appears_only_when_whole(tmp_path: Path) -> None:
         write_report(tmp_path / "report.html", data(comparisons=Broken([photo("one.jpg")])))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "the last one"
-
-
-# Thumbnails.
-
-
-def test_a_thumbnail_is_small_and_looks_like_the_photo() -> None:
-    pixels = np.full((3000, 4000, 3), (200, 30, 30), np.uint8)
-    made = comparison("x.jpg", pixels, pixels[:1500, :2000], 400)
-    assert (made.width, made.height) == (2000, 1500)
-    with Image.open(io.BytesIO(made.before)) as image:
-        assert image.size == (400, 300)
-        assert np.abs(np.asarray(image).astype(int) - (200, 30, 30)).max() <= 3
-
-
-def test_an_extreme_photo_has_a_thumbnail() -> None:
-    made = comparison("x.jpg", np.zeros((60_000, 1, 3), np.uint8), np.zeros((60_000, 1, 3), np.uint8), 400)
-    with Image.open(io.BytesIO(made.after)) as image:
-        assert image.size == (1, 400)
-
-
-def test_thumbnails_shrink_with_their_number() -> None:
-    sides = [thumbnail_side(count) for count in (1, 24, 1000, 3000, 100_000)]
-    assert sides == sorted(sides, reverse=True)
-    assert (sides[0], sides[-1]) == (LARGEST_SIDE, SMALLEST_SIDE)
-    assert 1000 * 2 * sides[2] ** 2 * 0.7 * 0.16 == pytest.approx(64e6, rel=0.02)
-
-
-def test_a_sample_does_not_depend_on_the_order() -> None:
-    names = [f"{folder}/{number:03d}.jpg" for folder in "abc" for number in range(40)]
-    samples = []
-    for seed in (1, 2):
-        gallery = Gallery(keep=10)
-        random.Random(seed).shuffle(names)
-        for name in names:
-            if gallery.wants(name):
-                gallery.add(Comparison(name=name, before=name.encode(), after=b"after", width=3, height=2))
-        kept = list(gallery)
-        gallery.close()
-        assert [photo.before.decode() for photo in kept] == [photo.name for photo in kept]
-        samples.append([photo.name for photo in kept])
-    assert samples[0] == samples[1] == sorted(samples[0])
-    assert len(samples[0]) == 10
-    assert len({name[0] for name in samples[0]}) > 1
-
-
-def test_a_gallery_of_everything_keeps_everything() -> None:
-    gallery = Gallery(keep=None, total=200)
-    for number in range(200):
-        assert gallery.wants(f"{number}.jpg")
-        gallery.add(Comparison(name=f"{number}.jpg", before=b"b", after=b"a", width=3, height=2))
-    assert len(gallery) == 200
-    assert {photo.name for photo in gallery} == {f"{number}.jpg" for number in range(200)}
-    gallery.close()
 
 
 # Words and numbers.

@@ -1,0 +1,127 @@
+"""Messages that a process of a run on several devices sends to its parent.
+
+Every message is pickled through a pipe. A measurement is a message part that knows how to repeat itself on the
+parent's `Metrics`.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+
+from engine.archive.report.gallery import Comparison
+from engine.errors import EngineError
+from engine.observe.metrics import Metrics, StageName
+from engine.records import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class StageMeasurement:
+    """One call of a stage."""
+
+    stage: StageName
+    seconds: float
+    images: int
+
+    def apply(self, metrics: Metrics) -> None:
+        """Add the measurement to `metrics`."""
+        metrics.stage(self.stage, self.seconds, self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class CounterMeasurement:
+    """An amount to add to a counter."""
+
+    name: str
+    amount: float
+    labels: tuple[str, ...]
+
+    def apply(self, metrics: Metrics) -> None:
+        """Add the measurement to `metrics`."""
+        metrics.count(self.name, self.amount, *self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramMeasurement:
+    """A value for a histogram."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...]
+
+    def apply(self, metrics: Metrics) -> None:
+        """Add the measurement to `metrics`."""
+        metrics.observe(self.name, self.value, *self.labels)
+
+
+Measurement = StageMeasurement | CounterMeasurement | HistogramMeasurement
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The process has loaded its generator and starts to read."""
+
+    backend: str
+    """What translates, and why it was chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesEnded:
+    """Images have been stored or have failed since the last message of this kind."""
+
+    outcomes: list[Outcome]
+    num_skipped: int
+    """Inputs of this process that were already done, so far."""
+    measurements: list[Measurement]
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A line for the parent's log."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonMade:
+    """Thumbnails of one photo for the report page."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopped:
+    """An error that ends the whole run, with a sentence for the user."""
+
+    error: EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCrashed:
+    """A defect: the traceback of an exception that is not an `EngineError`."""
+
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFinished:
+    """All images of the process have ended."""
+
+
+Message = ModelLoaded | ImagesEnded | LogMessage | ComparisonMade | RunStopped | ProcessCrashed | ShareFinished
+
+
+@dataclass
+class MessageSender:
+    """The child's end of the pipe, shared by all its threads."""
+
+    connection: Connection
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, message: Message) -> None:
+        """Send `message`; do nothing when the parent has gone, because this process is about to be stopped."""
+        with self._lock, suppress(BrokenPipeError):
+            self.connection.send(message)
