@@ -180,7 +180,7 @@ def _stop(children: list[ChildProcess]) -> None:
 def _received_outcomes(children: list[ChildProcess], run: ArchiveRun) -> Iterator[Outcome | None]:
     """Record and yield outcomes as messages arrive, until all children have finished.
 
-    None means that one of them has loaded its model. Raises `StopRun` when a child dies, and what `handle_message` raises.
+    None means that one of them has loaded its model. Raises `StopRun` when a child dies, else as `handle_message`.
     """
     listening = {child.messages: child for child in children}
     while listening:
