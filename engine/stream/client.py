@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -57,6 +57,23 @@ def make_producer(connection: Connection, **settings: Any) -> Any:
 def make_admin(connection: Connection) -> Any:
     """Connect a `KafkaAdminClient`; raises `SetupError` with the cause."""
     return _connected(connection, lambda common: KafkaAdminClient(**common))
+
+
+def topic_id(consumer: Any, topic: str) -> object:
+    """Return the id of a topic, which changes when it is created anew; None from brokers before Kafka 2.8.
+
+    kafka-python has no public call for it.
+    """
+    return consumer._cluster.topic_id(topic)
+
+
+def rebalance_sleep(consumer: Any, seconds: float) -> Awaitable[None]:
+    """Return an awaitable that sleeps inside a rebalance listener, in the event loop of `consumer`.
+
+    kafka-python has no public call for it.
+    """
+    sleeping: Awaitable[None] = consumer._coordinator._net.sleep(seconds)
+    return sleeping
 
 
 def require_topics(connection: Connection, topics: Sequence[str], create_partitions: int | None = None) -> None:

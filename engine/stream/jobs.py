@@ -161,11 +161,6 @@ def validate_job(fields: object) -> None:
     _validator("job-v1")(fields)
 
 
-def validate_result(fields: object) -> None:
-    """Raise `fastjsonschema.JsonSchemaValueException` when `fields` is no result."""
-    _validator("result-v1")(fields)
-
-
 @cache
 def _validator(name: str) -> Callable[[object], object]:
     compiled: Callable[[object], object] = fastjsonschema.compile(schema(name))

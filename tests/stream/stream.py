@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import numpy as np
 import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -30,9 +31,11 @@ from engine.options import Options, Size
 from engine.stream.client import make_admin
 from engine.stream.config import StreamConfig
 from engine.stream.connection import Connection
-from engine.stream.jobs import validate_result
+from engine.stream.jobs import schema
 from engine.stream.worker import Worker
 from tests import ROOT
+
+_validate_result: Callable[[object], object] = fastjsonschema.compile(schema("result-v1"))
 
 
 def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:
@@ -208,7 +211,7 @@ class Stream:
         """Wait for results of `count` different jobs and give all that there are; each is checked by its schema."""
         found = [json.loads(raw.value) for raw in self._read(topic or self.results_topic, count, seconds)]
         for result in found:
-            validate_result(result)
+            _validate_result(result)
         return found
 
     def dead_letters(self, count: int, seconds: float = 60.0) -> list[Any]:

@@ -144,7 +144,7 @@ kafka.KafkaConsumer.poll = stuck
 
 def test_a_topic_that_is_deleted_stops_the_worker_with_a_sentence(stream: Stream) -> None:
     # Given a worker that has done some jobs
-    change = "import engine.stream.source as source; source._TOPIC_GONE_S = 2.0"
+    change = "import engine.stream.member as member; member.TOPIC_GONE_S = 2.0"
     process = stream.process(change=change)
     stream.submit_photos(10)
     stream.results(10)
@@ -156,7 +156,7 @@ def test_a_topic_that_is_deleted_stops_the_worker_with_a_sentence(stream: Stream
     # Then the worker ends, with everything it has done stored and no traceback
     assert process.wait(60) == 2
     said = stream.log().read_text()
-    assert f"solstice: The topic {stream.jobs} is gone; make it again and start the worker." in said
+    assert f"solstice: The topic {stream.jobs} is gone; create it again and start the worker." in said
     assert "Traceback" not in said
     assert len(stream.files()) == 10
 

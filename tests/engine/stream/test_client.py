@@ -1,18 +1,27 @@
-"""Why a broker cannot be reached is told of this client, whatever others have to say meanwhile."""
+"""Connection errors as sentences, and the calls into private parts of kafka-python."""
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import AsyncConsumerRebalanceListener, TopicPartition
 
 from engine.errors import SetupError
-from engine.stream.client import explain, make_admin, make_consumer, make_producer
+from engine.stream.client import explain, make_admin, make_consumer, make_producer, rebalance_sleep, topic_id
 from engine.stream.connection import Connection
+from engine.system.versions import installed
+from tests import ROOT
+from tests.stream.brokers import tansu
+from tests.stream.stream import eventually, make_topics
 
 
 @pytest.fixture
@@ -89,3 +98,53 @@ def test_every_cause_has_its_sentence(said: str, sentence: str) -> None:
     assert sentence in told
     assert told.endswith(".")
     assert "\n" not in told
+
+
+def test_the_installed_kafka_python_is_one_whose_private_parts_were_reviewed() -> None:
+    """A failure here asks for a look at the private calls in `engine.stream.client` before the bound is raised."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (bounds,) = [found for line in project["dependencies"] if (found := re.match(r"kafka-python>=(.+),<(.+)", line))]
+    version, low, high = (
+        tuple(int(part) for part in text.split(".")) for text in (installed("kafka-python"), *bounds.groups())
+    )
+    assert low <= version < high
+
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a broker whose topics have ids; gives its address."""
+    with tansu(tmp_path_factory.mktemp("tansu") / "log") as address:
+        yield address
+
+
+def test_private_calls_of_the_consumer_work(brokers: str) -> None:
+    (topic,) = make_topics(brokers, "jobs")
+    slept_s: list[float] = []
+
+    class Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+        async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None: ...
+
+        async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+            started_s = time.monotonic()
+            await rebalance_sleep(consumer, 0.1)
+            slept_s.append(time.monotonic() - started_s)
+
+    consumer = make_consumer(Connection(brokers=brokers), group_id=topic, session_timeout_ms=6000)
+    try:
+        consumer.subscribe([topic], listener=Listener())
+        eventually(lambda: bool(consumer.poll(timeout_ms=200)) or bool(slept_s))
+        assert slept_s[0] >= 0.09
+        assert topic_id(consumer, topic) is not None
+        assert topic_id(consumer, "unknown") is None
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def test_no_other_module_reaches_into_private_parts_of_kafka_python() -> None:
+    private = re.compile(r"(consumer|producer|admin|raw)\._[a-z]")
+    found = [
+        path.name
+        for path in sorted(Path(ROOT / "engine" / "stream").glob("*.py"))
+        if path.name != "client.py" and private.search(path.read_text())
+    ]
+    assert found == []
