@@ -12,7 +12,7 @@ import click
 
 from engine.cli.main import run
 from engine.config import BackendName, GenerateConfig
-from engine.model.network import UPSAMPLINGS, Architecture
+from engine.model.card import UPSAMPLINGS, Architecture
 from trainer.checkpoints import load_checkpoint
 from trainer.config import (
     DataConfig,

@@ -13,7 +13,8 @@ from typing import Any
 
 from engine.archive.manifest import FOLDER, Manifest
 from engine.archive.remote import RemoteSink, remote_manifest
-from engine.archive.report.run import ReportKind, RunReport
+from engine.archive.report import ReportKind
+from engine.archive.report.run import RunReport
 from engine.archive.sink import ArchiveSink
 from engine.archive.source import ArchiveSource
 from engine.config import PipelineConfig

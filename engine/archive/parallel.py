@@ -38,7 +38,7 @@ from engine.archive.parallel_messages import (
     RunStopped,
     ShareFinished,
 )
-from engine.archive.report.run import ReportKind
+from engine.archive.report import ReportKind
 from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun

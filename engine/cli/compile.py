@@ -1,18 +1,20 @@
-"""`solstice compile`: build, check and time a model's backends ahead of the first run."""
+"""`solstice compile`: compile, check and time a model's backends before the first run."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from engine.cli.options import MONITORING, SPEED, command
 from engine.config import BackendName, GenerateConfig
-from engine.model.weights import load_generator
-from engine.runtime.rates import Row, measure_backends
+
+if TYPE_CHECKING:
+    from engine.runtime.rates import Row
 
 _BACKENDS = [name for name in get_args(BackendName) if name != "auto"]
 
@@ -28,29 +30,42 @@ class SidesType(click.ParamType[tuple[int, ...]]):
             return value
         sides = [int(word) for word in str(value).split(",") if word.strip().isdecimal()]
         if len(sides) != str(value).count(",") + 1 or any(side < 16 or side % 4 for side in sides):
-            self.fail(f"sizes are multiples of 4 from 16, with commas between them, got {value!r}", param, ctx)
+            self.fail(f"sizes must be multiples of 4, at least 16, separated by commas, got {value!r}", param, ctx)
         return tuple(sides)
 
 
-@click.command("compile")
+@command("compile")
 @click.argument("model", metavar="NAME|FILE")
-@click.option("--device", default=GenerateConfig.device, show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--backend", "backends", multiple=True, type=click.Choice(_BACKENDS), help="Only this one; may repeat.")
-@click.option(
+@SPEED.option(
+    "--device",
+    default=GenerateConfig.device,
+    metavar="DEVICE",
+    help="Device to compile for: cpu, cuda or cuda:N; auto is a GPU if there is one.",
+)
+@SPEED.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(_BACKENDS),
+    help="Only this backend; repeat for several. By default all that this machine can run.",
+)
+@SPEED.option(
     "--sizes",
     type=SidesType(),
     default=",".join(map(str, GenerateConfig.sides)),
-    show_default=True,
     metavar="N[,N…]",
-    help="Sides of the images to tune for and to time.",
+    help="Sides in pixels of the images to tune for and to time.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
+@MONITORING.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
 def compile_model(model: str, device: str, backends: tuple[str, ...], sizes: tuple[int, ...], as_json: bool) -> None:
-    """Compile MODEL for this machine, compare it with the fp32 module, and time every backend that is there.
+    """Compile a model for this machine, check it and time every backend.
 
-    The result is kept in the cache folder; from then on `convert` and `stream` start without compiling and take the
-    backend that was measured fastest.
+    Each compiled package is compared with the fp32 module and kept in the cache folder. Later runs of `convert` and
+    `stream` start without compiling and use the backend that was fastest.
     """
+    from engine.model.weights import load_generator
+    from engine.runtime.rates import measure_backends
+
     config = GenerateConfig(device=device, sides=sizes)
     rows = list(measure_backends(load_generator(model), config, backends))
     if as_json:
@@ -60,7 +75,7 @@ def compile_model(model: str, device: str, backends: tuple[str, ...], sizes: tup
 
 
 def table_of(rows: list[Row]) -> Table:
-    """Lay the rows out for reading."""
+    """Return the rows as a table."""
     table = Table("backend", "size", "batch", "images/s", "agreement with fp32")
     for row in rows:
         rate = "none" if row.images_per_s is None else f"{row.images_per_s:.1f}"

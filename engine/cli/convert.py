@@ -10,33 +10,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from engine.archive.convert import Summary
-from engine.archive.convert import convert as convert_archive
-from engine.archive.parallel import convert_on, parse_devices
-from engine.archive.report.run import ReportKind
-from engine.cli.options import SizeType, metrics_options, result_options, translate_options
-from engine.cli.progress import ProgressLine
+from engine.archive.report import ReportKind
+from engine.cli.options import (
+    METADATA,
+    MODEL,
+    MONITORING,
+    OUTPUT,
+    SIZE,
+    SPEED,
+    SectionCommand,
+    SizeType,
+    command,
+    metrics_options,
+    result_options,
+    translate_options,
+)
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
-from engine.listing import count_inputs
-from engine.observe.metrics import Metrics
-from engine.observe.prometheus import serve_metrics
 from engine.options import Detail, Options, Size
-from engine.records import Failed, Outcome
-from engine.system.storage import is_url
+
+if TYPE_CHECKING:  # loading torch takes seconds, which `--help` and a mistyped option must not
+    from engine.archive.convert import Summary
+    from engine.cli.progress import ProgressLine
+    from engine.observe.metrics import Metrics
+    from engine.records import Outcome
 
 _PIXELS_PER_IMAGE = 512 * 512  # what is assumed where the size depends on the photo
 
 
-class ConvertCommand(click.Command):
-    """A command whose `--report` may stand anywhere."""
+class ConvertCommand(SectionCommand):
+    """Accept a bare `--report` anywhere, also before SRC."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give a bare `--report` its value, so that it does not take the next word, such as SRC, for it."""
+        """Give a bare `--report` its value, so that it does not take the next argument, such as SRC, for it."""
         end = args.index("--") if "--" in args else len(args)
         for i in range(end):
             if args[i] == "--report" and args[i + 1 : i + 2] not in [[kind] for kind in get_args(ReportKind)]:
@@ -44,54 +54,54 @@ class ConvertCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=ConvertCommand)
+@command("convert", cls=ConvertCommand)
 @click.argument("src")
 @click.argument("dst")
-@click.option("--model", required=True, metavar="NAME|FILE", help="Model name (see `solstice models`) or file.")
-@click.option(
+@MODEL.option("--model", required=True, metavar="NAME|FILE", help="Model name (see `solstice models`) or file.")
+@SIZE.option(
     "--size",
     type=SizeType(),
     default="auto",
-    show_default=True,
     metavar="auto|N|WxH|native",
     help="Size at which the generator works: short side, exact size, or the photo's own; "
     "auto is the photo's own up to a megapixel and 512 above.",
 )
-@click.option(
+@SIZE.option(
     "--detail",
     type=click.Choice(get_args(Detail)),
     default=None,
     show_default="guided with --size auto, none otherwise",
-    help="Bring the result back to the photo's own size: by interpolation, or guided by the photo's own detail.",
+    help="Enlarge the result to the photo's own size: by interpolation, or guided by the photo's own detail.",
 )
 @result_options
-@click.option(
+@OUTPUT.option(
     "--subsampling",
     type=click.Choice(["4:4:4", "4:2:2", "4:2:0"]),
     default=EncodeConfig.subsampling,
-    show_default=True,
     help="JPEG chroma subsampling.",
 )
-@click.option("--progressive", is_flag=True, help="Progressive JPEG: a little smaller, slower to encode.")
-@click.option("--lossless", is_flag=True, help="Lossless WebP.")
-@click.option("--strip", is_flag=True, help="Leave out EXIF, XMP, IPTC and comments.")
-@click.option("--keep-profile", is_flag=True, help="Write in each photo's own colour profile instead of sRGB.")
-@click.option("--times", is_flag=True, help="Give results the times of last change of their inputs.")
-@click.option(
+@OUTPUT.option("--progressive", is_flag=True, help="Progressive JPEG: a little smaller, slower to encode.")
+@OUTPUT.option("--lossless", is_flag=True, help="Lossless WebP.")
+@METADATA.option("--strip", is_flag=True, help="Leave out EXIF, XMP, IPTC and comments.")
+@METADATA.option("--keep-profile", is_flag=True, help="Write in each photo's own colour profile instead of sRGB.")
+@METADATA.option("--times", is_flag=True, help="Give results the modification times of their inputs.")
+@MONITORING.option(
     "--report",
     type=click.Choice(get_args(ReportKind)),
     metavar="[sample|all]",
     help="Write report.html into DST: before/after photos (a sample, or all), failures, speed, settings.",
 )
 @translate_options
-@click.option(
+@SPEED.option(
     "--devices",
     metavar="all|LIST",
     help="Several devices at once, a process for each: all GPUs, or some, such as cuda:0,cuda:2.",
 )
 @metrics_options
-@click.option("--overwrite", is_flag=True, help="Do again what is done, and replace files that were there before.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
+@OUTPUT.option(
+    "--overwrite", is_flag=True, help="Convert again what is done, and replace files that were there before."
+)
+@MONITORING.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
 def convert(
     src: str,
     dst: str,
@@ -111,8 +121,14 @@ def convert(
     A second run does only what is missing, changed or failed.
 
     Exit code 0: all converted or already done. 1: some failed, all others are converted. 2: the run could not start
-    or go on. 130: interrupted; the same command goes on from there.
+    or continue. 130: interrupted; run the same command again to continue.
     """
+    from engine.archive.convert import convert as convert_archive
+    from engine.archive.parallel import convert_on
+    from engine.cli.progress import ProgressLine
+    from engine.listing import count_inputs
+    from engine.system.storage import is_url
+
     count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
     several = _devices(devices, options)
     config = _config(count, options)
@@ -142,6 +158,8 @@ def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
         return ()
     if options["device"] != GenerateConfig.device:
         raise SetupError("--device and --devices are two ways to say where to compute; leave one of them out.")
+    from engine.archive.parallel import parse_devices
+
     devices = parse_devices(text)
     options["device"] = devices[0]
     return devices if len(devices) > 1 else ()
@@ -191,6 +209,8 @@ class _Counter:
         self._failed = 0
 
     def __call__(self, outcome: Outcome | None, skipped: int) -> None:
+        from engine.records import Failed
+
         if outcome is None:
             return
         self._ended += 1
@@ -204,6 +224,8 @@ def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
     if port is None:
         yield None
         return
+    from engine.observe.prometheus import serve_metrics
+
     metrics, server = serve_metrics(port, host)
     click.echo(f"Metrics at http://{host}:{server.port}/metrics", err=True)
     try:

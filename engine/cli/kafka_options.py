@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from engine.cli.options import F, together
+from engine.cli.options import KAFKA, OTHER, F, together
 from engine.errors import SetupError
 from engine.stream.connection import Connection
 
@@ -82,29 +82,47 @@ def _value(option: click.Option, key: str, value: Any, path: Path) -> Any:
     return values if option.multiple else value
 
 
-config_option: Callable[[F], F] = click.option(
+config_option: Callable[[F], F] = OTHER.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=read_config,
     is_eager=True,
     expose_value=False,
     envvar="SOLSTICE_CONFIG",
-    help="TOML file with any of these options; the command line and the environment come first.",
+    help="TOML file with any of these options; the command line and the environment take precedence.",
 )
 
 kafka_options: Callable[[F], F] = together(
     config_option,
-    click.option(
-        "--brokers", required=True, envvar="SOLSTICE_KAFKA_BROKERS", metavar="H:P[,H:P…]", help="Where Kafka listens."
+    KAFKA.option(
+        "--brokers",
+        required=True,
+        envvar="SOLSTICE_KAFKA_BROKERS",
+        metavar="H:P[,H:P…]",
+        help="Addresses of Kafka brokers.",
     ),
-    click.option("--tls", is_flag=True, envvar="SOLSTICE_KAFKA_TLS", help="Encrypt the connection."),
-    click.option("--tls-ca", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CA", help="PEM file of the brokers' authority."),
-    click.option("--tls-cert", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CERT", help="PEM file of this client."),
-    click.option("--tls-key", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_KEY", help="PEM file of its key."),
-    click.option(
-        "--sasl-mechanism", type=click.Choice(_MECHANISMS), envvar="SOLSTICE_KAFKA_SASL_MECHANISM", help="Log in so."
+    KAFKA.option("--tls", is_flag=True, envvar="SOLSTICE_KAFKA_TLS", help="Encrypt the connection."),
+    KAFKA.option(
+        "--tls-ca", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CA", help="PEM file of the brokers' certificate authority."
     ),
-    click.option("--sasl-user", envvar="SOLSTICE_KAFKA_USER", help="The password comes from SOLSTICE_KAFKA_PASSWORD."),
-    click.option("--sasl-password-file", type=_FILE, envvar="SOLSTICE_KAFKA_PASSWORD_FILE", help="Or from this file."),
+    KAFKA.option(
+        "--tls-cert", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_CERT", help="PEM file of the client certificate."
+    ),
+    KAFKA.option("--tls-key", type=_FILE, envvar="SOLSTICE_KAFKA_TLS_KEY", help="PEM file of the client's key."),
+    KAFKA.option(
+        "--sasl-mechanism",
+        type=click.Choice(_MECHANISMS),
+        envvar="SOLSTICE_KAFKA_SASL_MECHANISM",
+        help="SASL mechanism.",
+    ),
+    KAFKA.option(
+        "--sasl-user", envvar="SOLSTICE_KAFKA_USER", help="SASL user; set the password in SOLSTICE_KAFKA_PASSWORD."
+    ),
+    KAFKA.option(
+        "--sasl-password-file",
+        type=_FILE,
+        envvar="SOLSTICE_KAFKA_PASSWORD_FILE",
+        help="Read the password from this file instead.",
+    ),
 )
-"""Adds the options to a command, which takes them all as keyword arguments."""
+"""How to reach Kafka; the command takes all options as keyword arguments."""

@@ -1,4 +1,4 @@
-"""The `solstice` command: arguments in, exit code out; every failure a user can cause is one sentence."""
+"""The `solstice` command: find a subcommand, run it, turn failures into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -7,40 +7,69 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import dataclass
 from importlib import import_module
 
 import click
 
 from engine.errors import EngineError
 
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand is, and its line in `solstice --help`, which must not import it."""
+
+    home: str
+    """`module:attribute`."""
+    summary: str
+    """First sentence of its help."""
+
+
 COMMANDS = {
-    "convert": "engine.cli.convert:convert",
-    "compile": "engine.cli.compile:compile_model",
-    "doctor": "engine.cli.doctor:doctor",
-    "models": "engine.cli.models:models",
-    "import": "engine.cli.models:import_model",
-    "stream": "engine.cli.stream:stream",
-    "submit": "engine.cli.submit:submit",
-    "results": "engine.cli.results:results",
-    "replay": "engine.cli.results:replay",
+    "convert": Subcommand("engine.cli.convert:convert", "Translate the photos of SRC into the folder DST."),
+    "models": Subcommand("engine.cli.models:models", "List the models that --model accepts by name."),
+    "import": Subcommand("engine.cli.models:import_model", "Convert a CycleGAN checkpoint to a model file."),
+    "doctor": Subcommand(
+        "engine.cli.doctor:doctor", "Show this machine's hardware and libraries, and what would make it faster."
+    ),
+    "compile": Subcommand(
+        "engine.cli.compile:compile_model", "Compile a model for this machine, check it and time every backend."
+    ),
+    "stream": Subcommand("engine.cli.stream:stream", "Translate the image jobs of a Kafka topic until stopped."),
+    "submit": Subcommand("engine.cli.submit:submit", "Send a job for each image of SRC to a Kafka topic."),
+    "results": Subcommand("engine.cli.results:results", "Follow the results of jobs: done, failed, rate, time left."),
+    "replay": Subcommand("engine.cli.results:replay", "Send dead letters back to the topics they came from."),
 }
-"""Where each subcommand is."""
+"""All subcommands, in the order of the help."""
 
 
 class Subcommands(click.Group):
-    """Imports a subcommand when it is called: the seconds that takes are under `run`'s rules, Ctrl-C included."""
+    """Import a subcommand only when it is called, so that the help is quick and Ctrl-C during the import is handled."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click calls it so)
-        """Name all, in the order of the help."""
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Return all names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import one; None when there is none of this name."""
+        """Import and return a subcommand; None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module, name = COMMANDS[cmd_name].split(":")
+        module, name = COMMANDS[cmd_name].home.split(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest similar names for one that does not exist."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, subcommand.summary) for name, subcommand in COMMANDS.items()])
 
 
 @click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,15 +79,15 @@ def solstice() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit code 2 with one sentence for what the user can mend, 130 when interrupted."""
+    """Run the command line; exit code 2 with one sentence for failures that the user can fix, 130 when interrupted."""
     run(solstice)
 
 
 def run(command: click.Command) -> None:
-    """Run any of the project's commands under its rules for failures; never returns."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Echo()])
-    warnings.filterwarnings("ignore", module="PIL")  # odd tags in odd files: nothing a user can act on
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run a command, turn its failures into one sentence and an exit code, and exit; never returns."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_EchoHandler()])
+    warnings.filterwarnings("ignore", module="PIL")  # about odd tags in files, which no user can act on
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command.main(standalone_mode=False)
     except click.exceptions.Exit as exit:
@@ -70,21 +99,21 @@ def run(command: click.Command) -> None:
         click.echo(f"solstice: {error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        click.echo("Interrupted; run the same command again to continue.", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of standard output has exited, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     sys.exit(0)
 
 
-class _Echo(logging.Handler):
-    """Writes to whatever standard error is at the moment, so that messages do not tear a progress bar."""
+class _EchoHandler(logging.Handler):
+    """Write log messages to the current standard error, so that they do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
 
 
-def _terminate(_signum: int, _frame: object) -> None:
-    """Let SIGTERM end a run as Ctrl-C does: in flight dropped, manifest committed."""
+def _interrupt(_signum: int, _frame: object) -> None:
+    """Make SIGTERM end a run like Ctrl-C: drop what is in flight, commit the manifest."""
     raise KeyboardInterrupt

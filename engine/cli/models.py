@@ -1,4 +1,4 @@
-"""`solstice models` and `solstice import`: what can be named, and how a checkpoint becomes a model."""
+"""`solstice models` and `solstice import`: list models, and convert a checkpoint to a model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from engine.cli.options import INPUT, MODEL, MONITORING, command
 from engine.errors import SetupError
-from engine.model.reference import read_checkpoint
-from engine.model.weights import SUFFIX, Card, list_models, read_card, save_generator
+from engine.model.card import SUFFIX, Card, list_models, read_card
 
 
-@click.command()
-@click.option("--verbose", is_flag=True, help="Show each model's whole card.")
+@command("models")
+@MONITORING.option(
+    "--verbose", is_flag=True, help="Show the whole card of each model: data, licence, training, scores."
+)
 def models(verbose: bool) -> None:
-    """List the models that can be named in --model."""
+    """List the models that --model accepts by name.
+
+    A folder named in the environment variable SOLSTICE_MODELS adds the model files in it.
+    """
     if verbose:
         for path in list_models().values():
             click.echo(describe(read_card(path)) + "\n")
@@ -30,14 +35,16 @@ def models(verbose: bool) -> None:
     Console().print(table)
 
 
-@click.command("import")
+@command("import")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--source-domain", default="A", show_default=True, help="What goes in, such as summer.")
-@click.option("--target-domain", default="B", show_default=True, help="What comes out, such as winter.")
-@click.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
-@click.option("--licence", default="", help="Licence of the weights.")
-@click.option("--learn-residual", is_flag=True, help="The network adds its output to its input, as DeblurGAN's does.")
+@MODEL.option("--source-domain", default="A", metavar="WORD", help="Domain of the input, such as summer.")
+@MODEL.option("--target-domain", default="B", metavar="WORD", help="Domain of the output, such as winter.")
+@MODEL.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
+@MODEL.option("--licence", default="", metavar="TEXT", help="Licence of the weights.")
+@INPUT.option(
+    "--learn-residual", is_flag=True, help="The network adds its output to its input, as that of DeblurGAN does."
+)
 def import_model(
     checkpoint: Path,
     model: Path,
@@ -47,12 +54,16 @@ def import_model(
     licence: str,
     learn_residual: bool,
 ) -> None:
-    """Turn a CycleGAN CHECKPOINT (latest_net_G_A.pth) into a MODEL file (.safetensors).
+    """Convert a CycleGAN checkpoint to a model file.
 
-    Blocks, width and normalisation are inferred from the checkpoint; only tensors are read from it, never code.
+    CHECKPOINT is a file such as latest_net_G_A.pth, MODEL a .safetensors file. Blocks, width and normalisation are
+    inferred from the tensors; nothing else is read from the checkpoint, and no code in it is run.
     """
     if model.suffix != SUFFIX:
         raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
+    from engine.model.reference import read_checkpoint  # after the check: this loads torch
+    from engine.model.weights import save_generator
+
     module = read_checkpoint(checkpoint, learn_residual=learn_residual)
     card = Card(
         name=model.stem,
@@ -68,7 +79,7 @@ def import_model(
 
 
 def describe(card: Card) -> str:
-    """Lay out a card for reading."""
+    """Return a card as text of at most 100 columns."""
     lines = [f"{card.name}: {card.source_domain} → {card.target_domain}", f"  network   {network_of(card)}"]
     texts = {"data": card.data, "licence": card.licence, "notes": card.notes}
     for title, text in texts.items():
@@ -80,11 +91,10 @@ def describe(card: Card) -> str:
 
 
 def network_of(card: Card) -> str:
-    """Say in a few words what a generator is."""
+    """Return a generator's architecture in a few words, such as `ResNet-9, ngf 64`."""
     arch = card.architecture
-    extras = [
-        name for name, there in (("affine", arch.affine), ("running statistics", arch.track_running_stats)) if there
-    ]
+    flags = {"affine": arch.affine, "running statistics": arch.track_running_stats}
+    extras = [name for name, is_set in flags.items() if is_set]
     if arch.upsample != "transpose":
         extras.append(f"{arch.upsample} up-sampling")
     if arch.learn_residual:

@@ -10,19 +10,22 @@ from typing import Any
 import click
 
 from engine.cli.kafka_options import connection_from, kafka_options
+from engine.cli.options import KAFKA, LIMITS, MONITORING, TOPICS, command
 from engine.cli.progress import ProgressLine
 from engine.observe.metrics import STAGES
 
 
-@click.command()
+@command("results")
 @kafka_options
-@click.option("--results", "topic", required=True, envvar="SOLSTICE_RESULTS", metavar="TOPIC")
-@click.option("--expect", type=click.IntRange(1), metavar="N", help="End when N different jobs have a result.")
-@click.option("--new", is_flag=True, help="Only results from now on; by default all that the topic holds.")
-@click.option("--timeout", type=click.FloatRange(0), help="End with code 1 after this many seconds without a result.")
-@click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON on standard output.")
+@TOPICS.option(
+    "--results", "topic", required=True, envvar="SOLSTICE_RESULTS", metavar="TOPIC", help="Topic to read results from."
+)
+@TOPICS.option("--new", is_flag=True, help="Read only results from now on; by default all that the topic holds.")
+@LIMITS.option("--expect", type=click.IntRange(1), metavar="N", help="End when N different jobs have a result.")
+@LIMITS.option("--timeout", type=click.FloatRange(0), help="End with code 1 after this many seconds without a result.")
+@MONITORING.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON on standard output.")
 def results(topic: str, expect: int | None, new: bool, timeout: float | None, as_json: bool, **options: Any) -> None:
-    """Follow the results: how many are done, how many failed and why, how fast, how long still.
+    """Follow the results of jobs: done, failed, rate, time left.
 
     Exit code 0: all expected jobs are done. 1: some failed, or --timeout was reached.
     """
@@ -51,15 +54,32 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
     sys.exit(0 if not failed and (expect is None or len(done) >= expect) else 1)
 
 
-@click.command()
+@command("replay")
 @kafka_options
-@click.option("--dead-letters", required=True, envvar="SOLSTICE_DEAD_LETTERS", metavar="TOPIC")
-@click.option("--group", default="solstice-replay", show_default=True, help="Remembers how far replaying has come.")
-@click.option("--stage", type=click.Choice(["job", *STAGES]), help="Only jobs that failed there.")
-@click.option("--idle", "idle_s", type=click.FloatRange(1), default=10.0, show_default=True, help="Seconds to the end.")
-@click.option("--dry-run", is_flag=True, help="Count only.")
+@KAFKA.option(
+    "--group", default="solstice-replay", help="Consumer group, whose offset records how far replaying has come."
+)
+@TOPICS.option(
+    "--dead-letters",
+    required=True,
+    envvar="SOLSTICE_DEAD_LETTERS",
+    metavar="TOPIC",
+    help="Topic to read dead letters from.",
+)
+@TOPICS.option("--stage", type=click.Choice(["job", *STAGES]), help="Only jobs that failed in this stage.")
+@TOPICS.option("--dry-run", is_flag=True, help="Count only.")
+@LIMITS.option(
+    "--idle",
+    "idle_s",
+    type=click.FloatRange(1),
+    default=10.0,
+    help="End after this many seconds without a dead letter.",
+)
 def replay(dead_letters: str, group: str, stage: str | None, idle_s: float, dry_run: bool, **options: Any) -> None:
-    """Send dead letters back to the topics that they came from, each once, after what was wrong has been put right."""
+    """Send dead letters back to the topics they came from.
+
+    Each is sent once. Fix what made the jobs fail first.
+    """
     connection = connection_from(options)
     from engine.stream.client import require_topics
     from engine.stream.topics import replay as send_back

@@ -8,7 +8,22 @@ from typing import Any, get_args
 import click
 
 from engine.cli.kafka_options import connection_from, kafka_options
-from engine.cli.options import SizeType, metrics_options, result_options, translate_options
+from engine.cli.options import (
+    INPUT,
+    KAFKA,
+    LIMITS,
+    MODEL,
+    MONITORING,
+    OUTPUT,
+    SIZE,
+    SPEED,
+    TOPICS,
+    SizeType,
+    command,
+    metrics_options,
+    result_options,
+    translate_options,
+)
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.observe.logs import LogFormat, service_log
 from engine.options import Detail, Options
@@ -17,75 +32,120 @@ from engine.stream.config import StreamConfig
 _MAX_WAIT_S = 0.05
 
 
-@click.command()
+@command("stream")
 @kafka_options
-@click.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC")
-@click.option("--results", required=True, envvar="SOLSTICE_RESULTS", metavar="TOPIC")
-@click.option("--dead-letters", required=True, envvar="SOLSTICE_DEAD_LETTERS", metavar="TOPIC")
-@click.option("--group", required=True, envvar="SOLSTICE_GROUP", help="Workers of one group share the jobs.")
-@click.option("--instance", envvar="SOLSTICE_INSTANCE", help="Stable name of this worker in its group.")
-@click.option("--create-topics", type=click.IntRange(1), metavar="N", help="Make missing topics, of N partitions.")
-@click.option(
-    "--model", "models", multiple=True, required=True, metavar="NAME|FILE", help="May be repeated; first is default."
+@KAFKA.option("--group", required=True, envvar="SOLSTICE_GROUP", help="Consumer group; its workers share the jobs.")
+@KAFKA.option("--instance", envvar="SOLSTICE_INSTANCE", help="Stable name of this worker in its group.")
+@TOPICS.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC", help="Topic to read jobs from.")
+@TOPICS.option(
+    "--results", required=True, envvar="SOLSTICE_RESULTS", metavar="TOPIC", help="Topic to write results to."
 )
-@click.option("--resident-models", type=click.IntRange(1), default=StreamConfig.resident_models, show_default=True)
-@click.option(
-    "--input-root", "input_roots", multiple=True, metavar="URI", help="Jobs may read below it: folder, s3://, https://."
+@TOPICS.option(
+    "--dead-letters",
+    required=True,
+    envvar="SOLSTICE_DEAD_LETTERS",
+    metavar="TOPIC",
+    help="Topic to write failed jobs to.",
 )
-@click.option("--output-root", metavar="URI", help="Results go below it; without it they travel in the messages.")
-@click.option("--size", type=SizeType(), default=str(Options().size), show_default=True, metavar="N|WxH|native")
-@click.option("--detail", type=click.Choice(get_args(Detail)), default=Options().detail, show_default=True)
+@TOPICS.option("--create-topics", type=click.IntRange(1), metavar="N", help="Create missing topics with N partitions.")
+@MODEL.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="NAME|FILE",
+    help="Model that jobs may ask for; repeat for several. The first is the default.",
+)
+@MODEL.option(
+    "--resident-models",
+    type=click.IntRange(1),
+    default=StreamConfig.resident_models,
+    help="Models kept in memory at the same time.",
+)
+@INPUT.option(
+    "--input-root",
+    "input_roots",
+    multiple=True,
+    metavar="URI",
+    help="Allow jobs to read below this folder, s3:// or https:// URI; may be repeated.",
+)
+@INPUT.option(
+    "--max-source-bytes",
+    type=click.IntRange(1),
+    default=StreamConfig.max_source_bytes,
+    help="Refuse larger source images.",
+)
+@OUTPUT.option(
+    "--output-root", metavar="URI", help="Write results below this URI; by default they travel in the messages."
+)
+@OUTPUT.option(
+    "--inline-limit",
+    type=click.IntRange(1),
+    default=StreamConfig.inline_limit,
+    help="Bytes of the largest image that a message may carry.",
+)
+@SIZE.option(
+    "--size",
+    type=SizeType(),
+    default=str(Options().size),
+    metavar="auto|N|WxH|native",
+    help="Working size of jobs that name none.",
+)
+@SIZE.option(
+    "--detail", type=click.Choice(get_args(Detail)), default=Options().detail, help="Detail of jobs that name none."
+)
 @result_options
-@click.option(
-    "--max-wait", type=click.FloatRange(0), default=_MAX_WAIT_S, show_default=True, help="Seconds a job waits for more."
+@SPEED.option(
+    "--max-wait", type=click.FloatRange(0), default=_MAX_WAIT_S, help="Maximum wait in seconds for a batch to fill."
 )
 @translate_options
-@click.option("--max-source-bytes", type=click.IntRange(1), default=StreamConfig.max_source_bytes, show_default=True)
-@click.option("--inline-limit", type=click.IntRange(1), default=StreamConfig.inline_limit, show_default=True)
-@click.option("--max-in-flight", type=click.IntRange(2), default=StreamConfig.max_in_flight, show_default=True)
-@click.option(
-    "--max-in-flight-bytes", type=click.IntRange(1 << 20), default=StreamConfig.max_in_flight_bytes, show_default=True
+@LIMITS.option(
+    "--max-in-flight", type=click.IntRange(2), default=StreamConfig.max_in_flight, help="Jobs in progress at once."
 )
-@click.option(
+@LIMITS.option(
+    "--max-in-flight-bytes",
+    type=click.IntRange(1 << 20),
+    default=StreamConfig.max_in_flight_bytes,
+    help="Bytes of the messages of jobs in progress.",
+)
+@LIMITS.option(
     "--max-dead-letters",
     type=click.IntRange(1),
     default=StreamConfig.max_dead_letters,
-    show_default=True,
     help="Stop when more than this many jobs in a row fail.",
 )
-@click.option(
+@LIMITS.option(
     "--max-dead-letter-ratio",
     type=click.FloatRange(0, 1),
     default=StreamConfig.max_dead_letter_ratio,
-    show_default=True,
     help="Stop when more than this share of the last 1000 jobs failed.",
 )
-@click.option(
+@LIMITS.option(
     "--grace",
     "grace_s",
     type=click.FloatRange(0),
     default=StreamConfig.grace_s,
-    show_default=True,
-    help="Seconds that SIGTERM waits for jobs under way.",
+    help="Seconds that SIGTERM waits for jobs in progress.",
 )
-@click.option(
+@LIMITS.option(
     "--session-timeout",
     "session_timeout_s",
     type=click.FloatRange(1),
     default=StreamConfig.session_timeout_s,
-    show_default=True,
-    help="Seconds after which a silent worker's jobs go to others.",
+    help="Seconds without a heartbeat after which other workers take over the jobs.",
 )
 @metrics_options
-@click.option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", show_default=True)
+@MONITORING.option(
+    "--log-format", type=click.Choice(get_args(LogFormat)), default="text", help="Lines for people, or JSON objects."
+)
 def stream(log_format: LogFormat, **options: Any) -> None:
-    """Translate the image jobs of a Kafka topic until told to stop.
+    """Translate the image jobs of a Kafka topic until stopped.
 
-    Each job is translated at least once; its result is stored and acknowledged before the job counts as done. Start
-    as many workers of one group as you like, and kill any of them at any time. docs/streaming.md has the details.
+    Each job is translated at least once; its result is stored and acknowledged before its offset is committed. Any
+    number of workers may share a group, and any of them may be killed at any time. See docs/streaming.md.
 
-    Exit code 0: stopped by SIGTERM or Ctrl-C and drained. 1: the grace period ended first. 2: it could not start or go
-    on, with one sentence. 70: something was stuck; start it again.
+    Exit code 0: stopped by SIGTERM or Ctrl-C and drained. 1: the grace period ended first. 2: the worker could not
+    start or continue, with one sentence. 70: the worker was stuck; restart it.
     """
     with service_log(log_format):
         config = _config(options)

@@ -10,26 +10,37 @@ from typing import Any
 import click
 
 from engine.cli.kafka_options import connection_from, kafka_options
+from engine.cli.options import INPUT, MODEL, OUTPUT, SIZE, TOPICS, command
 from engine.codec.formats import FORMATS
 from engine.runtime.cache import default_cache
 from engine.stream.submit import Journal
 
 
-@click.command()
+@command("submit")
 @click.argument("src")
 @kafka_options
-@click.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC")
-@click.option("--create-topics", type=click.IntRange(1), metavar="N", help="Make a missing topic, of N partitions.")
-@click.option("--model", metavar="NAME", help="One of the workers' models; by default their first.")
-@click.option("--size", metavar="N|WxH|native", help="By default what the workers were told.")
-@click.option("--format", type=click.Choice(["keep", *FORMATS]), default=None)
-@click.option("--quality", type=click.IntRange(1, 100), default=None)
-@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="What was sent; by default in cache.")
-@click.option("--again", is_flag=True, help="Send everything, also what was sent before.")
+@TOPICS.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC", help="Topic to send jobs to.")
+@TOPICS.option("--create-topics", type=click.IntRange(1), metavar="N", help="Create a missing topic with N partitions.")
+@MODEL.option("--model", metavar="NAME", help="One of the workers' models; by default their first.")
+@SIZE.option("--size", metavar="auto|N|WxH|native", help="Working size; by default the workers' setting.")
+@OUTPUT.option(
+    "--format",
+    type=click.Choice(["keep", *FORMATS]),
+    default=None,
+    help="Output format; by default the workers' setting.",
+)
+@OUTPUT.option("--quality", type=click.IntRange(1, 100), default=None, help="Quality; by default the workers' setting.")
+@INPUT.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that records which jobs have been sent; by default in the cache folder.",
+)
+@INPUT.option("--again", is_flag=True, help="Send all jobs, also those that were sent before.")
 def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None, again: bool, **options: Any) -> None:
-    """Send a job for each image of SRC: a folder, an image, a list (.txt), a .tar, a .zip, or a URL such as s3://….
+    """Send a job for each image of SRC to a Kafka topic.
 
-    A second run sends only what is new or changed. Workers must be able to read SRC (--input-root).
+    SRC is a folder, an image, a list of paths (.txt), a .tar, a .zip, or a URL such as s3://…. Workers must be able to
+    read it (--input-root). A second run sends only what is new or changed.
     """
     connection = connection_from(options)
     fields = {name: value for name, value in options.items() if value is not None}

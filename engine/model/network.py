@@ -7,54 +7,11 @@ that checkpoints made with it load by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from torch import Tensor, nn
 
-UPSAMPLINGS = ("transpose", "resize")
+from engine.model.card import Architecture
 
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Everything that decides which parameters a generator has and what it computes."""
-
-    blocks: int = 9
-    """Residual blocks: 6 for images up to 128x128, 9 above, as the paper has it."""
-    ngf: int = 64
-    """Channels after the first convolution; the residual blocks have four times as many."""
-    affine: bool = False
-    """InstanceNorm layers carry a learned scale and shift."""
-    track_running_stats: bool = False
-    """InstanceNorm layers use stored statistics instead of each image's own (some early checkpoints)."""
-    upsample: Literal["transpose", "resize"] = "transpose"
-    """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement, then a 3x3
-    convolution, which cannot produce checkerboards (Odena, Dumoulin, Olah, Distill 2016)."""
-    learn_residual: bool = False
-    """The network's output is added to its input, so that it learns the change alone (Kupyn et al., "DeblurGAN",
-    CVPR 2018, section 3.2). InstanceNorm drops an image's brightness and contrast; the addition keeps them."""
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1 or self.ngf < 1:
-            raise ValueError(f"blocks and ngf must be positive, got {self.blocks = } and {self.ngf = }")
-        if self.upsample not in UPSAMPLINGS:
-            raise ValueError(f"upsample must be one of {UPSAMPLINGS}, got {self.upsample = }")
-
-    @property
-    def stride(self) -> int:
-        """Height and width must be multiples of this many pixels."""
-        return 4
-
-    @property
-    def reach(self) -> int:
-        """How many pixels to each side can influence an output pixel (statistics of InstanceNorm aside).
-
-        3 for each 7x7 end, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4) and
-        3 for the two transposed convolutions, or 6 for the two 3x3 convolutions on enlarged maps; rounded up to
-        a multiple of the stride. 84 for 9 blocks and 60 for 6; with `resize` 88 and 64.
-        """
-        exact = 3 + (1 + 2) + 8 * self.blocks + (6 if self.upsample == "resize" else 3) + 3
-        return -(-exact // self.stride) * self.stride
+__all__ = ["Architecture", "ResnetBlock", "ResnetGenerator"]
 
 
 class ResnetBlock(nn.Module):

@@ -3,69 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.errors import SetupError
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import CARD_KEY, Card, find_model, list_models, read_card
+from engine.model.network import ResnetGenerator
 from engine.system.files import write_atomically
 
-CARD_KEY = "solstice.card"
-CARD_FORMAT = 1
-SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a user must know about a generator, stored beside its tensors."""
-
-    name: str
-    """Short name, such as `summer2winter`."""
-    source_domain: str = "A"
-    """What goes in, such as `summer`."""
-    target_domain: str = "B"
-    """What comes out, such as `winter`."""
-    architecture: Architecture = field(default_factory=Architecture)
-    training_size: int | None = None
-    """Side of the square training crops in pixels, None where unknown."""
-    pixel_range: tuple[float, float] = (-1.0, 1.0)
-    """Range of the network's input and output."""
-    data: str = ""
-    """What it was trained on."""
-    licence: str = ""
-    """Licence of the weights."""
-    notes: str = ""
-    """What works and what does not, in plain words."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """Recipe: epochs, batch size, losses, machine, versions."""
-    scores: dict[str, Any] = field(default_factory=dict)
-    """What it scored on photos it was not trained on."""
-
-    def to_json(self) -> str:
-        """Serialise with sorted keys, so that equal cards are equal bytes."""
-        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Card:
-        """Read what `to_json` wrote; raises `ValueError` on anything else."""
-        fields = json.loads(text)
-        if not isinstance(fields, dict) or fields.pop("format", None) != CARD_FORMAT:
-            raise ValueError("not a model card of this version")
-        try:
-            architecture = Architecture(**fields.pop("architecture"))
-            low, high = fields.pop("pixel_range")
-            return cls(architecture=architecture, pixel_range=(low, high), **fields)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"model card does not fit: {error}") from error
+__all__ = [
+    "Card",
+    "Generator",
+    "find_model",
+    "first_misfit",
+    "list_models",
+    "load_file",
+    "load_generator",
+    "read_card",
+    "save_generator",
+]
 
 
 @dataclass(frozen=True)
@@ -89,24 +50,6 @@ def save_generator(path: Path, module: ResnetGenerator, card: Card, dtype: torch
         for key, value in module.state_dict().items()
     }
     write_atomically(path, save(tensors, metadata={CARD_KEY: card.to_json()}))
-
-
-def read_card(path: Path) -> Card:
-    """Read the card alone, without the tensors; raises `SetupError` on a file without one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return Card.from_json(metadata[CARD_KEY])
-    except FileNotFoundError as error:
-        raise SetupError(f"No model file {path}; `solstice models` lists the named ones.") from error
-    except (SafetensorError, OSError) as error:
-        raise SetupError(f"{path} is not a readable .safetensors file ({error}).") from error
-    except KeyError as error:
-        raise SetupError(
-            f"{path} carries no Solstice card; make one from a checkpoint with `solstice import`."
-        ) from error
-    except ValueError as error:
-        raise SetupError(f"{path}: {error}.") from error
 
 
 def load_file(path: Path) -> Generator:
@@ -138,30 +81,6 @@ def first_misfit(module: nn.Module, tensors: dict[str, Tensor]) -> str | None:
     return None if unknown is None else f"key {unknown} does not belong to a ResNet generator"
 
 
-def list_models() -> dict[str, Path]:
-    """Give the file of each model that can be named; a user's own model hides a shipped one of the same name."""
-    return {path.stem: path for folder in _folders() for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-def find_model(name: str) -> Path:
-    """Turn a model's name or file into its file; raises `SetupError` when there is neither."""
-    if name.endswith(SUFFIX) or os.sep in name:
-        if Path(name).is_file():
-            return Path(name)
-        raise SetupError(f"There is no model file {name}; `solstice models` lists the models that have names.")
-    models = list_models()
-    if name in models:
-        return models[name]
-    known = ", ".join(models) or "none"
-    raise SetupError(f"There is no model named {name} (known: {known}); name one of these or a {SUFFIX} file.")
-
-
 def load_generator(name: str | Path) -> Generator:
     """Load a generator by its name or file; raises `SetupError` when it is missing or damaged."""
     return load_file(find_model(str(name)))
-
-
-def _folders() -> list[Path]:
-    own = os.environ.get("SOLSTICE_MODELS")
-    shipped = Path(str(resources.files("engine") / "models"))
-    return [shipped, *([Path(own)] if own else [])]

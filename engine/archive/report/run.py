@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine.archive.manifest import Manifest
+from engine.archive.report import ReportKind
 from engine.archive.report.gallery import Gallery
 from engine.archive.report.page import Failure, ReportData, RunFigures, write_report
 from engine.errors import StopRun
@@ -17,7 +18,6 @@ from engine.model.weights import Card
 from engine.records import Failed, Outcome
 from engine.system.storage import connect, is_url
 
-ReportKind = Literal["sample", "all"]
 FILE_NAME = "report.html"
 SAMPLE_PHOTOS = 24
 _RATE_EVERY_S = 0.25

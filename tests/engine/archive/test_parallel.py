@@ -224,7 +224,7 @@ def test_a_stopped_run_leaves_no_process(
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     if code == 130:
-        assert (stdout, stderr.strip()) == ("", "Interrupted; the same command goes on from here.")
+        assert (stdout, stderr.strip()) == ("", "Interrupted; run the same command again to continue.")
         assert not (tmp_path / ".solstice/partial").exists()
     until_s = time.monotonic() + 10
     while alive(children) and time.monotonic() < until_s:

@@ -107,7 +107,7 @@ def test_a_run_that_is_stopped_in_the_middle_and_run_again_ends_like_one_that_is
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     if code == 130:
-        assert (stdout, stderr.strip()) == ("", "Interrupted; the same command goes on from here.")
+        assert (stdout, stderr.strip()) == ("", "Interrupted; run the same command again to continue.")
     stored = files(tmp_path)
     assert 6 <= len(stored) < NUM_PHOTOS
     assert stored.items() <= undisturbed.items()

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from engine.cli.models import describe, import_model, models, network_of
 from engine.errors import SetupError
+from engine.model.card import Card, list_models
 from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, list_models, load_generator
+from engine.model.weights import load_generator
 
 
 def test_every_model_that_can_be_named_is_listed(
