@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.errors import SetupError, StopRun
+from engine.system.files import LinkNotFollowed, open_within
 
 FOLDER = ".solstice"
 """Folder inside the output folder that holds the manifest and its lock."""
@@ -86,9 +88,11 @@ class Manifest:
         """Create or open the database; raises `SetupError` when that fails or another run holds it."""
         with ExitStack() as opened:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                lock_file = opened.enter_context((self._folder / "lock").open("w"))
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.root.mkdir(parents=True, exist_ok=True)
+                lock = open_within(self.root, self._folder / "lock", os.O_RDWR | os.O_CREAT, make=True)
+                opened.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._require_no_links()
             except BlockingIOError:
                 raise SetupError(
                     f"Another run is writing to {self.root}; wait for it or choose another folder."
@@ -171,6 +175,13 @@ class Manifest:
         yield from self._reader.execute(
             "SELECT key, stage, error FROM image WHERE state = 'failed' AND run = ? ORDER BY key", (self.run,)
         )
+
+    def _require_no_links(self) -> None:
+        """Raise `LinkNotFollowed` when a file that SQLite is about to open is a symbolic link."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            path = self._folder / f"manifest.sqlite{suffix}"
+            if path.is_symlink():
+                raise LinkNotFollowed(path.name)
 
     def _connect(self) -> sqlite3.Connection:
         with ExitStack() as opened:

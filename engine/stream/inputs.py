@@ -65,12 +65,12 @@ class Inputs:
 
 def _input_root(root: str) -> InputRoot:
     if "://" not in root or root.startswith("file://"):
-        return LocalInput(Path(_local_path(root)))
+        return LocalInput(Path(local_path(root)))
     storage = connect(root)
     return WebInput(storage.url) if storage.url.startswith(READ_ONLY) else StoreInput(storage)
 
 
-def _local_path(uri: str) -> str:
+def local_path(uri: str) -> str:
     if not uri.startswith("file://"):
         return uri
     parts = urlsplit(uri)
@@ -96,7 +96,7 @@ class LocalInput:
         """Read a regular file that lies under the root once all links are followed."""
         if "://" in uri and not uri.startswith("file://"):
             return None
-        path = _local_path(uri)
+        path = local_path(uri)
         if "\0" in path:
             raise SkipImage("source is not a valid path")
         normal = os.path.normpath(path)

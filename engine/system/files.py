@@ -1,19 +1,30 @@
-"""Files that are whole or not there."""
+"""Write files that are whole or absent, without following links below a root folder."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-# Processes in containers or on other machines share folders, and process numbers: 1 is everybody's.
+# A shared folder can hold temporary files of other containers and machines, whose process numbers may be equal.
 _process = secrets.token_hex(4)
 _count = itertools.count()
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LinkNotFollowed(OSError):
+    """A symbolic link stands where a folder or a file below a root was expected."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(errno.ELOOP, f"{name} is a symbolic link, and links in this folder are not followed")
 
 
 def write_atomically(
@@ -39,54 +50,108 @@ def atomic_file(
     within: Path | None = None,
     durable: bool = True,
 ) -> Iterator[BinaryIO]:
-    """Give a file with a temporary name; at the end of the `with` block flush it to disk and rename it to `path`.
+    """Yield a file with a temporary name; when the `with` block ends, flush it to disk and rename it to `path`.
 
-    The temporary name is in `partial_folder`, which must be on the same file system, or else beside `path`, hidden.
-    `modified_ns` becomes its time of last change, in nanoseconds since 1970. Missing folders are made, those below
-    `within` alone where that is given: a disk that was unplugged must not become a folder on another one. Without
-    `durable` the disk is not waited for, and a machine that fails may leave an empty file. Raises `OSError`; then, and
-    when the block raises, no temporary file is left, and what was at `path` still is.
+    The temporary file is in `partial_folder`, which must be on the same file system, or hidden beside `path`.
+    `modified_ns` sets the time of last change, in nanoseconds since 1970. Missing folders are created. With `within`,
+    only folders below it are created (the mount point of an unplugged disk must not be filled instead of the disk), and
+    no symbolic link below it is followed, whoever puts it there and whenever. Without `durable` the call does not wait
+    for the disk, and a machine that fails may leave an empty file.
+
+    Raises `OSError`, of which `LinkNotFollowed` is one. Then, and when the block raises, no temporary file is left and
+    `path` is unchanged.
     """
     name = f".solstice-{_process}-{os.getpid()}-{next(_count)}"
-    temporary = os.path.join(partial_folder or path.parent, name)  # noqa: PTH118 (pathlib shows at 1,000 a second)
-    descriptor = _create(temporary, within)
+    with _folder_of(path if partial_folder is None else partial_folder / name, within) as partial:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=partial)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor has no path)
+                yield file
+                file.flush()
+                if modified_ns is not None:
+                    os.utime(descriptor, ns=(modified_ns, modified_ns))
+                if durable:
+                    os.fsync(descriptor)
+            if partial_folder is None:
+                os.replace(name, path.name, src_dir_fd=partial, dst_dir_fd=partial)
+            else:
+                with _folder_of(path, within) as target:
+                    os.replace(name, path.name, src_dir_fd=partial, dst_dir_fd=target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):  # already renamed, or the whole folder is gone
+                os.unlink(name, dir_fd=partial)
+            raise
+
+
+@contextmanager
+def folder_within(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
+    """Open `folder`, at or below `root`, as a descriptor for `dir_fd`; with `make`, create what is missing below `root`.
+
+    `root` itself may be reached through links. Raises `LinkNotFollowed` for a link below it, otherwise `OSError`.
+    """
+    descriptor = os.open(root, _FOLDER & ~os.O_NOFOLLOW)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor has no path)
-            yield file
-            file.flush()
-            if modified_ns is not None:
-                os.utime(descriptor, ns=(modified_ns, modified_ns))
-            if durable:
-                os.fsync(descriptor)
-        _rename(temporary, path, within)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):  # renamed already, or the whole folder is gone
-            os.unlink(temporary)  # noqa: PTH108
+        for part in _parts(root, folder):
+            inner = _open_inner(descriptor, part, make=make)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_within(root: Path, path: Path, flags: int, *, make: bool = False) -> int:
+    """Open the regular file `path` below `root` and return its descriptor; with `make`, create missing folders.
+
+    Raises `LinkNotFollowed` for a link on the way or at the end, otherwise `OSError`.
+    """
+    with folder_within(root, path.parent, make=make) as folder:
+        try:
+            descriptor = os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise LinkNotFollowed(path.name) from None
+            raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
+    return descriptor
+
+
+def _parts(root: Path, folder: Path) -> list[str]:
+    """Return the names that lead from `root` to `folder`; raises `ValueError` when it is not below."""
+    start, whole = str(root), str(folder)  # pathlib's relative_to takes longer than writing a small file
+    if whole == start:
+        return []
+    prefix = start.rstrip("/") + "/"
+    if not whole.startswith(prefix) and start != ".":
+        raise ValueError(f"{folder} is not below {root}")
+    return whole.removeprefix(prefix).split("/")
+
+
+def _open_inner(folder: int, name: str, *, make: bool) -> int:
+    if name == "..":
+        raise ValueError("a path below a root must not contain ..")
+    try:
+        return os.open(name, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with contextlib.suppress(FileExistsError):  # another thread or process created it first
+            os.mkdir(name, dir_fd=folder)
+        return os.open(name, _FOLDER, dir_fd=folder)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise LinkNotFollowed(name) from None
         raise
 
 
-def _create(name: str, within: Path | None) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        return os.open(name, flags, 0o644)
-    except FileNotFoundError:
-        _make_folder(Path(name).parent, within)
-        return os.open(name, flags, 0o644)
-
-
-def _rename(name: str, path: Path, within: Path | None) -> None:
-    try:
-        os.replace(name, path)  # noqa: PTH105
-    except FileNotFoundError:
-        _make_folder(path.parent, within)
-        os.replace(name, path)  # noqa: PTH105
-
-
-def _make_folder(folder: Path, within: Path | None) -> None:
+@contextmanager
+def _folder_of(path: Path, within: Path | None) -> Iterator[int]:
+    """Open the folder of `path`, creating it where that is allowed."""
     if within is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    made = within
-    for part in folder.relative_to(within).parts:
-        made /= part
-        made.mkdir(exist_ok=True)
+        within = path.parent
+        with contextlib.suppress(FileExistsError):  # a folder, or else opening it fails with a clearer error
+            within.mkdir(parents=True, exist_ok=True)
+    with folder_within(within, path.parent, make=True) as descriptor:
+        yield descriptor

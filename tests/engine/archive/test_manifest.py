@@ -163,3 +163,33 @@ def test_remarks_are_the_notes_of_this_runs_results(tmp_path: Path) -> None:
         manifest.record(FAILED)
         manifest.commit()
         assert list(manifest.remarks()) == [("a.jpg", ("first of 3 frames", "x"))]
+
+
+@pytest.mark.parametrize("name", ["lock", "manifest.sqlite", "manifest.sqlite-wal", "manifest.sqlite-shm"])
+def test_a_planted_link_to_a_file_is_refused_and_its_target_unchanged(name: str, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    (tmp_path / "dst" / FOLDER).mkdir(parents=True)
+    (tmp_path / "dst" / FOLDER / name).symlink_to(precious)
+    with pytest.raises(SetupError, match=f"{name} is a symbolic link"), Manifest(tmp_path / "dst"):
+        pass
+    assert precious.read_bytes() == b"precious"
+
+
+def test_a_planted_link_to_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "dst").mkdir()
+    (tmp_path / "dst" / FOLDER).symlink_to(tmp_path / "other")
+    with pytest.raises(SetupError, match="symbolic link"), Manifest(tmp_path / "dst"):
+        pass
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_lock_file_keeps_what_is_in_it(tmp_path: Path) -> None:
+    """Another name of the same file, a hard link, must not be truncated either."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / FOLDER / "lock").hardlink_to(tmp_path / "precious")
+    with Manifest(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_bytes() == b"precious"

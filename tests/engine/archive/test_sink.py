@@ -80,3 +80,15 @@ def test_a_link_is_found_as_itself(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to("nowhere")
     assert ArchiveSink(tmp_path).find("link.png") is not None
     assert os.path.lexists(tmp_path / "link.png")
+
+
+def test_a_linked_folder_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "dst").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "dst/way").symlink_to(tmp_path / "other")
+    sink = ArchiveSink(tmp_path / "dst", tmp_path / "dst/.solstice/partial")
+    for output in ("way/a.png", "way/deep/a.png"):
+        with pytest.raises(SkipImage, match="cannot be written: way is a symbolic link"):
+            sink.store(record(output))
+    assert list((tmp_path / "other").iterdir()) == []
+    sink.store(record("a.png"))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from engine.errors import SetupError, SkipImage
+from engine.errors import SkipImage
 from engine.stream.inputs import Inputs
-from engine.stream.outputs import HIDDEN, Output
 
 
 @pytest.fixture
@@ -172,72 +169,3 @@ def test_what_a_web_server_should_not_send_is_refused(web: tuple[str, list[str]]
 def test_a_web_server_in_trouble_may_be_asked_again(web: tuple[str, list[str]]) -> None:
     with pytest.raises(OSError, match="503"):
         Inputs([f"{web[0]}/photos"], 100).read("broken.jpg")
-
-
-def test_what_is_stored_is_whole_and_can_be_named(tmp_path: Path) -> None:
-    output = Output(str(tmp_path / "out"))
-    output.write("a/b.jpg", b"image")
-    assert (tmp_path / "out/a/b.jpg").read_bytes() == b"image"
-    assert output.size("a/b.jpg") == 5
-    assert output.size("other.jpg") is None
-    assert output.uri("a/b.jpg") == (tmp_path / "out/a/b.jpg").as_uri()
-    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["b.jpg"]
-
-
-def test_receipts_are_found_again(tmp_path: Path) -> None:
-    output = Output(str(tmp_path / "out"))
-    assert output.read_receipt("ab" * 32) is None
-    output.write_receipt("ab" * 32, b"{}")
-    assert Output(str(tmp_path / "out")).read_receipt("ab" * 32) == b"{}"
-
-
-def test_an_output_root_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
-    root = tmp_path / "out"
-    output = Output(str(root))
-    shutil.rmtree(root)
-    with pytest.raises(OSError, match="is gone"):
-        output.write("a/b.jpg", b"image")
-    output.write_receipt("ab" * 32, b"{}")
-    assert not root.exists()
-    root.mkdir()  # the folder that a disk was mounted on
-    with pytest.raises(OSError, match="is gone"):
-        output.write("a/b.jpg", b"image")
-
-
-def test_a_name_that_leads_out_makes_no_folder_there(tmp_path: Path) -> None:
-    output = Output(str(tmp_path / "out"))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "out/way").symlink_to(tmp_path / "other")
-    with pytest.raises(SkipImage, match="leads out"):
-        output.write("way/deep/a.jpg", b"image")
-    assert list((tmp_path / "other").iterdir()) == []
-
-
-def test_a_folder_in_the_place_of_a_result_costs_only_this_job(tmp_path: Path) -> None:
-    output = Output(str(tmp_path / "out"))
-    output.write("a/b.jpg", b"image")
-    for name in ("a", "a/b.jpg/c.jpg"):
-        with pytest.raises(SkipImage, match="cannot be written"):
-            output.write(name, b"image")
-
-
-def test_what_killed_workers_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
-    partial = tmp_path / "out" / HIDDEN / "partial"
-    partial.mkdir(parents=True)
-    for name, age_s in (("old", 7200.0), ("new", 60.0)):
-        (partial / name).write_bytes(b"half")
-        os.utime(partial / name, (time.time() - age_s,) * 2)
-    Output(str(tmp_path / "out"))
-    assert [path.name for path in partial.iterdir()] == ["new"]
-
-
-@pytest.mark.parametrize("root", ["https://127.0.0.1:1/out", "nothing://there"])
-def test_a_root_that_cannot_be_written_is_a_sentence(root: str) -> None:
-    with pytest.raises(SetupError):
-        Output(root)
-
-
-def test_a_file_in_the_place_of_the_root_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(SetupError, match="cannot be written to"):
-        Output(str(tmp_path / "out"))

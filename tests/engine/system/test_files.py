@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.system.files import atomic_file, write_atomically
+from engine.system.files import LinkNotFollowed, atomic_file, folder_within, open_within, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -115,3 +117,90 @@ def test_readers_see_one_whole_version_while_many_write(tmp_path: Path) -> None:
 def test_a_time_that_is_given_becomes_the_time_of_last_change(tmp_path: Path) -> None:
     write_atomically(tmp_path / "c.bin", b"x", modified_ns=1_500_000_000_123_456_789)
     assert (tmp_path / "c.bin").stat().st_mtime_ns == 1_500_000_000_123_456_789
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a root folder in which `way` leads to a folder beside it."""
+    (tmp_path / "root/sub").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "root/way").symlink_to(tmp_path / "other")
+    (tmp_path / "root/sub/way").symlink_to(tmp_path / "root/sub")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("folder", ["way", "way/deep", "sub/way", "sub/way/deep"])
+def test_no_link_below_a_root_is_followed(root: Path, folder: str) -> None:
+    with pytest.raises(LinkNotFollowed, match="way is a symbolic link"):
+        write_atomically(root / folder / "c.bin", b"x", root / "partial", within=root)
+    with pytest.raises(LinkNotFollowed):
+        write_atomically(root / "c.bin", b"x", root / folder, within=root)
+    with pytest.raises(LinkNotFollowed), folder_within(root, root / folder, make=True):
+        pass
+    assert names(root.parent / "other") == []
+    assert names(root / "sub") == ["way"]
+    assert not (root / "c.bin").exists()
+
+
+def test_a_root_may_be_reached_through_a_link(root: Path) -> None:
+    (root.parent / "current").symlink_to(root)
+    current = root.parent / "current"
+    write_atomically(current / "a/c.bin", b"x", current / "partial", within=current)
+    assert (root / "a/c.bin").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("path", ["../c.bin", "sub/../../c.bin"])
+def test_a_path_that_leaves_its_root_is_an_error(root: Path, path: str) -> None:
+    with pytest.raises(ValueError, match="root"):
+        write_atomically(root / path, b"x", within=root)
+    assert names(root.parent) == ["other", "root"]
+
+
+def test_a_relative_root_works(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    write_atomically(Path("a/c.bin"), b"x", Path("partial"), within=Path())
+    assert (root / "a/c.bin").read_bytes() == b"x"
+
+
+def test_a_file_is_opened_unless_it_is_a_link_or_no_file(root: Path) -> None:
+    (root / "way/c.bin").write_bytes(b"precious")
+    (root / "link").symlink_to(root / "way/c.bin")
+    os.mkfifo(root / "pipe")
+    for name, error in (("link", LinkNotFollowed), ("way/c.bin", LinkNotFollowed), ("sub", OSError), ("pipe", OSError)):
+        with pytest.raises(error):
+            os.close(open_within(root, root / name, os.O_RDWR))
+    descriptor = open_within(root, root / "new/c.bin", os.O_RDWR | os.O_CREAT, make=True)
+    os.write(descriptor, b"x")
+    os.close(descriptor)
+    assert (root / "new/c.bin").read_bytes() == b"x"
+    assert (root / "way/c.bin").read_bytes() == b"precious"
+
+
+def test_no_file_is_written_through_a_link_that_is_swapped_in_meanwhile(root: Path) -> None:
+    """The folder is replaced by a link, and the link removed, over and over while files are written to it."""
+    outside = root.parent / "other"
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(_write_many, root)
+        swaps = 0
+        while not writing.done():
+            with contextlib.suppress(OSError):  # the writer has just created the folder again, or not yet
+                (root / "swap").rename(root / f"aside-{swaps}")
+                swaps += 1
+                (root / "swap").symlink_to(outside)
+                (root / "swap").unlink()
+        written, refused = writing.result()
+    assert written + refused == 300
+    assert swaps > 0
+    assert names(outside) == []
+    assert sum(path.is_file() for path in root.rglob("*/[0-9]*")) == written
+
+
+def _write_many(root: Path) -> tuple[int, int]:
+    written = refused = 0
+    for i in range(300):
+        try:
+            write_atomically(root / f"swap/{i}", b"x", root / "partial", within=root, durable=False)
+            written += 1
+        except (LinkNotFollowed, FileNotFoundError, FileExistsError):
+            refused += 1
+    return written, refused
