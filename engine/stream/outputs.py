@@ -94,9 +94,7 @@ class Output:
             return
         with suppress(OSError):
             self._require_partial_folder()
-            write_atomically(
-                self._root / _receipt(digest), data, self._partial, within=self._root, durable=False
-            )
+            write_atomically(self._root / _receipt(digest), data, self._partial, within=self._root, durable=False)
 
     def _require_partial_folder(self) -> None:
         """Raise `OSError` when the folder for unfinished files is gone; a new one would hide an unplugged disk."""
