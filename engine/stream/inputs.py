@@ -71,6 +71,7 @@ def _input_root(root: str) -> InputRoot:
 
 
 def local_path(uri: str) -> str:
+    """Return the path in a `file://` URI, or `uri` itself when it is a path; raises `SkipImage` for a malformed URI."""
     if not uri.startswith("file://"):
         return uri
     parts = urlsplit(uri)

@@ -116,7 +116,7 @@ class Output:
         with folder_within(self._root, self._partial) as folder:
             readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
             try:
-                for name in os.listdir(readable):
+                for name in os.listdir(readable):  # noqa: PTH208 (a descriptor has no path)
                     with suppress(OSError):
                         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
                         if time.time() - info.st_mtime > _STALE_S:

@@ -85,7 +85,7 @@ def atomic_file(
 
 @contextmanager
 def folder_within(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
-    """Open `folder`, at or below `root`, as a descriptor for `dir_fd`; with `make`, create what is missing below `root`.
+    """Open `folder`, at or below `root`, as a descriptor for `dir_fd`; with `make`, create missing folders.
 
     `root` itself may be reached through links. Raises `LinkNotFollowed` for a link below it, otherwise `OSError`.
     """
