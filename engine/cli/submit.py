@@ -13,7 +13,6 @@ from engine.cli.kafka_options import connection_from, kafka_options
 from engine.cli.options import INPUT, MODEL, OUTPUT, SIZE, TOPICS, command
 from engine.codec.formats import FORMATS
 from engine.runtime.cache import default_cache
-from engine.stream.submit import Journal
 
 
 @command("submit")
@@ -46,6 +45,7 @@ def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None,
     fields = {name: value for name, value in options.items() if value is not None}
     path = journal or _default_journal(src, connection.brokers, jobs)
     from engine.stream.client import require_topics
+    from engine.stream.submit import Journal
     from engine.stream.submit import submit as send_jobs
 
     require_topics(connection, [jobs], create_topics)
