@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from engine.config import num_cores
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import save_generator
 from engine.system.device import has_bf16
 
 

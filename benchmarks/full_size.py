@@ -29,7 +29,8 @@ from torch import Tensor
 from benchmarks.common import generator_gflop, machine, seconds, spread
 from engine.codec.detail import guided_upsample
 from engine.codec.geometry import resize
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from engine.runtime.tiled.translate import plan_tiles, translate_tiled, whole_image_bytes
 

@@ -37,7 +37,7 @@ from engine.options import Options, Size
 from engine.pipeline import Pipeline
 from engine.records import Record
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.rates import batch_for, images_per_s, lanes_for, measure_backends
+from engine.runtime.rates import batch_for, batches_in_flight_for, images_per_s, measure_backends
 from engine.runtime.translator import Translator
 from engine.system.device import fastest_precision
 from engine.testing import MemorySink, MemorySource
@@ -176,7 +176,7 @@ def batches(plan: Plan, generator: Generator) -> Result:
     precision = fastest_precision(plan.device) if plan.device.type == "cuda" else "fp32"
     backend = EagerBackend(generator, precision, plan.device)
     rates = {
-        str(batch): round(images_per_s(backend, batch, plan.sides[0], 0.5, lanes_for(plan.device)), 1)
+        str(batch): round(images_per_s(backend, batch, plan.sides[0], 0.5, batches_in_flight_for(plan.device)), 1)
         for batch in plan.batches
     }
     module = torch.compile(backend._module, mode="max-autotune" if plan.device.type == "cuda" else "default")
@@ -212,7 +212,7 @@ def end_to_end(plan: Plan, generator: Generator, config: GenerateConfig, scratch
     side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
     make_photos(scratch / "photos", min(plan.photos, 64), side, side)
     translator = Translator(generator, config)
-    alone = images_per_s(translator, batch, side, lanes=lanes_for(plan.device))
+    alone = images_per_s(translator, batch, side, threads=batches_in_flight_for(plan.device))
     pipeline = PipelineConfig(
         options=Options(size=Size.parse(f"{side}x{side}"), format="jpeg"),
         batch=BatchConfig(size=batch, max_pixels=batch * side * side),

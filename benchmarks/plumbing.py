@@ -21,8 +21,9 @@ from torch import Tensor
 from benchmarks.common import make_photos, report, run, seconds
 from engine.archive.convert import convert
 from engine.config import BatchConfig, PipelineConfig
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, Generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Generator
 from engine.options import Options, Size
 
 DIFFERENT = 200  # photos; an archive links to these again and again

@@ -19,7 +19,8 @@ from torch._inductor import config
 from torch._inductor.graph import GraphLowering
 
 from benchmarks.common import report
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.upsampling import folded_for_inference
 from engine.runtime.backends.base import PixelGenerator
 

@@ -1,4 +1,4 @@
-"""Configuration: one frozen dataclass per stage; the defaults of the command line are these fields."""
+"""Configuration: one frozen dataclass per stage. Command-line defaults are the defaults of these fields."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Literal
 
 from engine.options import Options
 
-LANES = 3
-"""Threads that keep a GPU busy: one copying in, one computing, one copying out."""
+GPU_BATCHES_IN_FLIGHT = 3
+"""Batches in flight on a GPU: one being copied in, one computed, one copied out."""
 
 
 LOOPBACK = "127.0.0.1"
-"""Only this machine reaches what is served there."""
+"""Listening address that only this machine can reach."""
 
 
 def num_cores() -> int:
-    """Processors this process may run on."""
+    """Return the number of processors this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 CPU_BATCH = 4
-"""Pictures in a batch on a CPU, where more bring nothing and cost memory."""
+"""Default batch size on a CPU; larger batches cost memory without a gain in speed."""
 GPU_BATCH = 32
-"""Pictures in a batch on a GPU, which needs that many at 256x256 to be busy."""
+"""Default batch size on a GPU, which needs this many images of 256x256 to be fully used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How bytes become pixels."""
+    """Decoding of image files."""
 
     max_pixels: int = 200_000_000
-    """An image whose header names more pixels is refused before anything is decoded."""
+    """Maximum pixels of an image; a file whose header declares more is refused before decoding."""
     allow_damaged: bool = False
-    """Translate a JPEG whose data contradict themselves instead of refusing it."""
+    """Translate JPEGs with damaged data instead of refusing them."""
     jpegs: Literal["auto", "cpu"] = "auto"
-    """Where baseline JPEGs are decoded: `auto` takes the generator's GPU where it runs on one."""
+    """Device that decodes baseline JPEGs: `auto` is the generator's GPU if it runs on one, else the CPU."""
     workers: int = field(default_factory=num_cores)
-    """Threads that decode."""
+    """Decoding threads."""
     chunk_images: int = 8
-    """Images that one decoder call takes at most."""
+    """Maximum images per decoder call."""
     chunk_pixels: int = 2_000_000
-    """Pixels that one decoder call takes at most, unless a single image has more."""
+    """Maximum pixels per decoder call; a single larger image is decoded alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How pictures are grouped."""
+    """Grouping of images into batches."""
 
     size: int | None = None
-    """Pictures in a full batch; None is `CPU_BATCH` or `GPU_BATCH`, by what the generator runs on."""
+    """Images in a full batch; None is `CPU_BATCH` or `GPU_BATCH`, depending on the generator's device."""
     max_pixels: int = GPU_BATCH * 256 * 256
-    """Pixels in a batch, unless a single picture has more; bounds the pictures that wait, too."""
+    """Maximum pixels in a batch, and of images waiting for one; a single larger image is a batch of its own."""
     max_wait_s: float = float("inf")
-    """How long a picture may wait for company."""
+    """Maximum wait for a batch to fill."""
 
 
 BackendName = Literal["auto", "eager", "inductor", "tensorrt"]
@@ -64,47 +64,47 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """How the generator runs."""
+    """Execution of the generator."""
 
     backend: BackendName = "auto"
-    """`eager` runs the module as it is; `inductor` and `tensorrt` compile it once per machine; `auto` picks."""
+    """`eager` runs PyTorch's own kernels; `inductor` and `tensorrt` compile once per machine; `auto` chooses."""
     precision: PrecisionName = "auto"
-    """Floating-point type; `auto` is the fastest the machine computes well, and fp32 where eager is asked for."""
+    """Floating-point type; `auto` is the fastest type with hardware support, and fp32 for the `eager` backend."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
+    """`cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one, else the CPU."""
     sides: tuple[int, ...] = (256,)
-    """Pixels of the images' short sides that TensorRT tunes an engine for each; other sizes work as well."""
-    lanes: int | None = None
-    """Batches under way at once; None is 3 on a GPU, one copied in, one computed, one copied out, and 1 on a CPU."""
+    """Short sides in pixels for which compiled backends are tuned; other sizes work too."""
+    batches_in_flight: int | None = None
+    """Batches translated concurrently; None is `GPU_BATCHES_IN_FLIGHT` on a GPU and 1 on a CPU."""
     cache: Path | None = None
-    """Folder of compiled generators; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
+    """Folder of the package cache; None is `$SOLSTICE_CACHE` or `~/.cache/solstice`."""
     memory_bytes: int | None = None
-    """What translating may take at a time; larger photos go in bands. None is half of what is free."""
+    """Memory for translating one batch; images that need more are tiled. None is half of the free memory."""
     expected_pixels: int | None = None
-    """How much work is coming, for `auto` to judge whether compiling pays; None for a lot."""
+    """Total pixels to translate, from which `auto` decides whether compiling pays off; None for an unbounded run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """How pixels become bytes."""
+    """Encoding of results."""
 
     quality: int = 92
     """JPEG and lossy WebP quality, 1 to 100."""
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     """JPEG chroma subsampling."""
     progressive: bool = False
-    """Progressive JPEG: a little smaller, several times the encoding time."""
+    """Progressive JPEG: slightly smaller files, several times the encoding time."""
     lossless: bool = False
     """Lossless WebP."""
     strip: bool = False
-    """Leave out EXIF, XMP, IPTC, comments and texts; the colour profile stays."""
+    """Omit EXIF, XMP, IPTC and comments; the colour profile is kept."""
     keep_profile: bool = False
-    """Write in the photo's own colour profile instead of sRGB."""
+    """Encode in the photo's own colour profile instead of sRGB."""
     gpu_from_pixels: int | None = None
-    """JPEGs of at least so many pixels are encoded on the generator's GPU; None leaves all to the CPU, until a
-    measurement on a card (`benchmarks/gpu.py`, "encoders") says from where on that is quicker."""
+    """Minimum pixels from which JPEGs are encoded on the generator's GPU; None encodes all on the CPU. Part "encoders"
+    of `benchmarks/gpu.py` measures the size from which the GPU is faster."""
     workers: int = field(default_factory=num_cores)
-    """Threads that encode."""
+    """Encoding threads."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -113,15 +113,15 @@ class EncodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """How results are stored."""
+    """Storage of results."""
 
     workers: int = 4
-    """Threads that write; more than cores, since they wait for the disk most of the time."""
+    """Writing threads; they mostly wait for the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """All stages of a run."""
+    """Configuration of all stages of a run."""
 
     options: Options = field(default_factory=Options)
     decode: DecodeConfig = field(default_factory=DecodeConfig)

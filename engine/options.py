@@ -1,4 +1,4 @@
-"""What is asked for one image: working size, detail, output format and quality."""
+"""Options of one image: working size, detail, output format and quality."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ Detail = Literal["none", "plain", "guided"]
 
 
 NATIVE_PIXELS = 1_000_000
-"""Photos up to here are translated at their own size by `auto`."""
+"""Largest photo that size `auto` translates at its native size."""
 
 
 WORKING_SIDE = 512
-"""Pixels of the short side at which `auto` translates larger ones."""
+"""Short side in pixels at which size `auto` translates larger photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size at which the generator sees an image; made by `Size.parse`."""
+    """Working size: the size at which an image is translated. Create it with `Size.parse`."""
 
     mode: Literal["short", "exact", "native", "auto"] = "short"
     width: int = 256
-    """Pixels; for `short` the length of the short side."""
+    """Pixels; for mode `short`, the short side."""
     height: int = 256
-    """Pixels; for `short` the length of the short side."""
+    """Pixels; for mode `short`, the short side."""
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """Read `256` (short side), `320x200` (width x height, aspect ratio given up), `native` or `auto`.
+        """Parse `256` (short side), `320x200` (width x height, ignoring the aspect ratio), `native` or `auto`.
 
-        `auto` is native up to a megapixel, and a short side of 512 above: see docs/detail.md for why.
+        `auto` is native up to `NATIVE_PIXELS` and a short side of `WORKING_SIDE` above; see docs/detail.md.
 
-        Raises `ValueError` on anything else and on sides outside 16 to 65,500 pixels.
+        Raises `ValueError` for anything else and for sides outside 16 to 65,500 pixels.
         """
         if text == "native":
             return cls("native", 0, 0)
@@ -48,7 +48,7 @@ class Size:
         return cls("short" if match[2] is None else "exact", width, height)
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """Give (width, height) in pixels for an upright image of `width` x `height`."""
+        """Return the working (width, height) in pixels of an upright image of `width` x `height`."""
         if self.mode == "native" or (self.mode == "auto" and width * height <= NATIVE_PIXELS):
             return width, height
         if self.mode == "exact":
@@ -68,16 +68,16 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is asked for one image; an archive asks the same of all, a queue job may ask its own."""
+    """Options of one image; the same for a whole archive, possibly different for each job of a stream."""
 
     model: str = ""
-    """Which of the loaded generators translates it."""
+    """Name of the loaded generator to use."""
     size: Size = field(default_factory=Size)
     """Working size."""
     detail: Detail = "none"
-    """How a translation made at another size than the photo's own is brought back to it: `none` leaves it at working
-    size, `plain` interpolates, `guided` takes the photo's own detail (see `engine.codec.detail`)."""
+    """How a translation is brought from working size to native size: `none` keeps the working size, `plain`
+    interpolates, `guided` restores detail from the photo (see `engine.codec.detail`)."""
     format: str = "keep"
     """Output format: `keep`, or a name from `engine.codec.encode.FORMATS`."""
     quality: int | None = None
-    """JPEG, WebP and AVIF quality, 1 to 100; None is that of the encoder's configuration."""
+    """JPEG, WebP and AVIF quality, 1 to 100; None is the encoder's configured quality."""

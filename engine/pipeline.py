@@ -18,10 +18,10 @@ from engine.codec.decode import Decoder, jpeg_device
 from engine.codec.detail import restore
 from engine.codec.encode import Encoder, encode_device, on_white
 from engine.codec.header import Chunk, chunks
-from engine.config import CPU_BATCH, GPU_BATCH, LANES, PipelineConfig
+from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
 from engine.errors import SkipImage
 from engine.flow import ahead, in_threads
-from engine.observe.metrics import Metrics, Silent, StageName, timed
+from engine.observe.metrics import Metrics, NoMetrics, StageName, timed
 from engine.observe.profiling import stage_range
 from engine.ports import Preview, Sink, Source
 from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
@@ -58,7 +58,7 @@ class Pipeline:
         self._sink = sink
         self._models = models
         self._config = fitted(config or PipelineConfig())
-        self._metrics = metrics or Silent()
+        self._metrics = metrics or NoMetrics()
         self._preview = preview
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
         self._encoder = Encoder(self._config.encode, encode_device(self._config))
@@ -79,10 +79,10 @@ class Pipeline:
         config = self._config
         inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
         decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
-        lanes = config.generate.lanes or 1
+        in_flight = config.generate.batches_in_flight or 1
         batches: Iterator[Batch | Failed | None] = ahead(Batcher(config.batch)(decoded), 1, "batch")
         # mypy joins the union of what a batcher gives to object
-        translated = in_threads(self._generate, batches, lanes, "generate")  # type: ignore[arg-type]
+        translated = in_threads(self._generate, batches, in_flight, "generate")  # type: ignore[arg-type]
         encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
         stored = in_threads(self._store, encoded, config.store.workers, "store")
         with closing(stored):
@@ -181,7 +181,7 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
     """Fill in what was left open, for the device that the generator runs on; raises `SetupError` as `gpu_of`."""
     on_gpu = gpu_of(config.generate.device) is not None
     size = config.batch.size or (GPU_BATCH if on_gpu else CPU_BATCH)
-    lanes = config.generate.lanes or (LANES if on_gpu else 1)
+    in_flight = config.generate.batches_in_flight or (GPU_BATCHES_IN_FLIGHT if on_gpu else 1)
     decode = config.decode
     if on_gpu and decode.jpegs == "auto":
         decode = replace(
@@ -193,5 +193,5 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
         config,
         decode=decode,
         batch=replace(config.batch, size=size),
-        generate=replace(config.generate, lanes=lanes),
+        generate=replace(config.generate, batches_in_flight=in_flight),
     )

@@ -21,8 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, Generator, load_generator, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Generator, load_generator, save_generator
 from engine.runtime.backends.inductor import find_compiler
 
 # A shell starts background jobs with SIGINT ignored, and child processes inherit that: tests of Ctrl-C would never end.

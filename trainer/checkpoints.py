@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engine.errors import SetupError, StopRun
-from engine.model.weights import first_misfit
+from engine.model.weights import first_mismatch
 from engine.system.files import write_atomically
 from trainer.config import RunConfig
 from trainer.step import Step
@@ -91,9 +91,9 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def restore(step: Step, checkpoint: Checkpoint, process: int) -> None:
     """Give `step` the state in `checkpoint`; raises `SetupError` when it is of another architecture."""
     for name, network in step.networks.named():
-        misfit = first_misfit(network, checkpoint.networks[name])
-        if misfit is not None:
-            raise SetupError(f"The checkpoint does not fit network {name}: {misfit}.")
+        mismatch = first_mismatch(network, checkpoint.networks[name])
+        if mismatch is not None:
+            raise SetupError(f"The checkpoint does not fit network {name}: {mismatch}.")
         network.load_state_dict(checkpoint.networks[name])
     if step.average is not None:
         step.average.load_state_dict(checkpoint.averages)

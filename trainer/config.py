@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import SetupError
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 
 DiscriminatorNorm = Literal["instance", "none"]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from engine.model.card import Card
 from engine.model.network import ResnetGenerator
-from engine.model.weights import Card, Generator, load_generator, save_generator
+from engine.model.weights import Generator, load_generator, save_generator
 from trainer.checkpoints import Checkpoint, load_checkpoint
 
 SCORES_NAME = "scores.json"

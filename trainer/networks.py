@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.upsampling import fold_upsampling
 from trainer.config import DiscriminatorNorm, NetworkConfig
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from engine.config import GenerateConfig
-from engine.model.weights import find_model, load_generator
+from engine.model.card import find_model
+from engine.model.weights import load_generator
 from engine.runtime.translator import Translator
 from trainer.evaluate import evaluate
 from trainer.export import load_pair, write_scores

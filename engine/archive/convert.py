@@ -21,7 +21,7 @@ from engine.config import PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.listing import Listing, count_inputs, list_inputs, list_objects
 from engine.model.weights import Generator, load_generator
-from engine.observe.metrics import STAGES, Both, Metrics, Tally
+from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.pipeline import Pipeline, Translate
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
@@ -125,7 +125,7 @@ class ArchiveRun:
         self.manifest = manifest
         self.page = page
         self._tally = Tally()
-        self.metrics: Metrics = Both(self._tally, metrics) if metrics else self._tally
+        self.metrics: Metrics = CombinedMetrics(self._tally, metrics) if metrics else self._tally
         """Takes the measurements of the pipeline."""
         self._src, self._dst = src, dst
         self._card = generator.card

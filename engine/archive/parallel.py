@@ -42,7 +42,8 @@ from engine.archive.report import ReportKind
 from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun
-from engine.model.weights import find_model, load_generator
+from engine.model.card import find_model
+from engine.model.weights import load_generator
 from engine.observe.metrics import Metrics
 from engine.records import Failed, Outcome
 from engine.system.device import choose_device, cuda_obstacle
@@ -252,7 +253,7 @@ def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
         generate=replace(
             generate,
             device=device,
-            lanes=None,
+            batches_in_flight=None,
             memory_bytes=memory_bytes,
             expected_pixels=None if pixels is None else pixels // of,
         ),

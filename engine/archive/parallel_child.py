@@ -41,7 +41,7 @@ from engine.config import PipelineConfig
 from engine.errors import EngineError
 from engine.listing import Input, Listing
 from engine.model.weights import load_generator
-from engine.observe.metrics import Silent, StageName
+from engine.observe.metrics import NoMetrics, StageName
 from engine.pipeline import Pipeline
 from engine.records import Outcome
 from engine.runtime.translator import Translator
@@ -164,7 +164,7 @@ class ReadOnlyManifest:
         """Do nothing: the parent records the outcome."""
 
 
-class MeasurementBuffer(Silent):
+class MeasurementBuffer(NoMetrics):
     """Metrics that keep measurements for the parent, which counts outcomes itself."""
 
     def __init__(self) -> None:

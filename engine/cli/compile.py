@@ -14,7 +14,7 @@ from engine.cli.options import MONITORING, SPEED, command
 from engine.config import BackendName, GenerateConfig
 
 if TYPE_CHECKING:
-    from engine.runtime.rates import Row
+    from engine.runtime.rates import BackendRate
 
 _BACKENDS = [name for name in get_args(BackendName) if name != "auto"]
 
@@ -74,7 +74,7 @@ def compile_model(model: str, device: str, backends: tuple[str, ...], sizes: tup
         Console().print(table_of(rows))
 
 
-def table_of(rows: list[Row]) -> Table:
+def table_of(rows: list[BackendRate]) -> Table:
     """Return the rows as a table."""
     table = Table("backend", "size", "batch", "images/s", "agreement with fp32")
     for row in rows:

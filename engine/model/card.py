@@ -1,4 +1,4 @@
-"""What a model file says about its generator, and where model files are; needs no torch."""
+"""Model cards and where model files are found, without tensors: importing this module does not load torch."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from safetensors import SafetensorError, safe_open
 from engine.errors import SetupError
 
 CARD_KEY = "solstice.card"
-"""Key of the card in the metadata of a safetensors file."""
 CARD_FORMAT = 1
 SUFFIX = ".safetensors"
+
+
 UPSAMPLINGS = ("transpose", "resize")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Everything that decides which parameters a generator has and what it computes."""
+    """Hyperparameters that determine a generator's parameters and computation.
+
+    Raises `ValueError` for values that do not describe a network.
+    """
 
     blocks: int = 9
-    """Residual blocks: 6 for images up to 128x128, 9 above, as in the paper."""
+    """Number of residual blocks: 6 for images up to 128x128 and 9 above, as in the paper."""
     ngf: int = 64
     """Channels after the first convolution; the residual blocks have four times as many."""
     affine: bool = False
-    """InstanceNorm layers carry a learned scale and shift."""
+    """InstanceNorm layers have a learned scale and shift."""
     track_running_stats: bool = False
-    """InstanceNorm layers use stored statistics instead of each image's own (some early checkpoints)."""
+    """InstanceNorm layers use stored statistics instead of those of each image (some early checkpoints)."""
     upsample: Literal["transpose", "resize"] = "transpose"
-    """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement, then a 3x3
-    convolution, which cannot produce checkerboards (Odena, Dumoulin, Olah, Distill 2016)."""
+    """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement followed by a 3x3
+    convolution, which avoids checkerboard artefacts (Odena, Dumoulin, Olah, Distill 2016)."""
     learn_residual: bool = False
-    """The network's output is added to its input, so that it learns the change alone (Kupyn et al., "DeblurGAN",
-    CVPR 2018, section 3.2). InstanceNorm drops an image's brightness and contrast; the addition keeps them."""
+    """Add the network's output to its input, so that it learns only the change (Kupyn et al., "DeblurGAN", CVPR 2018,
+    section 3.2). InstanceNorm discards an image's brightness and contrast; the addition preserves them."""
 
     def __post_init__(self) -> None:
         if self.blocks < 1 or self.ngf < 1:
@@ -47,16 +51,16 @@ class Architecture:
 
     @property
     def stride(self) -> int:
-        """Height and width must be multiples of this many pixels."""
+        """Height and width must be multiples of this number of pixels."""
         return 4
 
     @property
     def reach(self) -> int:
-        """How many pixels to each side can influence an output pixel (statistics of InstanceNorm aside).
+        """Radius in pixels of the receptive field, rounded up to a multiple of the stride; norm statistics excluded.
 
-        3 for each 7x7 end, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4) and
-        3 for the two transposed convolutions, or 6 for the two 3x3 convolutions on enlarged maps; rounded up to
-        a multiple of the stride. 84 for 9 blocks and 60 for 6; with `resize` 88 and 64.
+        3 for each 7x7 convolution, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4), and
+        3 for the two transposed convolutions or 6 for two 3x3 convolutions on enlarged maps. 84 for 9 blocks and 60 for
+        6; 88 and 64 with `resize`.
         """
         exact = 3 + (1 + 2) + 8 * self.blocks + (6 if self.upsample == "resize" else 3) + 3
         return -(-exact // self.stride) * self.stride
@@ -64,7 +68,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a user must know about a generator, stored beside its tensors."""
+    """Description of a model, stored in the metadata of its safetensors file."""
 
     name: str
     """Short name, such as `summer2winter`."""
@@ -74,7 +78,7 @@ class Card:
     """Domain of the output, such as `winter`."""
     architecture: Architecture = field(default_factory=Architecture)
     training_size: int | None = None
-    """Side of the square training crops in pixels, None where unknown."""
+    """Side of the square training crops in pixels; None if unknown."""
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     """Range of the network's input and output."""
     data: str = ""
@@ -82,19 +86,19 @@ class Card:
     licence: str = ""
     """Licence of the weights."""
     notes: str = ""
-    """Strengths and weaknesses, in plain words."""
+    """Known strengths and limitations."""
     training: dict[str, Any] = field(default_factory=dict)
     """Recipe: epochs, batch size, losses, machine, versions."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """Scores on photos that were not used for training."""
+    """Scores on held-out photos."""
 
     def to_json(self) -> str:
-        """Serialise with sorted keys, so that equal cards are equal bytes."""
+        """Serialise with sorted keys, so that equal cards have equal bytes."""
         return json.dumps({"format": CARD_FORMAT, **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """Parse what `to_json` wrote; raises `ValueError` on anything else."""
+        """Parse the output of `to_json`; raises `ValueError` for anything else."""
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("format", None) != CARD_FORMAT:
             raise ValueError("not a model card of this version")
@@ -107,9 +111,9 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Read the card alone, without the tensors; raises `SetupError` on a file without one."""
+    """Read the card of a model file without its tensors; raises `SetupError` for a file without a valid card."""
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         return Card.from_json(metadata[CARD_KEY])
     except FileNotFoundError as error:
@@ -125,12 +129,12 @@ def read_card(path: Path) -> Card:
 
 
 def list_models() -> dict[str, Path]:
-    """Return the file of each named model; a user's own model hides a shipped one of the same name."""
+    """Return the file of each named model; a model in `$SOLSTICE_MODELS` shadows a shipped one of the same name."""
     return {path.stem: path for folder in _folders() for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def find_model(name: str) -> Path:
-    """Return the file of a model given by name or path; raises `SetupError` when there is neither."""
+    """Resolve a model name or file path to a file; raises `SetupError` if there is none."""
     if name.endswith(SUFFIX) or os.sep in name:
         if Path(name).is_file():
             return Path(name)

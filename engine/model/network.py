@@ -1,8 +1,8 @@
-"""The ResNet generator of CycleGAN and nothing else: no files, no devices.
+"""The ResNet generator of CycleGAN.
 
 Zhu, Park, Isola, Efros: "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks",
-ICCV 2017, section 4 and appendix 7.2. Submodules are named and numbered as in the authors' PyTorch code, so
-that checkpoints made with it load by name.
+ICCV 2017, section 4 and appendix 7.2. Submodules are named and numbered as in the authors' PyTorch code, so that its
+checkpoints load by name.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine.model.card import Architecture
-
-__all__ = ["Architecture", "ResnetBlock", "ResnetGenerator"]
 
 
 class ResnetBlock(nn.Module):
@@ -38,8 +36,8 @@ class ResnetGenerator(nn.Module):
     """c7s1-ngf, d2, d4, R4 x blocks, u2, u1, c7s1-3, tanh, in the paper's notation; `learn_residual` adds the input.
 
     Takes [N, 3, H, W] floats in [-1, 1], H and W multiples of 4 and at least 16; returns the same shape and range.
-    With `learn_residual` the sum may leave the range: pixels are cut to it when they become bytes, and not before, so
-    that in training whatever is added to white or black is seen and judged.
+    With `learn_residual` the sum may leave the range and is clamped only when it is converted to bytes, so that in
+    training the losses see everything that is added to white or black.
     """
 
     def __init__(self, arch: Architecture | None = None) -> None:
@@ -63,7 +61,7 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate [N, 3, H, W] in [-1, 1]; H and W multiples of 4."""
+        """Translate [N, 3, H, W] in [-1, 1]; H and W are multiples of 4."""
         made: Tensor = self.model(x)
         return x + made if self.arch.learn_residual else made
 

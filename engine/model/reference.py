@@ -1,4 +1,4 @@
-"""Read generators saved by the reference implementation (`latest_net_G_A.pth`) and by its many relatives."""
+"""Read generator checkpoints of the reference implementation (`latest_net_G_A.pth`) and its derivatives."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import torch
 from torch import Tensor
 
 from engine.errors import SetupError
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import first_misfit
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
+from engine.model.weights import first_mismatch
 
 
 def read_checkpoint(path: Path, *, learn_residual: bool = False) -> ResnetGenerator:
-    """Build the generator whose tensors `path` holds; its architecture is inferred from keys and shapes.
+    """Load the generator in the checkpoint `path`, inferring its architecture from keys and shapes.
 
-    Whether it adds its output to its input leaves no trace in a checkpoint: `learn_residual` tells.
+    A checkpoint does not record whether the network adds its output to its input; pass `learn_residual` if it does.
 
     Only tensors are read, never code (`weights_only=True`). Raises `SetupError`, naming the first key that does not
-    fit, when it is not a ResNet generator with instance normalisation.
+    fit, if the checkpoint is not a ResNet generator with instance normalisation.
     """
     tensors = _canonical(_read_tensors(path))
     try:
         module = ResnetGenerator(replace(infer_architecture(tensors), learn_residual=learn_residual))
     except ValueError as error:
         raise SetupError(f"{path} is not a ResNet generator: {error}.") from error
-    misfit = first_misfit(module, tensors)
-    if misfit is not None:
-        raise SetupError(f"{path} is not a ResNet generator as in the CycleGAN paper: {misfit}.")
+    mismatch = first_mismatch(module, tensors)
+    if mismatch is not None:
+        raise SetupError(f"{path} is not a ResNet generator as in the CycleGAN paper: {mismatch}.")
     module.load_state_dict(tensors)
     return module.eval()
 
 
 def infer_architecture(tensors: dict[str, Tensor]) -> Architecture:
-    """Infer blocks, width and kind of normalisation; raises `ValueError` when the first layer is not the paper's."""
+    """Infer blocks, width and normalisation from a state dict; raises `ValueError` if they cannot be inferred."""
     first = tensors.get("model.1.weight")
     if first is None or first.ndim != 4 or tuple(first.shape[1:]) != (3, 7, 7):
         raise ValueError("key model.1.weight should be a 7x7 convolution of 3 channels")
@@ -66,17 +67,18 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
         raise SetupError(f"{path} holds no dictionary of tensors.")
-    stranger = next((k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
-    if stranger is not None:
-        raise SetupError(f"{path}: key {stranger} is not the name of a tensor.")
+    unexpected = next((k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
+    if unexpected is not None:
+        raise SetupError(f"{path}: key {unexpected} is not the name of a tensor.")
     return content
 
 
 def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo what does not change the network.
+    """Rename keys to this package's names and drop tensors that do not affect the network.
 
-    That is a DataParallel prefix, `block` for `conv_block`, and the statistics that PyTorch before 0.4 stored beside
-    InstanceNorm without ever using them; those have no `num_batches_tracked`, and the reference drops them, too.
+    Removes a DataParallel prefix, renames `block` to `conv_block`, and drops the running statistics that PyTorch before
+    0.4 stored for InstanceNorm without using them: those come without `num_batches_tracked`; the reference drops them
+    as well.
     """
     named = {re.sub(r"^module\.", "", key).replace(".block.", ".conv_block."): value for key, value in tensors.items()}
     if "model.2.num_batches_tracked" in named:

@@ -1,12 +1,12 @@
-"""`resize` up-sampling as one transposed convolution: the same function of the same parameters, for half the work.
+"""`resize` up-sampling as one transposed convolution: the same function of the same parameters for half the arithmetic.
 
-Nearest-neighbour enlargement by 2 makes each pixel a 2x2 square of equal ones, so the nine taps of the 3x3 convolution
-that follows act as four on the small image: a 4x4 kernel with stride 2 does the same with 16 products for each small
-pixel instead of 36, and the enlarged map is never held. Reflecting the enlarged image by one pixel repeats its edge,
-hence the edge of the small one.
+Nearest-neighbour enlargement by 2 repeats each pixel in a 2x2 square, so the nine taps of the following 3x3 convolution
+act as four on the small image. A 4x4 transposed convolution with stride 2 computes the same with 16 instead of 36
+products per small pixel and never materialises the enlarged map. Reflecting the enlarged image by one pixel repeats
+its edge, which equals the edge of the small image.
 
-    fold_upsampling(generator)       to train: the parameters and their names stay
-    folded_for_inference(generator)  to translate: kernels summed once, in full precision
+    fold_upsampling(generator)       for training: parameters and their names stay the same
+    FixedUpsampling(convolution)     for inference: the kernel is summed once, in full precision
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from engine.model.network import ResnetGenerator
 
 
 class FoldedUpsampling(nn.Sequential):
-    """The three layers of `resize` up-sampling as one operator; the children keep their names in a state dict."""
+    """The three layers of `resize` up-sampling as one operator; state-dict keys are unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, H, W] to [N, C', 2H, 2W]."""
+        """Enlarge [N, C, H, W] to [N, C', 2H, 2W]."""
         convolution = self[2]
         assert isinstance(convolution, nn.Conv2d)
         return F.conv_transpose2d(
@@ -33,7 +33,7 @@ class FoldedUpsampling(nn.Sequential):
 
 
 class FixedUpsampling(nn.ConvTranspose2d):
-    """A transposed 4x4 convolution with the kernel of a `resize` layer that is not trained any more."""
+    """A 4x4 transposed convolution equal to the `resize` up-sampling of a trained `convolution`."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__(convolution.in_channels, convolution.out_channels, kernel_size=4, stride=2, padding=3)
@@ -41,19 +41,19 @@ class FixedUpsampling(nn.ConvTranspose2d):
         self.weight, self.bias = nn.Parameter(kernel.contiguous()), convolution.bias
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Map [N, C, H, W] to [N, C', 2H, 2W]."""
+        """Enlarge [N, C, H, W] to [N, C', 2H, 2W]."""
         return super().forward(repeat_edges(x), output_size)
 
 
 def fold_upsampling(generator: ResnetGenerator) -> None:
-    """Exchange the `resize` layers of `generator` for folded ones with the same parameters; others stay."""
+    """Replace the `resize` layers of `generator`, in place, with folded ones that have the same parameters."""
     for place, layer in enumerate(generator.model):
         if isinstance(layer, nn.Sequential):
             generator.model[place] = FoldedUpsampling(*layer)
 
 
 def folded_for_inference(generator: ResnetGenerator) -> ResnetGenerator:
-    """Copy `generator` with its `resize` layers as one operator each; its parameters have other names."""
+    """Return a copy of `generator` with each `resize` layer as one operator; its state-dict keys differ."""
     fixed = copy.deepcopy(generator)
     for place, layer in enumerate(fixed.model):
         if isinstance(layer, nn.Sequential):
@@ -64,20 +64,20 @@ def folded_for_inference(generator: ResnetGenerator) -> ResnetGenerator:
 
 
 def folded_kernel(weight: Tensor) -> Tensor:
-    """Turn the weight [C', C, 3, 3] of the convolution into that of the transposed one, [C, C', 4, 4]."""
+    """Return the transposed convolution's weight [C, C', 4, 4] for a convolution weight [C', C, 3, 3]."""
     return _sum_neighbours(_sum_neighbours(weight.flip(2, 3).transpose(0, 1), 2), 3)
 
 
 def repeat_edges(x: Tensor) -> Tensor:
-    """Extend [N, C, H, W] by one pixel to each side.
+    """Extend [N, C, H, W] by one pixel on each side, repeating the edge.
 
-    Replication padding would do, but its backward pass does not compile for channels-last tensors.
+    Used instead of replication padding, whose backward pass does not compile for channels-last tensors.
     """
     return _repeat_edge(_repeat_edge(x, 2), 3)
 
 
 def _sum_neighbours(kernel: Tensor, side: int) -> Tensor:
-    """Convolve with (1, 1) along one side: 3 taps become 4."""
+    """Convolve with (1, 1) along dimension `side`: 3 taps become 4."""
     zeros = torch.zeros_like(kernel.narrow(side, 0, 1))
     return torch.cat([kernel, zeros], side) + torch.cat([zeros, kernel], side)
 

@@ -1,1 +1,1 @@
-"""What a run tells about itself: metrics, health, logs, profiler ranges."""
+"""Observability: metrics, health, logs, profiler ranges."""

@@ -1,4 +1,4 @@
-"""Whether this process lives and whether it is ready, and the small web server that tells."""
+"""Liveness and readiness of this process, and the HTTP server that reports them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from engine.errors import SetupError
 
 
 class Health:
-    """Named heartbeats and conditions; every method is cheap and safe to call from any thread.
+    """Named heartbeats and conditions; all methods are cheap and thread-safe.
 
-    Alive means that each heartbeat came within its limit. Ready means that, and that each condition holds.
+    A process is alive if every heartbeat came within its limit, and ready if in addition every condition holds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,55 +25,55 @@ class Health:
         self._conditions: dict[str, bool] = {}
 
     def expect(self, name: str, limit_s: float) -> None:
-        """Demand a heartbeat called `name` at least every `limit_s` seconds, the first from now on."""
+        """Require a heartbeat `name` at least every `limit_s` seconds from now on."""
         with self._lock:
             self._limits_s[name] = limit_s
             self._beats[name] = self._clock()
 
     def beat(self, name: str) -> None:
-        """Take a heartbeat."""
+        """Record a heartbeat."""
         self._beats[name] = self._clock()
 
     def require(self, name: str, holds: bool) -> None:
-        """Set a condition of being ready."""
+        """Set whether readiness condition `name` holds."""
         with self._lock:
             self._conditions[name] = holds
 
     def silent(self) -> list[str]:
-        """Name the heartbeats that are overdue."""
+        """Return the names of overdue heartbeats."""
         now_s = self._clock()
         with self._lock:
             return [name for name, limit_s in self._limits_s.items() if now_s - self._beats[name] > limit_s]
 
     def missing(self) -> list[str]:
-        """Name what keeps this process from being ready."""
+        """Return the names of unmet conditions and overdue heartbeats."""
         with self._lock:
             conditions = [name for name, holds in self._conditions.items() if not holds]
         return conditions + self.silent()
 
 
 class HealthServer:
-    """Serves `/healthz`, `/readyz` and `/metrics`: 200 when all is well, 503 with what is not."""
+    """Serve `/healthz`, `/readyz` and `/metrics`; status 200, or 503 with the names of failed checks."""
 
     def __init__(self, host: str, port: int, health: Health, exposition: Callable[[], bytes]) -> None:
-        """Listen at once; raises `SetupError` when the address cannot be had."""
+        """Start listening; raises `SetupError` if the address cannot be bound."""
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # seconds; a client that says nothing must not keep a thread
+            timeout = 10  # seconds; a client that sends nothing must not occupy a thread
 
             def do_GET(self) -> None:
                 if self.path == "/healthz":
-                    self._tell(health.silent())
+                    self._report(health.silent())
                 elif self.path == "/readyz":
-                    self._tell(health.missing())
+                    self._report(health.missing())
                 elif self.path.split("?")[0] == "/metrics":
                     self._send(200, "text/plain; version=0.0.4; charset=utf-8", exposition())
                 else:
                     self._send(404, "text/plain", b"/healthz, /readyz or /metrics\n")
 
-            def _tell(self, wrong: list[str]) -> None:
-                body = json.dumps({"ok": not wrong, "waiting_for": wrong}).encode() + b"\n"
-                self._send(503 if wrong else 200, "application/json", body)
+            def _report(self, failed: list[str]) -> None:
+                body = json.dumps({"ok": not failed, "waiting_for": failed}).encode() + b"\n"
+                self._send(503 if failed else 200, "application/json", body)
 
             def _send(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
@@ -83,7 +83,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: probes come every few seconds."""
+                """Discard the access log; probes arrive every few seconds."""
 
         try:
             self._server = ThreadingHTTPServer((host, port), Handler)
@@ -97,11 +97,11 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """Listening port."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the server."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

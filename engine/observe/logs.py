@@ -1,4 +1,4 @@
-"""Log lines of services: for people, or one JSON object each."""
+"""Logging of services as text or as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def service_log(format: LogFormat) -> Iterator[None]:
-    """Send log lines to standard error during a `with` block; in JSON they are all that the process writes there.
+    """Log to standard error during a `with` block.
 
-    So what ends the block is logged, too, and ends the process with its exit code: 2 for an `EngineError`, 130 for
-    Ctrl-C, 1 for what nobody expected. Lines of native libraries and of other threads' tracebacks become log lines.
+    With `json`, every line on standard error is a JSON object: output of native libraries and tracebacks of other
+    threads become log records. An exception that leaves the block is logged and ends the process with exit code 2
+    for an `EngineError`, 130 for Ctrl-C and 1 for anything else.
     """
     if format == "text":
         log_to_stderr(format)
         yield
         return
-    with _stray_lines() as stderr:
+    with _capture_stderr() as stderr:
         log_to_stderr(format, stderr)
         logging.captureWarnings(True)
         try:
@@ -47,14 +48,14 @@ def service_log(format: LogFormat) -> Iterator[None]:
 
 
 def log_to_stderr(format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send this project's messages from INFO up to standard error, or to `stream`, and others' warnings."""
+    """Log this project from INFO and other libraries from WARNING to standard error, or to `stream`."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(_TEXT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("engine").setLevel(logging.INFO)
-    # kafka-python reports every passing trouble as an error; the source and the sink say what matters.
+    # kafka-python logs transient failures as errors; the source and the sink log those that matter.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
@@ -62,10 +63,10 @@ _TEXT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, and the traceback where there is one."""
+    """Format a record as one JSON object: time (UTC), level, logger, message, and traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line without its end."""
+        """Return the line without a newline."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",
@@ -79,26 +80,26 @@ class JsonFormatter(logging.Formatter):
 
 
 @contextmanager
-def _stray_lines() -> Iterator[TextIO]:
-    """Log what is written to standard error past the logs, and give the real standard error for these."""
+def _capture_stderr() -> Iterator[TextIO]:
+    """Turn everything written to file descriptor 2 into log records; yield a stream to the original descriptor."""
     sys.stderr.flush()
     ours = os.dup(2)
     lines, end = os.pipe()
     os.dup2(end, 2)
     os.close(end)
-    reader = threading.Thread(target=_log_lines, args=(lines,), name="stray lines", daemon=True)
+    reader = threading.Thread(target=_log_each_line, args=(lines,), name="stderr capture", daemon=True)
     reader.start()
     try:
-        # Not closed: a thread may have something to say at any time. Text that is no Unicode must not end it.
+        # Not closed, because other threads may still log. Surrogates must not raise.
         yield os.fdopen(os.dup(ours), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     finally:
         sys.stderr.flush()
         os.dup2(ours, 2)
         os.close(ours)
-        reader.join(1.0)  # no longer: a child process may hold the pipe open
+        reader.join(1.0)  # with a limit, because a child process may hold the pipe open
 
 
-def _log_lines(descriptor: int) -> None:
+def _log_each_line(descriptor: int) -> None:
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.strip():

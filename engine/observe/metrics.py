@@ -1,7 +1,7 @@
-"""Every metric by name, kind and unit, and where measurements go: nowhere, into a summary, or to Prometheus.
+"""Definitions of all metrics, and the interface of their receivers.
 
-Names are those that Prometheus shows, without the prefix `solstice_`. No label ever holds an id, a URI or the text of
-an error: the number of its values would grow without end.
+Names are those exported to Prometheus without the prefix `solstice_`. Labels never hold ids, URIs or error texts, whose
+number of values is unbounded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SIZE_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: what it counts and in which unit, which labels it has."""
+    """Definition of one metric; its unit is part of its name."""
 
     name: str
     kind: Kind
@@ -37,56 +37,63 @@ class Metric:
 
 
 METRICS = (
-    Metric(
-        "jobs_total", "counter", "Images that have ended, by outcome and the stage that failed", ("outcome", "reason")
-    ),
+    Metric("jobs_total", "counter", "Images finished, by outcome and failed stage", ("outcome", "reason")),
     Metric("stage_seconds", "histogram", "Duration of one call of a stage", ("stage",), _STAGE_BUCKETS),
-    Metric("stage_images_total", "counter", "Images that have passed a stage", ("stage",)),
-    Metric("batch_images", "histogram", "Images in a batch as the generator takes it", (), _SIZE_BUCKETS),
-    Metric("batch_wait_seconds", "histogram", "How long the oldest image of a batch waited for it", (), _STAGE_BUCKETS),
+    Metric("stage_images_total", "counter", "Images processed by a stage", ("stage",)),
+    Metric("batch_images", "histogram", "Images per generator batch", (), _SIZE_BUCKETS),
+    Metric(
+        "batch_wait_seconds",
+        "histogram",
+        "Wait of the oldest image of a batch for the batch to fill",
+        (),
+        _STAGE_BUCKETS,
+    ),
     Metric(
         "job_seconds",
         "histogram",
-        "From the time stamp of a job's message to its acknowledged result",
+        "Time from a job message's timestamp to its acknowledged result",
         (),
         _JOB_BUCKETS,
     ),
-    Metric("queue_jobs", "gauge", "Jobs fetched and not begun (fetched), begun and not ended (pipeline)", ("queue",)),
-    Metric("in_flight_jobs", "gauge", "Jobs fetched and not ended"),
-    Metric("in_flight_bytes", "gauge", "Bytes of the messages of jobs in flight"),
-    Metric("lag_jobs", "gauge", "Jobs on the topic behind the low watermark", ("partition",)),
-    Metric("oldest_job_seconds", "gauge", "Age of the oldest job in flight, by its message's time stamp"),
-    Metric("paused_partitions", "gauge", "Partitions that are not fetched from at the moment"),
-    Metric("assigned_partitions", "gauge", "Partitions that this worker owns"),
-    Metric("last_poll_timestamp_seconds", "gauge", "When the poll thread last came back, in seconds since 1970"),
-    Metric("commits_total", "counter", "Offset commits, by result", ("result",)),
-    Metric("rebalances_total", "counter", "Changes of the assignment, by kind", ("kind",)),
-    Metric("retries_total", "counter", "Repeated attempts after passing trouble, by stage", ("stage",)),
-    Metric("dead_letters_total", "counter", "Jobs sent to the dead-letter topic, by the stage that failed", ("stage",)),
-    Metric("duplicates_total", "counter", "Jobs answered from an earlier result"),
-    Metric("sink_up", "gauge", "1 while results can be stored and sent, 0 while the worker waits for that"),
-    Metric("producer_rebuilds_total", "counter", "Producers given up and made anew"),
-    Metric("models_resident", "gauge", "Generators in memory"),
-    Metric("gpu_memory_bytes", "gauge", "Memory of the GPU, by kind", ("kind",)),
     Metric(
-        "build_info", "gauge", "Always 1; versions are in the labels", ("version", "python", "torch", "kafka_python")
+        "queue_jobs",
+        "gauge",
+        "Jobs fetched but not started (fetched), or started but not finished (pipeline)",
+        ("queue",),
     ),
+    Metric("in_flight_jobs", "gauge", "Jobs fetched but not finished"),
+    Metric("in_flight_bytes", "gauge", "Message bytes of jobs in flight"),
+    Metric("lag_jobs", "gauge", "Jobs on the topic after the low watermark", ("partition",)),
+    Metric("oldest_job_seconds", "gauge", "Age of the oldest job in flight, from its message's timestamp"),
+    Metric("paused_partitions", "gauge", "Assigned partitions that are paused"),
+    Metric("assigned_partitions", "gauge", "Partitions assigned to this worker"),
+    Metric("last_poll_timestamp_seconds", "gauge", "Unix time of the last completed poll"),
+    Metric("commits_total", "counter", "Offset commits, by result", ("result",)),
+    Metric("rebalances_total", "counter", "Changes of the partition assignment, by kind", ("kind",)),
+    Metric("retries_total", "counter", "Retries after transient failures, by stage", ("stage",)),
+    Metric("dead_letters_total", "counter", "Jobs sent to the dead-letter topic, by failed stage", ("stage",)),
+    Metric("duplicates_total", "counter", "Duplicate jobs answered with an earlier result"),
+    Metric("sink_up", "gauge", "1 if results can be stored and sent, 0 while the worker waits for the output"),
+    Metric("producer_rebuilds_total", "counter", "Producers replaced after a failure"),
+    Metric("models_resident", "gauge", "Generators held in memory"),
+    Metric("gpu_memory_bytes", "gauge", "GPU memory, by kind", ("kind",)),
+    Metric("build_info", "gauge", "Always 1; the labels hold versions", ("version", "python", "torch", "kafka_python")),
 )
 
 
 class Metrics(Protocol):
-    """Takes measurements; every method is cheap and safe to call from any thread.
+    """Receiver of measurements; all methods are cheap and thread-safe.
 
-    `count`, `gauge` and `observe` take the name of a counter, gauge or histogram of `METRICS`, and its labels' values
-    in their order there.
+    `count`, `gauge` and `observe` take the name of a counter, gauge or histogram in `METRICS`, then its label values in
+    the order defined there.
     """
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        """One call of a stage took `seconds` for `images` images."""
+        """Record one call of a stage that took `seconds` for `images` images."""
         ...
 
     def outcome(self, failed_in: StageName | str | None) -> None:
-        """One image has ended: well (None), or failed in a stage."""
+        """Record the end of one image; `failed_in` is None on success, else the failed stage."""
         ...
 
     def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
@@ -98,31 +105,31 @@ class Metrics(Protocol):
         ...
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """Put a value into a histogram."""
+        """Record a value in a histogram."""
         ...
 
 
-class Silent:
-    """Takes measurements and forgets them: the default."""
+class NoMetrics:
+    """Discard all measurements; the default."""
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        """Forget."""
+        """Discard."""
 
     def outcome(self, failed_in: StageName | str | None) -> None:
-        """Forget."""
+        """Discard."""
 
     def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
-        """Forget."""
+        """Discard."""
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
-        """Forget."""
+        """Discard."""
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """Forget."""
+        """Discard."""
 
 
-class Tally(Silent):
-    """Adds up what the summary of a run tells."""
+class Tally(NoMetrics):
+    """Totals for the summary of a run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -132,13 +139,13 @@ class Tally(Silent):
         self.failed = 0
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        """Add to the stage's busy time, over all its threads."""
+        """Add to the busy time of a stage, summed over its threads."""
         with self._lock:
             self.stage_seconds[name] += seconds  # type: ignore[assignment]  # Counter adds floats as well
             self.stage_images[name] += images
 
     def outcome(self, failed_in: StageName | str | None) -> None:
-        """Count."""
+        """Count converted and failed images."""
         with self._lock:
             if failed_in is None:
                 self.converted += 1
@@ -146,41 +153,41 @@ class Tally(Silent):
                 self.failed += 1
 
 
-class Both:
-    """Gives every measurement to two takers, such as a summary and Prometheus."""
+class CombinedMetrics:
+    """Forward every measurement to two receivers, such as the summary and Prometheus."""
 
     def __init__(self, one: Metrics, other: Metrics) -> None:
-        self._takers = (one, other)
+        self._receivers = (one, other)
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        """Pass on."""
-        for taker in self._takers:
-            taker.stage(name, seconds, images)
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.stage(name, seconds, images)
 
     def outcome(self, failed_in: StageName | str | None) -> None:
-        """Pass on."""
-        for taker in self._takers:
-            taker.outcome(failed_in)
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.outcome(failed_in)
 
     def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
-        """Pass on."""
-        for taker in self._takers:
-            taker.count(name, amount, *labels)
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.count(name, amount, *labels)
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
-        """Pass on."""
-        for taker in self._takers:
-            taker.gauge(name, value, *labels)
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.gauge(name, value, *labels)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """Pass on."""
-        for taker in self._takers:
-            taker.observe(name, value, *labels)
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.observe(name, value, *labels)
 
 
 @contextmanager
 def timed(metrics: Metrics, name: StageName, images: int) -> Iterator[None]:
-    """Measure the body of a `with` as one call of the stage `name`."""
+    """Record the duration of a `with` block as one call of stage `name`."""
     started_s = time.perf_counter()
     try:
         yield

@@ -1,11 +1,10 @@
-"""Metrics for Prometheus; the only file that imports its client, and only when it is asked for."""
+"""Metrics for Prometheus. Its client library is imported only when metrics are served."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from typing import Any
-
-import torch
 
 from engine.config import LOOPBACK
 from engine.observe.health import Health, HealthServer
@@ -16,7 +15,7 @@ PREFIX = "solstice_"
 
 
 class PrometheusMetrics:
-    """Keeps every metric of `METRICS` in a registry of its own; importing takes the client's 50 ms."""
+    """All metrics of `METRICS` in a Prometheus registry of their own."""
 
     def __init__(self) -> None:
         from prometheus_client import (
@@ -47,12 +46,12 @@ class PrometheusMetrics:
         self.gauge("build_info", 1.0, *_versions())
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:
-        """Put into the stage's histogram and count its images."""
+        """Record the stage's duration and count its images."""
         self.observe("stage_seconds", seconds, name)
         self.count("stage_images_total", images, name)
 
     def outcome(self, failed_in: StageName | str | None) -> None:
-        """Count by outcome."""
+        """Count one image by outcome."""
         self.count("jobs_total", 1.0, *(("done", "") if failed_in is None else ("failed", failed_in)))
 
     def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
@@ -64,21 +63,22 @@ class PrometheusMetrics:
         self._child(name, labels).set(value)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """Put a value into a histogram."""
+        """Record a value in a histogram."""
         self._child(name, labels).observe(value)
 
     def forget(self, name: str, *labels: str) -> None:
-        """Take away one labelled value, such as the lag of a partition that another worker owns now."""
+        """Remove one labelled value, such as the lag of a partition that was revoked."""
         try:
             self._metrics[name].remove(*labels)
         except KeyError:
             return
 
     def exposition(self) -> bytes:
-        """Give all metrics in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         from prometheus_client import generate_latest
 
-        if torch.cuda.is_available():
+        torch = sys.modules.get("torch")  # without torch loaded this process uses no GPU
+        if torch is not None and torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
             for kind, value in (("total", total), ("free", free), ("allocated", torch.cuda.memory_allocated())):
                 self.gauge("gpu_memory_bytes", value, kind)
@@ -92,14 +92,13 @@ class PrometheusMetrics:
 def serve_metrics(
     port: int, host: str = LOOPBACK, health: Health | None = None
 ) -> tuple[PrometheusMetrics, HealthServer]:
-    """Make metrics and serve them at `http://host:port/metrics`, beside `/healthz` and `/readyz`.
+    """Serve metrics at `http://host:port/metrics`, beside `/healthz` and `/readyz`, from a thread until it is closed.
 
-    Port 0 takes any free one, which `HealthServer.port` tells. The server runs in a thread until it is closed.
-    Raises `SetupError` when the port cannot be had.
+    Port 0 selects a free port, available as `HealthServer.port`. Raises `SetupError` if the port cannot be bound.
     """
     metrics = PrometheusMetrics()
     return metrics, HealthServer(host, port, health or Health(), metrics.exposition)
 
 
 def _versions() -> list[str]:
-    return [installed("solstice-engine"), platform.python_version(), torch.__version__, installed("kafka-python")]
+    return [installed("solstice-engine"), platform.python_version(), installed("torch"), installed("kafka-python")]

@@ -1,9 +1,8 @@
-"""The parity gate: a compiled generator translates nothing before it agrees with the fp32 module.
+"""The parity check: compare a backend's pixels with those of the fp32 module before it is used.
 
-Compilers and half-precision types can be wrong in ways that no error reports. The gate runs both on fixed images and
-measures the peak signal-to-noise ratio between the resulting pixels. It cannot see a NaN itself, since pixels are
-integers, but sees what one does: before the last InstanceNorm it spreads over the whole image, after it it is a pixel
-that is far off.
+Compilers and half-precision types can produce wrong results without raising an error. The check translates fixed images
+with both and measures the peak signal-to-noise ratio between their pixels. Pixels are integers, so a NaN is detected by
+its effect: before the last InstanceNorm it spreads over the whole image, after it it yields a pixel far off.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ import torch
 from torch import Tensor
 
 from engine.model.weights import Generator
-from engine.runtime.backends.base import Backend, Entry, PixelGenerator
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.backends.base import Backend, ParityCase, PixelGenerator
+from engine.runtime.cache import PackageCache
 
 MIN_PSNR_DB = 40.0
-"""Of the worst image: a mean error of two and a half steps of 255."""
+"""Minimum of the worst image: a root-mean-square error of 2.5 steps of 255."""
 MAX_ERROR = 64
-"""Steps of 255, of the worst pixel; honest rounding stays far below, a NaN turned into a pixel does not."""
+"""Maximum of the worst pixel, in steps of 255: far above rounding errors, below a NaN converted to a pixel."""
 
-# (rows, columns): different from the compilers' example sizes, upright, wide and square.
+# (rows, columns): square, wide and wider, none of them a shape that a compiler used as its example.
 _SHAPES = ((64, 64), (64, 96), (128, 96))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the gate found, in the worst of its images."""
+class ParityResult:
+    """Result of the parity check for the worst of its images."""
 
     psnr_db: float
     max_error: int
@@ -40,45 +39,45 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the backend may be used; a `psnr_db` that is NaN does not pass."""
+        """Whether the backend may be used; False if `psnr_db` is NaN."""
         return self.psnr_db >= MIN_PSNR_DB and self.max_error <= MAX_ERROR
 
     def __str__(self) -> str:
         return f"{self.psnr_db:.1f} dB, largest error {self.max_error} of 255"
 
 
-_FLAWLESS = Verdict(psnr_db=float("inf"), max_error=0)
+_EXACT = ParityResult(psnr_db=float("inf"), max_error=0)
 
 
-def check(generator: Generator, backend: Backend, artefacts: ArtefactStore) -> Verdict:
-    """Give the worst verdict on the packages of `backend`; each is reached once and kept with its package."""
-    return reduce(_worse, (_check_once(generator, entry, artefacts) for entry in backend.entries), _FLAWLESS)
+def check(generator: Generator, backend: Backend, packages: PackageCache) -> ParityResult:
+    """Return the worst result of the packages of `backend`; each is computed once and stored with its package."""
+    return reduce(_worse, (_check_once(generator, case, packages) for case in backend.parity_cases), _EXACT)
 
 
-def _check_once(generator: Generator, entry: Entry, artefacts: ArtefactStore) -> Verdict:
-    kept = artefacts.notes(entry.key).get("gate")
-    if kept is not None:
-        return Verdict(**kept)
-    verdict = compare(generator, entry.run)
-    with suppress(OSError):  # a registry that cannot be written, as in a container: the gate runs again next time
-        artefacts.note(entry.key, gate=asdict(verdict))
-    return verdict
+def _check_once(generator: Generator, case: ParityCase, packages: PackageCache) -> ParityResult:
+    stored = packages.notes(case.key).get("parity")
+    if stored is not None:
+        return ParityResult(**stored)
+    parity = compare(generator, case.run)
+    with suppress(OSError):  # a read-only cache, as in a container: the check runs again next time
+        packages.note(case.key, parity=asdict(parity))
+    return parity
 
 
-def compare(generator: Generator, backend: Callable[[Tensor], Tensor]) -> Verdict:
-    """Run the fixed images through `backend` and through the fp32 module on the CPU."""
-    # On the CPU, since a GPU may compute float32 convolutions in TF32, which is hardly better than fp16.
+def compare(generator: Generator, backend: Callable[[Tensor], Tensor]) -> ParityResult:
+    """Compare `backend` with the fp32 module on the fixed images."""
+    # On the CPU, because a GPU may compute float32 convolutions in TF32, which is hardly more precise than fp16.
     reference = PixelGenerator(copy.deepcopy(generator.module), torch.float32)
-    worst = _FLAWLESS
-    for pixels_NHWC in gate_images():
+    worst = _EXACT
+    for pixels_NHWC in parity_images():
         with torch.inference_mode():
             expected_NHWC = reference(pixels_NHWC)
         worst = _worse(worst, _difference(expected_NHWC, backend(pixels_NHWC)))
     return worst
 
 
-def gate_images() -> list[Tensor]:
-    """Make batches of uint8 [4, H, W, 3] without randomness from outside: a gradient, noise, edges, a dark corner."""
+def parity_images() -> list[Tensor]:
+    """Return the fixed batches, uint8 [4, H, W, 3]: a gradient, noise, edges, and a dark corner."""
     return [torch.stack(_images(rows, columns)) for rows, columns in _SHAPES]
 
 
@@ -92,14 +91,14 @@ def _images(rows: int, columns: int) -> list[Tensor]:
     return [(image.clamp(0, 1) * 255).round().to(torch.uint8) for image in (gradient, noise, edges, vignette)]
 
 
-def _difference(expected_NHWC: Tensor, got_NHWC: Tensor) -> Verdict:
+def _difference(expected_NHWC: Tensor, got_NHWC: Tensor) -> ParityResult:
     error_NHWC = got_NHWC.double() - expected_NHWC.double()
     mean_square = error_NHWC.square().mean(dim=(1, 2, 3)).max()
-    return Verdict(
+    return ParityResult(
         psnr_db=float(10 * torch.log10(255**2 / mean_square.clamp(min=1e-9))),
         max_error=int(error_NHWC.abs().max()),
     )
 
 
-def _worse(one: Verdict, other: Verdict) -> Verdict:
-    return Verdict(psnr_db=min(one.psnr_db, other.psnr_db), max_error=max(one.max_error, other.max_error))
+def _worse(one: ParityResult, other: ParityResult) -> ParityResult:
+    return ParityResult(psnr_db=min(one.psnr_db, other.psnr_db), max_error=max(one.max_error, other.max_error))

@@ -21,7 +21,7 @@ from engine.runtime.backends.base import Backend
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import InductorBackend
 from engine.runtime.backends.tensorrt import Profile, TensorRTBackend
-from engine.runtime.cache import ArtefactStore, default_cache
+from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
 from engine.system.device import choose_device, fastest_precision
 
@@ -49,41 +49,39 @@ def choose_backend(generator: Generator, config: GenerateConfig) -> tuple[Backen
     Raises `SetupError` when the backend or device asked for is not to be had here.
     """
     device = choose_device(config.device)
-    artefacts = ArtefactStore(config.cache or default_cache())
+    packages = PackageCache(config.cache or default_cache())
     refused: list[str] = []
-    for choice in choices(generator, config, device, artefacts):
+    for choice in choices(generator, config, device, packages):
         try:
-            backend = build(choice, generator, config, device, artefacts)
+            backend = build(choice, generator, config, device, packages)
         except BackendUnavailable as error:
             if choice.name == config.backend:
                 raise
             log.warning("%s Another backend is taken.", error)
             refused.append(f"{choice} could not be built")
             continue
-        verdict = check(generator, backend, artefacts)
-        if verdict.passed:
+        parity = check(generator, backend, packages)
+        if parity.passed:
             return backend, f"{choice} on {device}: {'; '.join([*refused, choice.why])}"
         log.warning(
-            "Backend %s does not agree with the fp32 module on this machine (%s) and is not used.", choice, verdict
+            "Backend %s does not agree with the fp32 module on this machine (%s) and is not used.", choice, parity
         )
-        refused.append(f"{choice} was refused ({verdict})")
+        refused.append(f"{choice} was refused ({parity})")
     raise SetupError("No backend translates this generator correctly here; --backend eager --precision fp32 should.")
 
 
-def choices(
-    generator: Generator, config: GenerateConfig, device: torch.device, artefacts: ArtefactStore
-) -> list[Choice]:
+def choices(generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache) -> list[Choice]:
     """List what to try, best first; the last is eager fp32 unless eager was asked for."""
     last = Choice("eager", "fp32", "the module as it is")
     if config.backend == "eager":  # for the published result: in fp32, unless asked otherwise
         return [Choice("eager", "fp32" if config.precision == "auto" else config.precision, "as asked")]
     if config.backend != "auto":
         return [Choice(config.backend, precision_of(config, device), "as asked"), last]
-    measured = measured_rates(generator, config, device, artefacts)
+    measured = measured_rates(generator, config, device, packages)
     if measured:
         return [*_by_rate(measured, config, device), last]
     compiled = [Choice(name, precision_of(config, device), "likely the fastest") for name in buildable(device)]
-    built = [choice for choice in compiled if artefacts.get(registry_key(choice, generator, config, device))]
+    built = [choice for choice in compiled if packages.get(package_key(choice, generator, config, device))]
     if built:
         return [*(replace(choice, why="already compiled for this machine") for choice in built), last]
     eager = Choice("eager", precision_of(config, device))
@@ -116,35 +114,35 @@ def buildable(device: torch.device) -> list[str]:
 
 
 def build(
-    choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, artefacts: ArtefactStore
+    choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> Backend:
     """Make the backend, compiling when it is not in the registry; raises `BackendUnavailable`."""
     if choice.name == EagerBackend.name:
         return EagerBackend(generator, choice.precision, device)
     if choice.name == InductorBackend.name:
-        return InductorBackend(generator, choice.precision, device, artefacts)
+        return InductorBackend(generator, choice.precision, device, packages)
     if device.type != "cuda":
         raise BackendUnavailable("Backend tensorrt needs an NVIDIA GPU; use --backend inductor or --device cuda.")
-    return TensorRTBackend(generator, choice.precision, device, artefacts, profiles_for(config))
+    return TensorRTBackend(generator, choice.precision, device, packages, profiles_for(config))
 
 
-def registry_key(
+def package_key(
     choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device
 ) -> Mapping[str, str]:
     """Give the key of a compiled backend's entry in the registry; of several engines, the first one's."""
     if choice.name == TensorRTBackend.name:
         return tensorrt.engine_key(generator, choice.precision, device, profiles_for(config)[0])
-    return inductor.artefact_key(generator, choice.precision, device)
+    return inductor.package_key(generator, choice.precision, device)
 
 
 def measured_rates(
-    generator: Generator, config: GenerateConfig, device: torch.device, artefacts: ArtefactStore
+    generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> dict[str, float]:
     """Images/s by backend, as `solstice compile` measured them here; empty when it never did."""
     usable = buildable(device)
     for name in usable:
         choice = Choice(name, precision_of(config, device))
-        rates = artefacts.notes(registry_key(choice, generator, config, device)).get("rates", {})
+        rates = packages.notes(package_key(choice, generator, config, device)).get("rates", {})
         found = {backend: rate for backend, rate in rates.items() if backend in ("eager", *usable)}
         if found:
             return found

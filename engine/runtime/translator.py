@@ -21,7 +21,7 @@ from engine.system.memory import available_bytes
 log = logging.getLogger(__name__)
 
 
-class Guarded:
+class RecoveringBackend:
     """Runs a backend; a batch that does not fit into memory goes in halves, and a lost GPU ends the run cleanly.
 
     What fitted is remembered, so that memory runs out once and not with every batch.
@@ -103,7 +103,7 @@ class Translator:
         self.card = generator.card
         self._device = choose_device(config.device)
         self.backend, self.reason = choose_backend(generator, config)
-        self._run = Guarded(self.backend)
+        self._run = RecoveringBackend(self.backend)
         self._stride = generator.card.architecture.stride
         self._module = generator.module
         free = free_bytes(self._device) if self._device.type == "cuda" else available_bytes()

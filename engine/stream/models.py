@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.errors import SetupError, SkipImage
 from engine.model.weights import load_generator
-from engine.observe.metrics import Metrics, Silent
+from engine.observe.metrics import Metrics, NoMetrics
 from engine.runtime.translator import Translator
 from engine.system.retry import retried
 
@@ -36,7 +36,7 @@ class Residents(Mapping[str, Translate]):
         self._files = files
         self._config = config
         self._room = room
-        self._metrics = metrics or Silent()
+        self._metrics = metrics or NoMetrics()
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Translate] = OrderedDict()
         self.sha256 = {name: _hash(path) for name, path in files.items()}

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import SetupError
-from engine.model.weights import find_model
+from engine.model.card import find_model
 from engine.observe.health import Health
-from engine.observe.metrics import Metrics, Silent
+from engine.observe.metrics import Metrics, NoMetrics
 from engine.observe.prometheus import serve_metrics
 from engine.pipeline import Pipeline, Translate
 from engine.stream.client import require_topics
@@ -49,7 +49,7 @@ class Worker:
         self.health = Health()
         self.health.require("model", False)
         self.health.require("running", False)
-        metrics: Metrics = Silent()
+        metrics: Metrics = NoMetrics()
         self._server = None
         if config.metrics_port is not None:
             metrics, self._server = serve_metrics(config.metrics_port, config.metrics_host, self.health)

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, and what is in the way when it cannot."""
+"""Devices: selection, precision, identification, and explanation of CUDA failures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.errors import SetupError
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device; raises `SetupError` when it is not there.
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:N` to a device; a GPU always has an index.
 
-    A GPU always comes with its number.
+    Raises `SetupError` if the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
@@ -36,17 +36,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def gpu_of(name: str) -> torch.device | None:
-    """Give the GPU that `choose_device` picks, or None when it picks the CPU; raises `SetupError` likewise."""
+    """Return the GPU that `choose_device` selects, or None for the CPU; raises the same errors."""
     device = choose_device(name)
     return device if device.type == "cuda" else None
 
 
 def cuda_obstacle() -> str | None:
-    """Say what keeps PyTorch from using a GPU here and what to do about it, in half a sentence; None when nothing."""
+    """Return a clause on why PyTorch cannot use a GPU here and what to do about it; None if it can."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA; install a CUDA build of torch"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say is said below, in one sentence
+        warnings.simplefilter("ignore")  # reported below, in one sentence
         if torch.cuda.is_available():
             return None
         try:
@@ -57,16 +57,16 @@ def cuda_obstacle() -> str | None:
 
 
 def explain_cuda_failure(error: str, cuda_version: str) -> str:
-    """Put PyTorch's words about a GPU that does not start into half a sentence with what to do next."""
+    """Rephrase PyTorch's error about a GPU that does not start as a clause with what to do next."""
     if "driver on your system is too old" in error:
         found = re.search(r"found version (\d+)", error)
-        newest = f" (it knows CUDA up to {int(found[1]) // 1000}.{int(found[1]) % 1000 // 10})" if found else ""
+        newest = f" (it supports CUDA up to {int(found[1]) // 1000}.{int(found[1]) % 1000 // 10})" if found else ""
         return (
             f"the NVIDIA driver is too old for this PyTorch, which was built for CUDA {cuda_version}{newest}; update "
             "the driver or install a PyTorch built for an older CUDA"
         )
     if "no CUDA-capable device" in error or "No CUDA GPUs" in error:
-        return "the NVIDIA driver works but shows no GPU; check CUDA_VISIBLE_DEVICES"
+        return "the NVIDIA driver works but reports no GPU; check CUDA_VISIBLE_DEVICES"
     if "Found no NVIDIA driver" in error:
         return "no NVIDIA driver was found; `nvidia-smi` must work first"
     reason = (error.strip().splitlines() or ["no reason given"])[0].rstrip(".")
@@ -74,30 +74,30 @@ def explain_cuda_failure(error: str, cuda_version: str) -> str:
 
 
 def fastest_precision(device: torch.device) -> str:
-    """Give the fastest type that passes the parity gate there: fp16 on GPUs, bf16 where the CPU computes in it."""
+    """Return the fastest floating-point type with hardware support: fp16 on GPUs, bf16 or fp32 on CPUs."""
     if device.type == "cuda":
         return "fp16"
     return "bf16" if has_bf16() else "fp32"
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def kernels_of(device: torch.device) -> str:
-    """Identify what decides which kernels run there, and hence how they round: the kind of GPU, or a CPU's features."""
+    """Identify the hardware that determines which kernels run, and so how they round: GPU model or CPU features."""
     return f"{device.type} {gpu_name(device) if device.type == 'cuda' else _cpu_features()}"
 
 
 def gpu_name(device: torch.device) -> str:
-    """Identify a kind of GPU: its name and compute capability, such as `NVIDIA H200 sm_90`."""
+    """Return a GPU's name and compute capability, such as `NVIDIA H200 sm_90`."""
     major, minor = torch.cuda.get_device_capability(device)
     return f"{torch.cuda.get_device_name(device)} sm_{major}{minor}"
 
 
 def _cpu_features() -> str:
-    """Identify the instructions this CPU has: compiled code uses all of them, and would crash where one is missing."""
+    """Hash this CPU's instruction sets: compiled code uses all of them and would crash where one is missing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -107,6 +107,6 @@ def _cpu_features() -> str:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Give the bytes of GPU memory that nobody uses now, PyTorch's own unused blocks included."""
+    """Return the free bytes of GPU memory, including PyTorch's own unused blocks."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

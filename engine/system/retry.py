@@ -1,4 +1,4 @@
-"""Trying again after passing trouble, at random moments, so that many workers do not all try at once."""
+"""Retry after transient failures, with exponential backoff and jitter, so that workers do not retry in step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 ATTEMPTS = 4
-"""How often something is tried that others can do without."""
+"""Default number of attempts."""
 
 
 def pauses_s(first_s: float = 0.1, longest_s: float = 5.0) -> Iterator[float]:
-    """Iterate over pauses without end: doubling up to `longest_s`, each shortened at random by up to half."""
+    """Yield pauses forever: doubling up to `longest_s`, each shortened at random by up to half."""
     pause_s = first_s
     while True:
         yield pause_s * random.uniform(0.5, 1.0)
@@ -24,9 +24,9 @@ def pauses_s(first_s: float = 0.1, longest_s: float = 5.0) -> Iterator[float]:
 def retried(
     work: Callable[[], T], passing: type[Exception], failed: Callable[[Exception], None], attempts: int = ATTEMPTS
 ) -> T:
-    """Do `work`, again after a pause when it raises `passing`; `failed` hears of each time but the last.
+    """Call `work`, retrying after a pause when it raises `passing`; `failed` is called with each error but the last.
 
-    Raises what the last attempt raised.
+    Raises the error of the last attempt.
     """
     for _, pause_s in zip(range(attempts - 1), pauses_s(), strict=False):
         try:

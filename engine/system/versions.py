@@ -1,4 +1,4 @@
-"""Versions of installed packages, and of this one's own code."""
+"""Versions of installed distributions and of this package's own code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def installed(distribution: str) -> str:
-    """Give its version, or `unknown` where it runs without being installed."""
+    """Return the version of an installed distribution, or `unknown`."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -18,9 +18,9 @@ def installed(distribution: str) -> str:
 
 @cache
 def code_of(*files: str) -> str:
-    """Give a hash of source files, read once: what they shape is outdated as soon as one of them changes.
+    """Return a hash of source files, read once per process; part of the key of anything that depends on their code.
 
-    Where Python came without its sources, the package's version stands for them.
+    Where source files are not available, the hash is the version of this package.
     """
     try:
         return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]

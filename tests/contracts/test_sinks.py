@@ -11,7 +11,7 @@ import pytest
 
 from engine.archive.sink import ArchiveSink
 from engine.observe.health import Health
-from engine.observe.metrics import Silent
+from engine.observe.metrics import NoMetrics
 from engine.options import Options
 from engine.ports import Sink
 from engine.records import Encoded, Origin, Record
@@ -55,7 +55,7 @@ def archive(_: str, folder: Path) -> Iterator[Case]:
 def kafka(brokers: str, folder: Path) -> Iterator[Case]:
     results, dead = make_topics(brokers, "results", "dead")
     config = KafkaSinkConfig(results=results, dead_letters=dead, group="g", worker="w", acknowledge_s=3.0)
-    sink = KafkaSink(Connection(brokers=brokers), config, Output(str(folder)), Silent(), Health())
+    sink = KafkaSink(Connection(brokers=brokers), config, Output(str(folder)), NoMetrics(), Health())
 
     def origin(key: str) -> JobState:
         job = Job(id=key, source=key, output=key, options=Options())

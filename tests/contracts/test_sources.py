@@ -17,7 +17,7 @@ from engine.archive.sink import ArchiveSink
 from engine.archive.source import ArchiveSource
 from engine.listing import list_inputs
 from engine.observe.health import Health
-from engine.observe.metrics import Silent
+from engine.observe.metrics import NoMetrics
 from engine.options import Options
 from engine.ports import Source
 from engine.records import Failed, Outcome, Record, Stored
@@ -81,7 +81,7 @@ def kafka(brokers: str, _: Path) -> Iterator[Case]:
             Options(model="m"),
             {"m": "0" * 64},
             lambda ticket: False,
-            Silent(),
+            NoMetrics(),
             Health(),
         )
         source.start()

@@ -204,12 +204,14 @@ def test_only_a_fixed_number_of_images_is_under_way() -> None:
 
 def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = fitted(PipelineConfig(generate=GenerateConfig(device="cpu")))
-    assert (on_cpu.batch.size, on_cpu.generate.lanes, on_cpu.decode) == (4, 1, DecodeConfig())
+    assert (on_cpu.batch.size, on_cpu.generate.batches_in_flight, on_cpu.decode) == (4, 1, DecodeConfig())
     monkeypatch.setattr("engine.pipeline.gpu_of", torch.device)  # a machine with a card
     on_gpu = fitted(PipelineConfig(generate=GenerateConfig(device="cuda:0")))
-    assert (on_gpu.batch.size, on_gpu.generate.lanes, on_gpu.decode.chunk_images) == (32, 3, 32)
+    assert (on_gpu.batch.size, on_gpu.generate.batches_in_flight, on_gpu.decode.chunk_images) == (32, 3, 32)
     asked = PipelineConfig(
-        decode=DecodeConfig(jpegs="cpu"), batch=BatchConfig(size=7), generate=GenerateConfig(device="cuda:0", lanes=2)
+        decode=DecodeConfig(jpegs="cpu"),
+        batch=BatchConfig(size=7),
+        generate=GenerateConfig(device="cuda:0", batches_in_flight=2),
     )
     assert fitted(asked) == asked
 

@@ -25,8 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from engine.config import BatchConfig, GenerateConfig, PipelineConfig
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import save_generator
 from engine.options import Options, Size
 from engine.stream.client import make_admin
 from engine.stream.config import StreamConfig

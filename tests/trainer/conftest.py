@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 from trainer.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, ScheduleConfig
 
 WARM = ((255, 120, 30), (140, 30, 20))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.model.weights import load_generator, read_card
+from engine.model.card import read_card
+from engine.model.weights import load_generator
 from trainer import loop
 from trainer.checkpoints import load_checkpoint
 from trainer.config import RunConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 from trainer.config import DiscriminatorNorm, NetworkConfig
 from trainer.networks import PatchDiscriminator, build_networks
 

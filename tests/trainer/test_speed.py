@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 from trainer.config import DataConfig, NetworkConfig, RunConfig
 from trainer.speed import ceiling_pairs_per_s, flops_per_pair, matrix_rate
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.config import GenerateConfig
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 from engine.model.weights import load_generator
 from engine.runtime.translator import Translator
 from trainer import loop

@@ -14,7 +14,7 @@ from engine.archive.report import ReportKind
 from engine.archive.report.gallery import Gallery
 from engine.archive.report.page import Failure, ReportData, RunFigures, write_report
 from engine.errors import StopRun
-from engine.model.weights import Card
+from engine.model.card import Card
 from engine.records import Failed, Outcome
 from engine.system.storage import connect, is_url
 

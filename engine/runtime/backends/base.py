@@ -1,4 +1,4 @@
-"""What every backend promises."""
+"""The interface of all backends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from engine.model import network as model
-from engine.model import pixels
+from engine.model import card, network, pixels
 from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
@@ -23,14 +22,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def generator_key(
     backend: str, generator: Generator, precision: str, device: torch.device, *files: str
 ) -> dict[str, str]:
-    """Name what every backend's result depends on; `files` are the sources of its own code that shape it.
+    """Return the part of a package's key common to all backends: everything that a backend's result depends on.
 
-    The network's code counts for all of them.
+    `files` are the source files of the backend's own code that determine its result, beside the network's.
     """
     return {
         "backend": backend,
         "weights": generator.sha256,
-        "code": code_of(model.__file__, pixels.__file__, __file__, *files),
+        "code": code_of(card.__file__, network.__file__, pixels.__file__, __file__, *files),
         "precision": precision,
         "machine": kernels_of(device),
         "torch": torch.__version__,
@@ -38,39 +37,39 @@ def generator_key(
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One package in the registry of compiled generators, or what eager rounds to, with what runs it alone."""
+class ParityCase:
+    """A compiled package, or eager kernels in one precision, as the parity check runs it: on its own."""
 
     key: Mapping[str, str]
     run: Callable[[Tensor], Tensor]
-    """Translates uint8 [N, H, W, 3] in CPU memory to the same."""
+    """Translate uint8 [N, H, W, 3] in CPU memory to the same."""
 
 
 class Backend(Protocol):
-    """Runs one generator on one device in one precision.
+    """Run one generator on one device in one precision.
 
-    `name` is what `--backend` calls it, `precision` one of `DTYPES`.
+    `name` is the value of `--backend`, `precision` a key of `DTYPES`.
     """
 
     name: str
     precision: str
 
     @property
-    def entries(self) -> Sequence[Entry]:
-        """What the gate looks at, each on its own: the packages it runs; nothing for eager fp32, the reference."""
+    def parity_cases(self) -> Sequence[ParityCase]:
+        """The packages that the parity check compares, each on its own; empty for eager fp32, the reference."""
         ...
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] to the same shape and dtype, in CPU memory.
 
-        H and W are multiples of the generator's stride. An image's result does not depend on the other images of its
-        batch. Called from one thread at a time.
+        H and W are multiples of the generator's stride. The result of an image does not depend on the other images of
+        its batch. Safe for several threads on a GPU; called from one thread at a time on a CPU.
         """
         ...
 
 
 class PixelGenerator(nn.Module):
-    """A generator with uint8 [N, H, W, 3] on both sides, so that conversions are compiled along with it."""
+    """A generator from uint8 [N, H, W, 3] to the same, so that the conversions are compiled with it."""
 
     def __init__(self, module: ResnetGenerator, dtype: torch.dtype) -> None:
         super().__init__()

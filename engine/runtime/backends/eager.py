@@ -1,4 +1,4 @@
-"""The module as it is, operator by operator: the reference result, and the way without a compiler."""
+"""The generator run operator by operator: the reference result, and the fallback without a compiler."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from engine.model import upsampling
 from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator
-from engine.runtime.backends.base import DTYPES, Entry, PixelGenerator, generator_key
-from engine.runtime.backends.streams import Lanes
+from engine.runtime.backends.base import DTYPES, ParityCase, PixelGenerator, generator_key
+from engine.runtime.backends.streams import CopyStreams
 
 
 class EagerBackend:
-    """Runs the generator with PyTorch's own kernels; fp32 unless asked otherwise."""
+    """Run the generator with PyTorch's own kernels."""
 
     name = "eager"
 
@@ -23,9 +23,9 @@ class EagerBackend:
         self.precision = precision
         self._device = device
         self._module = PixelGenerator(folded_for_inference(generator.module), DTYPES[precision]).to(device)
-        self._run = Lanes(self._module, device) if device.type == "cuda" else self._one_by_one
-        self.entries: Sequence[Entry] = (
-            () if precision == "fp32" else (Entry(eager_key(generator, precision, device), self),)
+        self._run = CopyStreams(self._module, device) if device.type == "cuda" else self._one_by_one
+        self.parity_cases: Sequence[ParityCase] = (
+            () if precision == "fp32" else (ParityCase(eager_key(generator, precision, device), self),)
         )
 
     @torch.inference_mode()
@@ -34,11 +34,11 @@ class EagerBackend:
         return self._run(pixels_NHWC)
 
     def _one_by_one(self, pixels_NHWC: Tensor) -> Tensor:
-        # As fast on a CPU as together: kernels are chosen by shape, and those for another number of images may round
-        # differently. So a run that was interrupted gives the very bytes of one that was not.
+        # As fast as a whole batch on a CPU. Kernels are selected by shape and may round differently for another batch
+        # size; one by one, an interrupted and resumed run gives the same bytes as an uninterrupted one.
         return torch.cat([self._module(one_HWC[None]) for one_HWC in pixels_NHWC])
 
 
 def eager_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
-    """Name everything that decides how the kernels round: what the gate found holds for this alone."""
+    """Return everything that determines how the kernels round; the result of the parity check is stored under it."""
     return generator_key(EagerBackend.name, generator, precision, device, upsampling.__file__, __file__)

@@ -22,9 +22,9 @@ from engine.errors import BackendUnavailable
 from engine.model import upsampling
 from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator
-from engine.runtime.backends.base import DTYPES, Entry, PixelGenerator, generator_key
-from engine.runtime.backends.streams import Lanes
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.backends.base import DTYPES, ParityCase, PixelGenerator, generator_key
+from engine.runtime.backends.streams import CopyStreams
+from engine.runtime.cache import PackageCache
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +37,18 @@ class InductorBackend:
 
     name = "inductor"
 
-    def __init__(self, generator: Generator, precision: str, device: torch.device, artefacts: ArtefactStore) -> None:
+    def __init__(self, generator: Generator, precision: str, device: torch.device, packages: PackageCache) -> None:
         """Load the package for this generator and machine, or compile it first.
 
         Raises `BackendUnavailable` when compiling is needed and something that it takes is missing.
         """
         self.precision = precision
-        key = artefact_key(generator, precision, device)
-        package = artefacts.get_or_build(key, lambda path: _compile(generator, precision, device, path))
+        key = package_key(generator, precision, device)
+        package = packages.get_or_build(key, lambda path: _compile(generator, precision, device, path))
         index = -1 if device.index is None else device.index
         package_run = torch._inductor.aoti_load_package(str(package), device_index=index)
-        self._run = Lanes(package_run, device) if device.type == "cuda" else package_run
-        self.entries = [Entry(key, self)]
+        self._run = CopyStreams(package_run, device) if device.type == "cuda" else package_run
+        self.parity_cases = [ParityCase(key, self)]
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class InductorBackend:
         return translated
 
 
-def artefact_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
+def package_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Name everything that a compiled package depends on."""
     return generator_key(InductorBackend.name, generator, precision, device, upsampling.__file__, __file__)
 

@@ -28,9 +28,9 @@ from engine.errors import BackendUnavailable
 from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
-from engine.runtime.backends.base import DTYPES, Entry, PixelGenerator, generator_key
-from engine.runtime.backends.streams import Lanes
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.backends.base import DTYPES, ParityCase, PixelGenerator, generator_key
+from engine.runtime.backends.streams import CopyStreams
+from engine.runtime.cache import PackageCache
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class TensorRTBackend:
         generator: Generator,
         precision: str,
         device: torch.device,
-        artefacts: ArtefactStore,
+        packages: PackageCache,
         profiles: tuple[Profile, ...] = (Profile(),),
     ) -> None:
         """Load the engines for this generator, card and these profiles, or build them first.
@@ -103,11 +103,13 @@ class TensorRTBackend:
         """
         self.precision = precision
         self._dtype = DTYPES[precision]
-        self._engines = {profile: _engine(generator, precision, device, artefacts, profile) for profile in profiles}
+        self._engines = {profile: _engine(generator, precision, device, packages, profile) for profile in profiles}
         self._module: nn.Module = PixelGenerator(copy.deepcopy(generator.module), self._dtype).to(device)
-        self._run = Lanes(self._translate, device)
-        self.entries = [
-            Entry(engine_key(generator, precision, device, profile), Lanes(partial(self._through, engine), device))
+        self._run = CopyStreams(self._translate, device)
+        self.parity_cases = [
+            ParityCase(
+                engine_key(generator, precision, device, profile), CopyStreams(partial(self._through, engine), device)
+            )
             for profile, engine in self._engines.items()
         ]
 
@@ -244,7 +246,7 @@ def convert(program: torch.export.ExportedProgram, dtype: torch.dtype, profile: 
 
 
 def _engine(
-    generator: Generator, precision: str, device: torch.device, artefacts: ArtefactStore, profile: Profile
+    generator: Generator, precision: str, device: torch.device, packages: PackageCache, profile: Profile
 ) -> Engine:
     runtime()  # a clear word before anything is built
     key = engine_key(generator, precision, device, profile)
@@ -254,7 +256,7 @@ def _engine(
         program = export(generator.module, DTYPES[precision], profile, device)
         path.write_bytes(convert(program, DTYPES[precision], profile, device))
 
-    return Engine(artefacts.get_or_build(key, build_into).read_bytes(), device)
+    return Engine(packages.get_or_build(key, build_into).read_bytes(), device)
 
 
 def _runtime_name() -> str | None:

@@ -1,1 +1,1 @@
-"""Photos larger than memory: `translate` works band by band, with the result of the whole image."""
+"""Translation of images larger than memory, in bands, with the result of translating the whole image."""

@@ -1,9 +1,9 @@
-"""An image as a stream of bands, and the layers of a generator as functions from stream to stream.
+"""The layers of a generator as functions on streams of bands.
 
-A band is a tensor [1, C, rows, W], channels-last in memory; a stream is an iterator of bands that together
-are the rows of one image from top to bottom. Each function reads every row once and holds back only the few
-rows that the next band needs, so a chain of layers costs no overlap. No output row leaves before the input
-row of the same place has been read: a chain may therefore overwrite what it reads from.
+A band is a tensor [1, C, rows, W] in channels-last memory format; a stream is an iterator of bands that together are
+the rows of one image from top to bottom. Each function reads every row once and holds back only the few rows that the
+next band needs, so a chain of layers computes no overlap twice. It yields an output row only after the input row at
+the same position has been read, so a chain may overwrite its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Border = Literal["reflect", "repeat", "zero"]
 
 
 def reflect_conv(conv: nn.Conv2d, margin: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Stream through `ReflectionPad2d(margin)` and `conv`; the padding is only at the border of the image."""
+    """Apply `ReflectionPad2d(margin)` and `conv`; only the border of the image is padded."""
     (kernel, _) = conv.kernel_size
     for window in windows(bands, kernel=kernel, top=margin, bottom=margin, border="reflect"):
         padded = F.pad(window, (margin, margin, 0, 0), mode="reflect")
@@ -29,13 +29,13 @@ def reflect_conv(conv: nn.Conv2d, margin: int, bands: Iterable[Tensor]) -> Itera
 
 
 def down_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Stream through a 3x3 convolution of stride 2 with a zero border of 1: half the rows and columns."""
+    """Apply a 3x3 convolution of stride 2 and zero padding 1, which halves rows and columns."""
     for window in windows(bands, kernel=3, stride=2, top=1, bottom=1, border="zero"):
         yield F.conv2d(window, conv.weight, conv.bias, stride=2, padding=(0, 1))
 
 
 def up_conv(layer: nn.Module, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Stream through an up-sampling layer of either kind: twice the rows and columns."""
+    """Apply an up-sampling layer of either kind, which doubles rows and columns."""
     if isinstance(layer, nn.ConvTranspose2d):
         return _transposed_conv(layer, bands)
     assert isinstance(layer, nn.Sequential)
@@ -45,7 +45,7 @@ def up_conv(layer: nn.Module, bands: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    # Output rows 2i and 2i + 1 depend on input rows i and i + 1: the last row of a window only helps.
+    # Output rows 2i and 2i + 1 depend on input rows i and i + 1: the last row of a window yields no output of its own.
     for window in windows(bands, kernel=2, top=0, bottom=1, border="zero"):
         rows = 2 * (window.shape[2] - 1)
         enlarged = F.conv_transpose2d(window, conv.weight, conv.bias, stride=2, padding=1, output_padding=1)
@@ -53,7 +53,7 @@ def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Itera
 
 
 def _resized_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Do nearest-neighbour enlargement, `ReflectionPad2d(1)` and `conv`, 3x3, as one transposed convolution."""
+    """Apply nearest-neighbour enlargement, `ReflectionPad2d(1)` and the 3x3 `conv` as one transposed convolution."""
     exact = torch.promote_types(conv.weight.dtype, torch.float32)
     weight = folded_kernel(conv.weight.to(exact)).to(conv.weight.dtype)
     for window in windows(bands, kernel=3, top=1, bottom=1, border="repeat"):
@@ -64,23 +64,24 @@ def _resized_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
 def windows(
     bands: Iterable[Tensor], *, kernel: int, stride: int = 1, top: int, bottom: int, border: Border
 ) -> Iterator[Tensor]:
-    """Regroup a stream so that a convolution without vertical padding, applied to each window, gives the
-    rows that it would give on the whole image: `top` and `bottom` rows of border added, neighbouring windows
-    sharing `kernel - stride` rows.
+    """Regroup bands into windows for a convolution without vertical padding.
 
-    An image of fewer than `top + 1` rows cannot be reflected: `ValueError`.
+    The image gets `top` and `bottom` rows of `border`, and neighbouring windows share `kernel - stride` rows, so that
+    the convolution of all windows yields the rows of the convolution of the whole image.
+
+    Raises `ValueError` for an image of fewer than `top + 1` rows.
     """
     held: Tensor | None = None
-    begun = False
+    started = False
     for band in bands:
         held = band if held is None else torch.cat((held, band), dim=2)
-        if not begun and held.shape[2] > top:
+        if not started and held.shape[2] > top:
             held = torch.cat((_border(held, top, border, held[:, :, :1], slice(1, top + 1)), held), dim=2)
-            begun = True
-        if begun and held.shape[2] >= kernel:
+            started = True
+        if started and held.shape[2] >= kernel:
             window, held = _split(held, kernel, stride)
             yield window
-    if held is None or not begun:
+    if held is None or not started:
         raise ValueError(f"an image needs more than {top} rows to be extended by {top}")
     held = torch.cat((held, _border(held, bottom, border, held[:, :, -1:], slice(-bottom - 1, -1))), dim=2)
     if held.shape[2] >= kernel:
@@ -88,7 +89,7 @@ def windows(
 
 
 def _border(band: Tensor, rows: int, border: Border, edge: Tensor, inside: slice) -> Tensor:
-    """Give `rows` rows to put beside `edge`; `inside` are the rows next to it, in the order of the image."""
+    """Return `rows` border rows next to the row `edge`; `inside` selects the rows to reflect, in image order."""
     if border == "reflect":
         return band[:, :, inside].flip(2)
     if border == "repeat":

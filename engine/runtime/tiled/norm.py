@@ -1,4 +1,4 @@
-"""InstanceNorm with the statistics of a whole image, which arrives in bands."""
+"""InstanceNorm of an image that arrives in bands, with the statistics of the whole image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from torch import Tensor, nn
 
 
 class WholeImageNorm:
-    """One InstanceNorm2d layer: first `watch` every band of an image, then `normalise` them.
+    """One InstanceNorm2d layer in two passes: `watch` every band of an image, then `normalise` every band.
 
-    Means and sums of squared deviations of bands are merged in float64 by the pairwise update of Chan, Golub
-    and LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), which has
-    no difference of large sums in it. A layer with `track_running_stats` uses its stored
-    statistics, as it does in eval mode, and watching it costs nothing.
+    Means and squared deviations of bands are merged in float64 with the pairwise update of Chan, Golub and LeVeque
+    ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), which subtracts no large sums.
+    A layer with `track_running_stats` uses its stored statistics, as in eval mode, and `watch` computes nothing.
     """
 
     def __init__(self, layer: nn.Module, input_scale: float = 1.0) -> None:
-        """Stand in for `layer`; the bands will be `input_scale` times what the layer would see, plus a constant.
+        """Compute `layer` for bands that are `input_scale` times its input, plus a constant.
 
-        Such a scale cancels, except that `eps` must follow it. Stored statistics do not: they need a scale of 1.
+        The scale cancels if `eps` is scaled with it. Stored statistics need a scale of 1.
         """
         assert isinstance(layer, nn.InstanceNorm2d)
         assert input_scale == 1.0 or not layer.track_running_stats
@@ -32,14 +31,14 @@ class WholeImageNorm:
         self._deviation = torch.zeros(layer.num_features, dtype=torch.float64)
 
     def watch(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Pass bands [1, C, rows, W] through unchanged while their statistics are added up."""
+        """Yield bands [1, C, rows, W] unchanged while accumulating their statistics."""
         for band in bands:
             if not self._layer.track_running_stats:
                 self._add(band)
             yield band
 
     def normalise(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Give each band normalised, in its own dtype and in memory of its own."""
+        """Yield each band normalised, in the same dtype and in new memory."""
         arguments: tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None = None
         for band in bands:
             if arguments is None:
@@ -47,8 +46,8 @@ class WholeImageNorm:
             yield F.batch_norm(band, *arguments, training=False, momentum=0.0, eps=self._eps)
 
     def _add(self, band: Tensor) -> None:
-        # Much faster on channels-last memory than torch.var_mean. It answers in the dtype of the running
-        # statistics it is given, or in that of the band without any: these two only stand for float32.
+        # Much faster on channels-last memory than torch.var_mean. The dtype of the result is that of the running
+        # statistics passed in, or of the band without them: the two arguments only select float32.
         unused = torch.zeros(band.shape[1], dtype=_at_least_float32(band.dtype), device=band.device)
         mean, variance = torch.batch_norm_update_stats(band, unused, unused.clone(), 0.0)
         mean, variance = mean.double().cpu(), variance.double().cpu()
@@ -66,9 +65,9 @@ class WholeImageNorm:
             assert layer.running_var is not None
             mean, variance = layer.running_mean, layer.running_var
         else:
-            assert self._count > 0, "watch the image before it is normalised"
+            assert self._count > 0, "call watch before normalise"
             mean, variance = self._mean, self._deviation / self._count
-        # Float32 even for half-precision bands: a mean rounded to bfloat16 would shift the whole image.
+        # Float32 for half-precision bands as well: a mean rounded to bfloat16 would shift the whole image.
         dtype = _at_least_float32(band.dtype)
 
         def fit(values: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Activations between two passes: rows in memory or in a temporary file, read and written as bands."""
+"""Storage for activations between two passes: rows in memory or in a temporary file, read and written as bands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Scratch(Protocol):
     """A table [rows, values] of one dtype on the CPU, used as a context manager."""
 
     def read(self, first: int, last: int) -> Tensor:
-        """Give rows `first` to `last` (exclusive) as [last - first, values]; do not write into it."""
+        """Return rows `first` to `last` (exclusive) as a read-only [last - first, values]."""
 
     def write(self, first: int, rows: Tensor) -> None:
-        """Put `rows` [n, values] at row `first`."""
+        """Store `rows` [n, values] from row `first` on."""
 
     def __enter__(self) -> Scratch: ...
 
@@ -31,17 +31,17 @@ class Scratch(Protocol):
 
 
 class MemoryScratch:
-    """Rows in memory; the operating system gives pages as they are first written."""
+    """Rows in memory; pages are allocated when they are first written."""
 
     def __init__(self, rows: int, values: int, dtype: torch.dtype) -> None:
         self._table = torch.empty((rows, values), dtype=dtype)
 
     def read(self, first: int, last: int) -> Tensor:
-        """Give a view of the rows."""
+        """Return a view of the rows."""
         return self._table[first:last]
 
     def write(self, first: int, rows: Tensor) -> None:
-        """Copy the rows in."""
+        """Copy the rows into the table."""
         self._table[first : first + len(rows)] = rows
 
     def __enter__(self) -> MemoryScratch:
@@ -54,10 +54,10 @@ class MemoryScratch:
 
 
 class FileScratch:
-    """Rows in a nameless temporary file in `folder`; gone with the process, however it ends.
+    """Rows in an unnamed temporary file in `folder`, which disappears with the process.
 
-    Read and written by calls, not mapped: mapped pages would count as memory of this process. Raises
-    `OSError` when the disk is full.
+    Uses read and write calls, because mapped pages would count as memory of this process. Raises `OSError` if the disk
+    is full.
     """
 
     def __init__(self, rows: int, values: int, dtype: torch.dtype, folder: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class FileScratch:
         self._dtype = dtype
         self._row_bytes = values * dtype.itemsize
         self._file = tempfile.TemporaryFile(dir=folder, prefix="solstice-", buffering=0)  # noqa: SIM115
-        # Claimed now, so that a full disk is reported before the work and not in its middle.
+        # Allocated now, so that a full disk is reported before the work starts.
         os.posix_fallocate(self._file.fileno(), 0, rows * self._row_bytes)
 
     def read(self, first: int, last: int) -> Tensor:
@@ -76,12 +76,12 @@ class FileScratch:
         while view:
             count = os.preadv(self._file.fileno(), [view], offset)
             if count == 0:
-                raise OSError("the temporary file of activations is shorter than it was made")
+                raise OSError("the temporary file of activations was truncated")
             view, offset = view[count:], offset + count
         return rows
 
     def write(self, first: int, rows: Tensor) -> None:
-        """Write the rows through to the file."""
+        """Write the rows to the file."""
         view = memoryview(_bytes_of(rows.contiguous()))
         offset = first * self._row_bytes
         while view:
@@ -108,12 +108,12 @@ class QuarterView:
         self._table, self._height, self._width, self._rows, self._device = table, height, width, rows, device
 
     def bands(self) -> Iterator[Tensor]:
-        """Read from top to bottom; a band may be a view of the table: do not write into it."""
+        """Yield bands from top to bottom; a band may be a view of the table and must not be modified."""
         for first in range(0, self._height, self._rows):
             yield _to_band(self._table.read(first, min(first + self._rows, self._height)), self._width, self._device)
 
     def write_and_pass(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Write each band from top to bottom and pass it on."""
+        """Write each band from top to bottom, then yield it."""
         first = 0
         for band in bands:
             rows = _to_rows(band)
@@ -134,7 +134,7 @@ class HalfView:
         self._device = device
 
     def bands(self) -> Iterator[Tensor]:
-        """Read from top to bottom."""
+        """Yield bands from top to bottom."""
         for first in range(0, self._pairs, self._rows):
             last = min(first + self._rows, self._pairs)
             rows = torch.stack((self._even.read(first, last), self._odd.read(first, last)), dim=1)
@@ -155,10 +155,10 @@ class HalfView:
 
 
 def _to_band(rows: Tensor, width: int, device: torch.device) -> Tensor:
-    """Shape [rows, W * C] as [1, C, rows, W] on `device`, channels-last."""
+    """Reshape [rows, W * C] to [1, C, rows, W] on `device`, channels-last."""
     return rows.view(1, len(rows), width, -1).permute(0, 3, 1, 2).to(device)
 
 
 def _to_rows(band: Tensor) -> Tensor:
-    """Shape [1, C, rows, W] as [rows, W * C] on the CPU."""
+    """Reshape [1, C, rows, W] to [rows, W * C] on the CPU."""
     return band.permute(0, 2, 3, 1)[0].flatten(1).cpu()

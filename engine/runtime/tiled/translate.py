@@ -1,11 +1,11 @@
-"""Translate a photo of any size in bounded memory, with the result of the whole image.
+"""Translate an image of any size in bounded memory, with the result of translating the whole image.
 
-The photo goes through the generator in bands over its full width, segment by segment. A segment ends at each
-InstanceNorm: its raw output is kept while the statistics of the whole image add up, and is normalised when
-the next segment reads it. Two tables at a quarter of the photo's height and width hold everything kept: each
-segment writes where it has just read. At half size, where a row has as many values as one of a quarter, even
-rows live in the first table and odd rows in the second. At full size nothing is kept: the first convolution
-and the last up-sampling are cheap and are computed twice, once for statistics and once for their values.
+The image passes through the generator in bands of its full width, segment by segment. A segment ends at each
+InstanceNorm: its raw output is stored while the statistics of the whole image accumulate, and is normalised when the
+next segment reads it. Two tables at a quarter of the image's height and width hold all stored activations; each segment
+writes where it has just read. At half size a row has as many values as at a quarter; even rows are stored in the first
+table and odd rows in the second. At full size nothing is stored: the first convolution and the last up-sampling are
+cheap and are computed twice, once for statistics and once for values.
 """
 
 from __future__ import annotations
@@ -21,48 +21,49 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import SkipImage
-from engine.model.network import Architecture, ResnetBlock, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetBlock, ResnetGenerator
 from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
 from engine.runtime.tiled.bands import down_conv, reflect_conv, up_conv
 from engine.runtime.tiled.norm import WholeImageNorm
 from engine.runtime.tiled.scratch import FileScratch, HalfView, MemoryScratch, QuarterView, Scratch
 
 BAND_BYTES = 16 << 20
-"""Size of a band of activations at full size, where the budget allows it: larger ones leave the caches."""
+"""Bytes of a band of activations at full size, if the budget allows it; larger bands do not fit the caches."""
 BANDS_IN_FLIGHT = 18
-"""Bands of that size that live at one time, inside operators too: measured, held by a test."""
+"""Bands of that size in memory at one time, including work space of operators: measured, checked by a test."""
 WHOLE_MAPS = {"transpose": 3.5, "resize": 5.5}
-"""Full-size maps of `ngf` channels that live at the peak of a whole-image translation: measured in the same
-way, eager, with weights in plain memory order. Channels-last weights save half a map; inductor needs 2.3 and 3.8."""
+"""Full-size maps of `ngf` channels in memory at the peak of a whole-image translation: measured in eager mode with
+contiguous weights. Channels-last weights save half a map; inductor needs 2.3 and 3.8."""
 WHOLE_FIXED_BYTES, TILED_FIXED_BYTES = 128 << 20, 32 << 20
-"""Needed at any size: packed weights, work space of the convolutions, what the allocator holds back."""
+"""Bytes needed at any size: packed weights, work space of convolutions, memory held by the allocator."""
 
 
 def whole_image_bytes(arch: Architecture, height: int, width: int, dtype: torch.dtype) -> int:
-    """Tell how much memory one photo of `height` x `width` pixels needs at once, its result included."""
+    """Return the bytes needed to translate one image of `height` x `width` pixels at once, result included."""
     values_per_pixel = WHOLE_MAPS[arch.upsample] * arch.ngf + 4  # 4: network input and output, pixels
     return int(height * width * values_per_pixel * dtype.itemsize) + WHOLE_FIXED_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How one photo is cut, so that it stays within a budget."""
+class TilePlan:
+    """Band heights for one image within a memory budget."""
 
     quarter_rows: int
-    """Rows of a band in the passes at a quarter of the photo's size."""
+    """Rows of a band in the passes at a quarter of the image's size."""
     full_rows: int
-    """Rows of a band in the passes that reach full size, counted at a quarter: 4 of the photo each."""
+    """Rows of a band in the passes that reach full size, counted at a quarter: each is 4 rows of the image."""
     in_file: bool
-    """The tables of kept activations live in a temporary file instead of memory."""
+    """Store the tables of activations in a temporary file instead of memory."""
 
 
-def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, *, budget_bytes: int) -> Plan:
-    """Choose bands and the place of the tables for a photo of `height` x `width` pixels (multiples of 4).
+def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, *, budget_bytes: int) -> TilePlan:
+    """Choose band heights and table storage for an image of `height` x `width` pixels (multiples of 4).
 
-    Raises `SkipImage` when even bands of 4 rows do not fit into `budget_bytes`.
+    Raises `SkipImage` if not even bands of 4 rows fit into `budget_bytes`.
     """
-    row_bytes = width * arch.ngf * dtype.itemsize  # of a row at full size, and of a row at a quarter
-    narrowest = BANDS_IN_FLIGHT * 2 * 4 * row_bytes  # twice, for the rows that bands of a few rows hold back
+    row_bytes = width * arch.ngf * dtype.itemsize  # of one row, at full size as at a quarter
+    narrowest = BANDS_IN_FLIGHT * 2 * 4 * row_bytes  # doubled for the rows that short bands hold back
     fixed_bytes = height * width * 3 + TILED_FIXED_BYTES
     spare_bytes = budget_bytes - fixed_bytes
     in_file = spare_bytes < tables_bytes(arch, height, width, dtype) + narrowest
@@ -75,7 +76,7 @@ def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, 
             "memory, or choose a smaller size."
         )
     band_bytes = min(BAND_BYTES, spare_bytes // BANDS_IN_FLIGHT - 4 * row_bytes)
-    return Plan(
+    return TilePlan(
         quarter_rows=max(1, band_bytes // row_bytes),
         full_rows=max(1, band_bytes // (4 * row_bytes)),
         in_file=in_file,
@@ -83,7 +84,7 @@ def plan_tiles(arch: Architecture, height: int, width: int, dtype: torch.dtype, 
 
 
 def tables_bytes(arch: Architecture, height: int, width: int, dtype: torch.dtype) -> int:
-    """Tell the size of the two tables of kept activations together."""
+    """Return the size of both tables of activations together."""
     return 2 * (height // 4) * width * arch.ngf * dtype.itemsize
 
 
@@ -96,11 +97,10 @@ def translate_tiled(
 ) -> Tensor:
     """Translate uint8 [H, W, 3] to the same, in the dtype and on the device of `module`'s weights.
 
-    H and W must be multiples of 4 and at least 16: the caller extends other photos by reflection and crops
-    the result, exactly as for a whole image. Memory beyond that of the arguments, the result included, stays
-    below `budget_bytes`; when the two tables do not fit they go to a file in `spill_folder` (by default where
-    temporary files go), and the translation waits for the disk. Raises `SkipImage` when the budget or that
-    disk is too small.
+    H and W must be multiples of 4 and at least 16; the caller pads other images by reflection and crops the result, as
+    for a whole image. Memory beyond the arguments, result included, stays below `budget_bytes`. If the two tables do
+    not fit, they are stored in a file in `spill_folder` (default: the system's folder for temporary files). Raises
+    `SkipImage` if the budget or that disk is too small.
     """
     height, width, _ = pixels_HWC.shape
     dtype = next(module.parameters()).dtype
@@ -116,9 +116,9 @@ def translate_tiled(
 
 @torch.inference_mode()
 def translated_bands(
-    module: ResnetGenerator, pixels_HWC: Tensor, plan: Plan, spill_folder: Path | None = None
+    module: ResnetGenerator, pixels_HWC: Tensor, plan: TilePlan, spill_folder: Path | None = None
 ) -> Iterator[Tensor]:
-    """Yield the translation of uint8 [H, W, 3] from top to bottom as [1, 3, rows, W] in [-1, 1]."""
+    """Yield the translation of uint8 [H, W, 3] in bands [1, 3, rows, W] in [-1, 1], from top to bottom."""
     height, width, channels = pixels_HWC.shape
     if height % 4 or width % 4 or min(height, width) < 16 or channels != 3:
         raise ValueError(f"height and width must be multiples of 4 from 16, got {tuple(pixels_HWC.shape) = }")
@@ -158,7 +158,7 @@ Layer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
 
 class _Block:
-    """The parts of a residual block."""
+    """The layers of a residual block."""
 
     def __init__(self, block: ResnetBlock) -> None:
         pad_1, conv_1, norm_1, _, pad_2, conv_2, norm_2 = block.conv_block
@@ -169,7 +169,7 @@ class _Block:
 
 
 class _Layers:
-    """The parts of a generator by name, with norms that have seen no image yet."""
+    """The layers of a generator by name, with norms that hold no statistics yet."""
 
     def __init__(self, module: ResnetGenerator) -> None:
         layers = list(module.model)

@@ -18,7 +18,8 @@ from engine.archive.convert import Summary, convert
 from engine.archive.manifest import FOLDER, Manifest
 from engine.config import DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
-from engine.model.weights import Card, Generator, save_generator
+from engine.model.card import Card
+from engine.model.weights import Generator, save_generator
 from engine.options import Options, Size
 from engine.records import Failed, Outcome
 from tests.images import bomb, flipped, photo, pixels

@@ -26,8 +26,9 @@ from engine.archive.parallel_messages import LogMessage, ProcessCrashed
 from engine.config import GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.listing import Input
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, load_generator, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import load_generator, save_generator
 from engine.observe.metrics import Tally
 from engine.observe.prometheus import PrometheusMetrics
 from engine.options import Options, Size

@@ -23,8 +23,9 @@ from engine.archive.manifest import FOLDER
 from engine.cli.main import COMMANDS
 from engine.cli.main import solstice as solstice_command
 from engine.config import GenerateConfig, PipelineConfig
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import save_generator
 from engine.options import Options, Size
 from tests import ROOT
 from tests.images import photo

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from engine.cli.models import describe, import_model, models, network_of
 from engine.errors import SetupError
-from engine.model.card import Card, list_models
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture, Card, list_models
+from engine.model.network import ResnetGenerator
 from engine.model.weights import load_generator
 
 

@@ -254,7 +254,7 @@ def test_a_pipeline_hands_the_generator_what_is_on_the_gpu_already() -> None:
         config = PipelineConfig(
             options=Options(size=Size.parse("native"), format="png"),
             decode=DecodeConfig(jpegs=jpegs),
-            generate=GenerateConfig(device="cuda:0", lanes=3),
+            generate=GenerateConfig(device="cuda:0", batches_in_flight=3),
         )
         sink = MemorySink()
         Pipeline(MemorySource(images, config.options), sink, {"": negative}, config).run()

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 
 
 @pytest.mark.parametrize("upsample", ["transpose", "resize"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import SetupError
-from engine.model.card import CARD_KEY, Card, list_models, read_card
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Generator, first_misfit, load_generator, save_generator
+from engine.model.card import CARD_KEY, Architecture, Card, find_model, list_models, read_card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Generator, first_mismatch, load_generator, save_generator
 
 SMALL = Architecture(blocks=1, ngf=2)
 
@@ -64,14 +65,23 @@ def test_a_file_that_is_missing_or_something_else_is_refused_in_one_sentence(tmp
         assert "\n" not in str(caught.value)
 
 
+def test_a_card_with_fields_it_should_not_have_is_refused() -> None:
+    for change in ('"name": "x", "colour": 1', '"nome": "x"'):
+        text = Card(name="x").to_json().replace('"name": "x"', change)
+        with pytest.raises(ValueError, match="does not fit"):
+            Card.from_json(text)
+
+
 def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
     module = ResnetGenerator(SMALL)
     good = module.state_dict()
-    assert first_misfit(module, good) is None
-    assert first_misfit(module, good | {"extra": torch.zeros(1)}) == "key extra does not belong to a ResNet generator"
-    assert first_misfit(module, {k: v for k, v in good.items() if k != "model.4.bias"}) == "key model.4.bias is missing"
-    misfit = first_misfit(module, good | {"model.4.bias": torch.zeros(5)})
-    assert misfit == "key model.4.bias has shape [5], expected [4]"
+    assert first_mismatch(module, good) is None
+    assert first_mismatch(module, good | {"extra": torch.zeros(1)}) == "key extra does not belong to a ResNet generator"
+    assert (
+        first_mismatch(module, {k: v for k, v in good.items() if k != "model.4.bias"}) == "key model.4.bias is missing"
+    )
+    mismatch = first_mismatch(module, good | {"model.4.bias": torch.zeros(5)})
+    assert mismatch == "key model.4.bias has shape [5], expected [4]"
     save_file({**good, "extra": torch.zeros(1)}, tmp_path / "m", metadata={CARD_KEY: card_of(module)})
     with pytest.raises(SetupError, match="key extra"):
         load_generator(tmp_path / "m")
@@ -79,6 +89,37 @@ def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def card_of(module: ResnetGenerator) -> str:
     return Card(name="m", architecture=module.arch).to_json()
+
+
+@pytest.fixture
+def own(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    shutil.copy(model_file, folder / "mine.safetensors")
+    monkeypatch.setenv("SOLSTICE_MODELS", str(folder))
+    return folder
+
+
+def test_a_users_folder_adds_names(own: Path) -> None:
+    assert list_models()["mine"] == own / "mine.safetensors"
+    assert find_model("mine") == own / "mine.safetensors"
+    assert load_generator("mine").card.name == "tiny"
+
+
+def test_a_users_model_hides_a_shipped_one_of_the_same_name(own: Path) -> None:
+    for name in set(list_models()) - {"mine"}:
+        shutil.copy(own / "mine.safetensors", own / f"{name}.safetensors")
+        assert find_model(name) == own / f"{name}.safetensors"
+
+
+def test_a_file_is_found_by_its_path(model_file: Path) -> None:
+    assert find_model(str(model_file)) == model_file
+
+
+@pytest.mark.parametrize("name", ["nothing", "folder/nothing", "nothing.safetensors"])
+def test_what_is_not_there_gets_one_sentence_that_says_what_to_do(own: Path, name: str) -> None:
+    with pytest.raises(SetupError, match=r"There is no model.*(mine|solstice models)"):
+        find_model(name)
 
 
 def test_every_shipped_model_loads_and_says_what_it_is() -> None:

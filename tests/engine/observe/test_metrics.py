@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine.observe.metrics import Silent, Tally, timed
+from engine.observe.metrics import NoMetrics, Tally, timed
 
 
 def test_a_tally_adds_up_what_many_threads_report() -> None:
@@ -31,7 +31,7 @@ def test_a_call_that_fails_is_timed_all_the_same() -> None:
 
 
 def test_the_silent_default_takes_everything() -> None:
-    silent = Silent()
+    silent = NoMetrics()
     silent.stage("read", 1.0, 1)
     silent.outcome(None)
     with timed(silent, "store", 1):

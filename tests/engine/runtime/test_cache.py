@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SetupError
-from engine.runtime.cache import PACKAGE, ArtefactStore, default_cache
+from engine.runtime.cache import PACKAGE, PackageCache, default_cache
 
 KEY = {"backend": "b", "weights": "w"}
 
@@ -31,46 +31,46 @@ class Builder:
 
 def test_a_package_is_built_once_and_found_again(tmp_path: Path) -> None:
     build = Builder()
-    assert ArtefactStore(tmp_path).get(KEY) is None
-    first = ArtefactStore(tmp_path).get_or_build(KEY, build)
+    assert PackageCache(tmp_path).get(KEY) is None
+    first = PackageCache(tmp_path).get_or_build(KEY, build)
     assert first.read_bytes() == b"package"
-    assert ArtefactStore(tmp_path).get_or_build(KEY, build) == ArtefactStore(tmp_path).get(KEY) == first
+    assert PackageCache(tmp_path).get_or_build(KEY, build) == PackageCache(tmp_path).get(KEY) == first
     assert build.times == 1
 
 
 def test_another_key_is_another_package(tmp_path: Path) -> None:
     build = Builder()
-    store = ArtefactStore(tmp_path)
-    assert store.get_or_build(KEY, build) != store.get_or_build(KEY | {"weights": "x"}, build)
+    cache = PackageCache(tmp_path)
+    assert cache.get_or_build(KEY, build) != cache.get_or_build(KEY | {"weights": "x"}, build)
     assert build.times == 2
 
 
 @pytest.mark.parametrize(
-    "damage", ["package cut", "package gone", "entry cut", "entry of another key", "entry is a list"]
+    "damage", ["package cut", "package gone", "record cut", "record of another key", "record is a list"]
 )
 def test_what_is_damaged_is_built_again_with_one_warning(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, build = ArtefactStore(tmp_path), Builder()
-    package = store.get_or_build(KEY, build)
-    entry = package.with_name("key.json")
+    cache, build = PackageCache(tmp_path), Builder()
+    package = cache.get_or_build(KEY, build)
+    record = package.with_name("key.json")
     match damage:
         case "package cut":
             package.write_bytes(b"pack")
         case "package gone":
             package.unlink()
-        case "entry cut":
-            entry.write_text(entry.read_text()[:20])
-        case "entry of another key":
-            entry.write_text(json.dumps(json.loads(entry.read_text()) | {"key": {}}))
-        case "entry is a list":
-            entry.write_text("[]")
-    assert store.get(KEY) is None
+        case "record cut":
+            record.write_text(record.read_text()[:20])
+        case "record of another key":
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"key": {}}))
+        case "record is a list":
+            record.write_text("[]")
+    assert cache.get(KEY) is None
     with caplog.at_level(logging.WARNING):
-        assert store.get_or_build(KEY, build).read_bytes() == b"package"
+        assert cache.get_or_build(KEY, build).read_bytes() == b"package"
     assert build.times == 2
     assert [record.message for record in caplog.records if "damaged" in record.message] == [
-        f"The compiled generator in {package.parent} is damaged and is built again."
+        f"The compiled package in {package.parent} is damaged and is built again."
     ]
 
 
@@ -79,11 +79,11 @@ def test_a_build_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: P
         path.write_bytes(b"half")
         raise ZeroDivisionError
 
-    store, build = ArtefactStore(tmp_path), Builder()
+    cache, build = PackageCache(tmp_path), Builder()
     with pytest.raises(ZeroDivisionError):
-        store.get_or_build(KEY, fails)
-    assert store.get(KEY) is None
-    package = store.get_or_build(KEY, build)
+        cache.get_or_build(KEY, fails)
+    assert cache.get(KEY) is None
+    package = cache.get_or_build(KEY, build)
     assert {path.name for path in package.parent.iterdir()} == {PACKAGE, "key.json", "lock"}
 
 
@@ -93,7 +93,7 @@ def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
         """
         import sys, time
         from pathlib import Path
-        from engine.runtime.cache import ArtefactStore
+        from engine.runtime.cache import PackageCache
 
         root, name, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -105,7 +105,7 @@ def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
             path.write_bytes(b"package")
 
         (root / name).touch()
-        print(ArtefactStore(root / "cache").get_or_build({"k": "v"}, build).read_bytes().decode())
+        print(PackageCache(root / "cache").get_or_build({"k": "v"}, build).read_bytes().decode())
         """
     )
     processes = [
@@ -121,8 +121,8 @@ def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_gets_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SetupError, match=r"Cannot write compiled generators to .*SOLSTICE_CACHE"):
-        ArtefactStore(tmp_path / "file").get_or_build(KEY, Builder())
+    with pytest.raises(SetupError, match=r"Cannot write compiled packages to .*SOLSTICE_CACHE"):
+        PackageCache(tmp_path / "file").get_or_build(KEY, Builder())
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,12 +137,12 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def test_notes_stay_with_their_package_and_go_with_it(tmp_path: Path) -> None:
-    store, build = ArtefactStore(tmp_path), Builder()
-    package = store.get_or_build(KEY, build)
-    store.note(KEY, gate={"psnr_db": 50})
-    store.note(KEY, other=1)
-    assert store.notes(KEY) == {"gate": {"psnr_db": 50}, "other": 1}
-    assert store.get(KEY) == package
+    cache, build = PackageCache(tmp_path), Builder()
+    package = cache.get_or_build(KEY, build)
+    cache.note(KEY, parity={"psnr_db": 50})
+    cache.note(KEY, other=1)
+    assert cache.notes(KEY) == {"parity": {"psnr_db": 50}, "other": 1}
+    assert cache.get(KEY) == package
     package.unlink()
-    store.get_or_build(KEY, build)
-    assert store.notes(KEY) == {}
+    cache.get_or_build(KEY, build)
+    assert cache.notes(KEY) == {}

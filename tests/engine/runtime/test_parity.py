@@ -11,17 +11,17 @@ from torch import Tensor
 
 from engine.config import GenerateConfig
 from engine.model.weights import Generator
-from engine.runtime.backends.base import Entry
+from engine.runtime.backends.base import ParityCase
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import InductorBackend, artefact_key
-from engine.runtime.cache import ArtefactStore
-from engine.runtime.parity import MIN_PSNR_DB, Verdict, check, compare, gate_images
+from engine.runtime.backends.inductor import InductorBackend, package_key
+from engine.runtime.cache import PackageCache
+from engine.runtime.parity import MIN_PSNR_DB, ParityResult, check, compare, parity_images
 from engine.runtime.select import choose_backend
 
 CPU = torch.device("cpu")
 
 
-def put(store: ArtefactStore, key: dict[str, str], data: bytes) -> None:
+def put(store: PackageCache, key: dict[str, str], data: bytes) -> None:
     def write(path: Path) -> None:
         path.write_bytes(data)
 
@@ -29,21 +29,21 @@ def put(store: ArtefactStore, key: dict[str, str], data: bytes) -> None:
 
 
 @dataclass
-class Engine:
-    """A compiled generator as the gate sees it, with a fault."""
+class FaultyBackend:
+    """A compiled generator with a fault, as the parity check runs it."""
 
     generator: Generator
-    store: ArtefactStore
+    store: PackageCache
     fault: str
     runs: int = 0
     name: str = "inductor"
     precision: str = "fp32"
-    entries: list[Entry] = field(default_factory=list)
+    parity_cases: list[ParityCase] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         key = {"weights": self.generator.sha256, "fault": self.fault}
         put(self.store, key, b"engine")
-        self.entries = [Entry(key, self)]
+        self.parity_cases = [ParityCase(key, self)]
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         self.runs += 1
@@ -59,7 +59,7 @@ class Engine:
 
 
 def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
-    once, again = gate_images(), gate_images()
+    once, again = parity_images(), parity_images()
 
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert len({images.shape for images in once}) == 3
@@ -67,17 +67,17 @@ def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
 
 
 def test_the_module_itself_passes_but_for_rounding(generator: Generator) -> None:
-    verdict = compare(generator, EagerBackend(generator, "fp32", CPU))
+    parity = compare(generator, EagerBackend(generator, "fp32", CPU))
 
-    assert verdict.passed
-    assert verdict.max_error <= 1
+    assert parity.passed
+    assert parity.max_error <= 1
 
 
 @pytest.mark.parametrize("fault", ["one pixel", "a shifted row", "noise"])
 def test_a_damaged_engine_is_refused(generator: Generator, tmp_path: Path, fault: str) -> None:
-    verdict = check(generator, Engine(generator, ArtefactStore(tmp_path), fault), ArtefactStore(tmp_path))
+    parity = check(generator, FaultyBackend(generator, PackageCache(tmp_path), fault), PackageCache(tmp_path))
 
-    assert not verdict.passed
+    assert not parity.passed
 
 
 def test_a_generator_whose_weights_overflow_half_precision_is_refused(generator: Generator) -> None:
@@ -91,20 +91,20 @@ def test_a_generator_whose_weights_overflow_half_precision_is_refused(generator:
 
 
 def test_a_verdict_that_is_not_a_number_does_not_pass() -> None:
-    assert not Verdict(psnr_db=math.nan, max_error=0).passed
-    assert Verdict(psnr_db=MIN_PSNR_DB, max_error=0).passed
+    assert not ParityResult(psnr_db=math.nan, max_error=0).passed
+    assert ParityResult(psnr_db=MIN_PSNR_DB, max_error=0).passed
 
 
 def test_the_verdict_is_reached_once_and_kept_with_the_engine(generator: Generator, tmp_path: Path) -> None:
-    store = ArtefactStore(tmp_path)
-    engine = Engine(generator, store, "none")
+    store = PackageCache(tmp_path)
+    engine = FaultyBackend(generator, store, "none")
 
     first = check(generator, engine, store)
     runs = engine.runs
-    again = check(generator, engine, ArtefactStore(tmp_path))
+    again = check(generator, engine, PackageCache(tmp_path))
 
     assert first == again
-    assert engine.runs == runs == len(gate_images())
+    assert engine.runs == runs == len(parity_images())
 
 
 @pytest.mark.needs_compiler
@@ -113,11 +113,11 @@ def test_a_refused_engine_is_replaced_by_the_next_backend_loudly(
 ) -> None:
     """Given an engine that was compiled from other weights than its key says, as a compiler's defect would have it."""
     other = Generator(type(generator.module)(generator.module.arch).eval(), generator.card, "other weights")
-    store = ArtefactStore(tmp_path)
+    store = PackageCache(tmp_path)
     InductorBackend(other, "fp32", CPU, store)
-    wrong = store.get(artefact_key(other, "fp32", CPU))
+    wrong = store.get(package_key(other, "fp32", CPU))
     assert wrong is not None
-    put(store, artefact_key(generator, "fp32", CPU), wrong.read_bytes())
+    put(store, package_key(generator, "fp32", CPU), wrong.read_bytes())
 
     with caplog.at_level(logging.WARNING):
         backend, reason = choose_backend(generator, GenerateConfig(device="cpu", precision="fp32", cache=tmp_path))

@@ -7,8 +7,8 @@ import torch
 
 from engine.config import GenerateConfig
 from engine.model.weights import Generator
-from engine.runtime.backends.inductor import artefact_key
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.backends.inductor import package_key
+from engine.runtime.cache import PackageCache
 from engine.runtime.rates import images_per_s, measure_backends
 from engine.runtime.translator import Translator
 
@@ -23,7 +23,7 @@ def test_every_backend_is_timed_and_auto_takes_the_one_measured_fastest(generato
         ("eager", 32), ("eager", 64), ("inductor", 32), ("inductor", 64),
     ]  # fmt: skip
     assert all(row.images_per_s is not None and row.images_per_s > 0 for row in rows)
-    rates = ArtefactStore(tmp_path).notes(artefact_key(generator, "fp32", torch.device("cpu")))["rates"]
+    rates = PackageCache(tmp_path).notes(package_key(generator, "fp32", torch.device("cpu")))["rates"]
     assert rates == {"eager": rows[0].images_per_s, "inductor": rows[2].images_per_s}
     translator = Translator(generator, config)
     assert translator.backend.name == max(rates, key=lambda name: rates[name])

@@ -11,8 +11,8 @@ from engine.errors import BackendUnavailable, SetupError
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
 from engine.runtime.backends.eager import eager_key
-from engine.runtime.backends.inductor import artefact_key
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.backends.inductor import package_key
+from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB
 from engine.runtime.select import choices, choose_backend, measured_rates
 from engine.system.device import has_bf16
@@ -25,11 +25,11 @@ def config(tmp_path: Path, **changes: object) -> GenerateConfig:
 
 
 def names(generator: Generator, config: GenerateConfig, tmp_path: Path) -> list[str]:
-    return [str(choice) for choice in choices(generator, config, CPU, ArtefactStore(tmp_path))]
+    return [str(choice) for choice in choices(generator, config, CPU, PackageCache(tmp_path))]
 
 
 def pretend_compiled(generator: Generator, tmp_path: Path, **notes: object) -> None:
-    store, key = ArtefactStore(tmp_path), artefact_key(generator, "fp32", CPU)
+    store, key = PackageCache(tmp_path), package_key(generator, "fp32", CPU)
 
     def write(path: Path) -> None:
         path.write_bytes(b"a package")
@@ -48,15 +48,15 @@ def test_few_images_take_the_fast_type_where_the_gate_lets_it(generator: Generat
 
     assert (backend.name, backend.precision) == ("eager", "bf16")
     assert "too few images" in reason
-    assert ArtefactStore(tmp_path).notes(eager_key(generator, "bf16", CPU))["gate"]["psnr_db"] >= MIN_PSNR_DB
+    assert PackageCache(tmp_path).notes(eager_key(generator, "bf16", CPU))["parity"]["psnr_db"] >= MIN_PSNR_DB
 
 
 def test_rounding_that_the_gate_refuses_leaves_eager_fp32(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A verdict kept from before stands for a generator that bfloat16 ruins."""
+    """A parity kept from before stands for a generator that bfloat16 ruins."""
     monkeypatch.setattr("engine.runtime.select.fastest_precision", lambda _: "bf16")
-    ArtefactStore(tmp_path).note(eager_key(generator, "bf16", CPU), gate={"psnr_db": 31.0, "max_error": 90})
+    PackageCache(tmp_path).note(eager_key(generator, "bf16", CPU), parity={"psnr_db": 31.0, "max_error": 90})
 
     backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
 
@@ -79,7 +79,7 @@ def test_many_images_are_compiled_for_with_eager_fp32_to_fall_back_on(generator:
 def test_what_is_compiled_is_taken_even_for_few(generator: Generator, tmp_path: Path) -> None:
     pretend_compiled(generator, tmp_path)
 
-    first, *_ = choices(generator, config(tmp_path, expected_pixels=1), CPU, ArtefactStore(tmp_path))
+    first, *_ = choices(generator, config(tmp_path, expected_pixels=1), CPU, PackageCache(tmp_path))
 
     assert (first.name, first.why) == ("inductor", "already compiled for this machine")
 
@@ -89,7 +89,7 @@ def test_what_is_compiled_is_taken_even_for_few(generator: Generator, tmp_path: 
 def test_what_was_measured_faster_is_taken(generator: Generator, tmp_path: Path, faster: str) -> None:
     pretend_compiled(generator, tmp_path, rates={"eager": 5.0, "inductor": 5.0} | {faster: 9.5})
 
-    first, *_ = choices(generator, config(tmp_path), CPU, ArtefactStore(tmp_path))
+    first, *_ = choices(generator, config(tmp_path), CPU, PackageCache(tmp_path))
 
     assert (first.name, first.why) == (faster, "measured fastest here, 9.5 images/s")
 
@@ -98,7 +98,7 @@ def test_what_was_measured_faster_is_taken(generator: Generator, tmp_path: Path,
 def test_a_backend_that_is_no_longer_installed_is_not_taken_for_its_rate(generator: Generator, tmp_path: Path) -> None:
     pretend_compiled(generator, tmp_path, rates={"inductor": 5.0, "tensorrt": 900.0})
 
-    assert measured_rates(generator, config(tmp_path), CPU, ArtefactStore(tmp_path)) == {"inductor": 5.0}
+    assert measured_rates(generator, config(tmp_path), CPU, PackageCache(tmp_path)) == {"inductor": 5.0}
 
 
 def test_without_a_compiler_auto_goes_on_and_says_so(

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.errors import StopRun
 from engine.model.weights import Generator
-from engine.runtime.translator import MIN_SIDE, Guarded, Translator, pad
+from engine.runtime.translator import MIN_SIDE, RecoveringBackend, Translator, pad
 from tests.images import picture
 
 EAGER = GenerateConfig(backend="eager", device="cpu")
@@ -130,7 +130,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves_and_says_so(caplog: pytest.Log
     card = SmallCard(most=3)
 
     with caplog.at_level(logging.WARNING):
-        translated = Guarded(card)(batch(16))
+        translated = RecoveringBackend(card)(batch(16))
 
     assert torch.equal(translated, 255 - batch(16))
     assert [record.getMessage() for record in caplog.records] == [
@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves_and_says_so(caplog: pytest.Log
 
 def test_what_fitted_is_remembered() -> None:
     card = SmallCard(most=4)
-    guarded = Guarded(card)
+    guarded = RecoveringBackend(card)
     guarded(batch(8))
     card.calls.clear()
 
@@ -153,7 +153,7 @@ def test_what_fitted_is_remembered() -> None:
 
 def test_smaller_images_than_the_one_that_did_not_fit_go_together_again() -> None:
     card = SmallCard(most=4)
-    guarded = Guarded(card)
+    guarded = RecoveringBackend(card)
     guarded(batch(8, side=32))
     card.most = 100
     card.calls.clear()
@@ -165,7 +165,7 @@ def test_smaller_images_than_the_one_that_did_not_fit_go_together_again() -> Non
 
 def test_an_image_that_does_not_fit_alone_is_for_the_caller() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        Guarded(SmallCard(most=0))(batch(4))
+        RecoveringBackend(SmallCard(most=0))(batch(4))
 
 
 def test_a_lost_gpu_ends_the_run_in_one_sentence_that_says_how_to_go_on() -> None:
@@ -173,7 +173,7 @@ def test_a_lost_gpu_ends_the_run_in_one_sentence_that_says_how_to_go_on() -> Non
         raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA to enable…")
 
     with pytest.raises(StopRun, match=r"unspecified launch failure\).*same command again") as caught:
-        Guarded(lost)(batch(1))
+        RecoveringBackend(lost)(batch(1))
     assert "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_lost_gpu() -> None:
         raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
 
     with pytest.raises(RuntimeError, match="must match"):
-        Guarded(broken)(batch(1))
+        RecoveringBackend(broken)(batch(1))
 
 
 @pytest.mark.needs_cuda
@@ -194,4 +194,4 @@ def test_on_a_gpu_a_real_lack_of_memory_is_survived() -> None:
         taken = torch.empty(per_image * len(pixels_NHWC), dtype=torch.uint8, device="cuda")
         return (255 - pixels_NHWC).add(0 * taken[0].cpu())
 
-    assert torch.equal(Guarded(hungry)(batch(8)), 255 - batch(8))
+    assert torch.equal(RecoveringBackend(hungry)(batch(8)), 255 - batch(8))

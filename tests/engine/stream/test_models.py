@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.errors import SetupError, SkipImage
 from engine.model.weights import Generator, load_generator
-from engine.observe.metrics import Silent
+from engine.observe.metrics import NoMetrics
 from engine.stream import models as module
 from engine.stream.models import Patient, Residents
 from tests.stream.stream import tiny_model
@@ -78,7 +78,7 @@ def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -
     left = iter(range(failures))
     retries: list[str] = []
 
-    class Metrics(Silent):
+    class Metrics(NoMetrics):
         def count(self, name: str, amount: float = 1.0, *labels: str) -> None:
             retries.append(f"{name} {labels[0]}")
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from engine.archive.convert import Summary, convert
 from engine.config import PipelineConfig
 from engine.errors import SetupError
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, Generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Generator
 from engine.options import Options, Size
 
 CONFIG = PipelineConfig(options=Options(size=Size.parse("native"), format="png"))

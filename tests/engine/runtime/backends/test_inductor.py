@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import BackendUnavailable, SetupError
-from engine.model import network as model
-from engine.model import upsampling
+from engine.model import network, upsampling
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import InductorBackend, artefact_key, find_compiler
-from engine.runtime.cache import PACKAGE, ArtefactStore
+from engine.runtime.backends.inductor import InductorBackend, find_compiler, package_key
+from engine.runtime.cache import PACKAGE, PackageCache
 from tests.images import picture, psnr_db
 
 CPU = torch.device("cpu")
@@ -30,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compiled(generator: Generator, cache: Path) -> InductorBackend:
-    return InductorBackend(generator, "fp32", CPU, ArtefactStore(cache))
+    return InductorBackend(generator, "fp32", CPU, PackageCache(cache))
 
 
 def pictures(count: int, height: int, width: int) -> Tensor:
@@ -63,7 +62,7 @@ def test_what_is_compiled_is_loaded_without_a_compiler(
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("PATH", "/nowhere")
     with caplog.at_level(logging.WARNING):
-        backend = InductorBackend(generator, "fp32", CPU, ArtefactStore(cache))
+        backend = InductorBackend(generator, "fp32", CPU, PackageCache(cache))
     assert caplog.messages == []
     assert backend(pictures(1, 32, 32)).shape == (1, 32, 32, 3)
 
@@ -74,8 +73,8 @@ def test_a_damaged_package_is_not_loaded_but_built_again(
     generator: Generator, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The build is the stored package of the other tests, so that this one need not compile."""
-    key = artefact_key(generator, "fp32", CPU)
-    good = ArtefactStore(cache).get(key)
+    key = package_key(generator, "fp32", CPU)
+    good = PackageCache(cache).get(key)
     assert good is not None
     content = good.read_bytes()
     builds: list[Path] = []
@@ -84,7 +83,7 @@ def test_a_damaged_package_is_not_loaded_but_built_again(
         builds.append(path)
         path.write_bytes(content)
 
-    store = ArtefactStore(tmp_path)
+    store = PackageCache(tmp_path)
     package = store.get_or_build(key, build)
     package.write_bytes(content[:-1000])
     monkeypatch.setattr(inductor, "_compile", lambda _generator, _precision, _device, path: build(path))
@@ -99,35 +98,35 @@ def test_without_a_compiler_it_cannot_be_made_and_says_what_to_do(
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert find_compiler() is None
     with pytest.raises(BackendUnavailable, match=r"needs a C\+\+ compiler .*--backend eager") as caught:
-        InductorBackend(generator, "fp32", CPU, ArtefactStore(tmp_path))
+        InductorBackend(generator, "fp32", CPU, PackageCache(tmp_path))
     assert isinstance(caught.value, SetupError)
 
 
 def test_a_package_belongs_to_weights_precision_machine_and_torch(generator: Generator) -> None:
-    key = artefact_key(generator, "fp32", CPU)
+    key = package_key(generator, "fp32", CPU)
     assert key["weights"] == generator.sha256
     assert key["torch"] == torch.__version__
-    assert key != artefact_key(generator, "bf16", CPU)
+    assert key != package_key(generator, "bf16", CPU)
 
 
 def test_a_package_belongs_to_the_code_that_shaped_it(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a network or a backend that was changed, then another key, so that old packages are not used."""
-    before = artefact_key(generator, "fp32", CPU)
-    for module in (model, upsampling, inductor):
+    before = package_key(generator, "fp32", CPU)
+    for module in (network, upsampling, inductor):
         changed = tmp_path / f"{module.__name__}.py"
         changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed")
         with monkeypatch.context() as patched:
             patched.setattr(module, "__file__", str(changed))
-            after = artefact_key(generator, "fp32", CPU)
+            after = package_key(generator, "fp32", CPU)
         assert {name for name in before if before[name] != after[name]} == {"code"}
-    assert artefact_key(generator, "fp32", CPU) == before
+    assert package_key(generator, "fp32", CPU) == before
 
 
 def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package uses all instructions of the CPU it was made on, and would crash where one is missing."""
-    here = artefact_key(generator, "fp32", CPU)
+    here = package_key(generator, "fp32", CPU)
     real = Path.read_text
 
     def other_cpu(self: Path, *arguments: str, **options: str) -> str:
@@ -136,4 +135,4 @@ def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, mo
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "read_text", other_cpu)
-    assert artefact_key(generator, "fp32", CPU)["machine"] != here["machine"]
+    assert package_key(generator, "fp32", CPU)["machine"] != here["machine"]

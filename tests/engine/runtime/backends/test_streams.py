@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import LANES
-from engine.runtime.backends.streams import Lanes
+from engine.config import GPU_BATCHES_IN_FLIGHT
+from engine.runtime.backends.streams import CopyStreams
 
 CPU = torch.device("cpu")
 
@@ -20,10 +20,10 @@ def batches(count: int) -> list[Tensor]:
 
 
 def test_every_thread_gets_the_result_of_its_own_batch() -> None:
-    lanes = Lanes(lambda pixels: 255 - pixels, CPU)
+    streams = CopyStreams(lambda pixels: 255 - pixels, CPU)
 
-    with ThreadPoolExecutor(LANES) as pool:
-        results = list(pool.map(lanes, batches(100)))
+    with ThreadPoolExecutor(GPU_BATCHES_IN_FLIGHT) as pool:
+        results = list(pool.map(streams, batches(100)))
 
     assert all(torch.equal(result, 255 - batch) for result, batch in zip(results, batches(100), strict=True))
 
@@ -41,8 +41,8 @@ def test_the_network_is_never_in_two_calls_at_once() -> None:
             inside.release()
         return pixels
 
-    with ThreadPoolExecutor(LANES) as pool:
-        list(pool.map(Lanes(network, CPU), batches(30)))
+    with ThreadPoolExecutor(GPU_BATCHES_IN_FLIGHT) as pool:
+        list(pool.map(CopyStreams(network, CPU), batches(30)))
 
     assert overlaps == 0
 
@@ -53,11 +53,11 @@ def test_a_failed_batch_leaves_the_lane_usable() -> None:
             raise torch.OutOfMemoryError("too large")
         return pixels
 
-    lanes = Lanes(network, CPU)
+    streams = CopyStreams(network, CPU)
     with pytest.raises(torch.OutOfMemoryError):
-        lanes(batches(2)[1])
+        streams(batches(2)[1])
 
-    assert torch.equal(lanes(batches(1)[0]), batches(1)[0])
+    assert torch.equal(streams(batches(1)[0]), batches(1)[0])
 
 
 @pytest.mark.needs_cuda
@@ -69,10 +69,10 @@ def test_on_a_gpu_results_are_right_whatever_overlaps() -> None:
             pixels = 255 - pixels
         return 255 - pixels
 
-    lanes = Lanes(network, device)
+    streams = CopyStreams(network, device)
     large = [torch.randint(0, 256, (16, 256, 256, 3), dtype=torch.uint8) for _ in range(24)]
-    with ThreadPoolExecutor(LANES) as pool:
-        results = list(pool.map(lanes, large))
+    with ThreadPoolExecutor(GPU_BATCHES_IN_FLIGHT) as pool:
+        results = list(pool.map(streams, large))
 
     assert all(torch.equal(result, 255 - batch) for result, batch in zip(results, large, strict=True))
     assert all(result.is_pinned() for result in results)
@@ -80,12 +80,12 @@ def test_on_a_gpu_results_are_right_whatever_overlaps() -> None:
 
 @pytest.mark.needs_cuda
 def test_on_a_gpu_steady_work_allocates_nothing_new() -> None:
-    lanes = Lanes(lambda pixels: 255 - pixels, torch.device("cuda", 0))
+    streams = CopyStreams(lambda pixels: 255 - pixels, torch.device("cuda", 0))
     for batch in batches(10):
-        lanes(batch)
+        streams(batch)
     reserved = torch.cuda.memory_reserved(0)
 
     for batch in batches(200):
-        lanes(batch)
+        streams(batch)
 
     assert torch.cuda.memory_reserved(0) == reserved

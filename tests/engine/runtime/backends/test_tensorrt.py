@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from engine.errors import BackendUnavailable
-from engine.model.network import Architecture, ResnetGenerator
-from engine.model.weights import Card, Generator, save_generator
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
+from engine.model.weights import Generator, save_generator
 from engine.runtime.backends.tensorrt import (
     Float32Norm,
     Profile,
@@ -24,7 +25,7 @@ from engine.runtime.backends.tensorrt import (
     nearest,
     runtime,
 )
-from engine.runtime.cache import ArtefactStore
+from engine.runtime.cache import PackageCache
 from engine.runtime.parity import compare
 
 CPU = torch.device("cpu")
@@ -169,11 +170,11 @@ def test_on_a_gpu_engines_pass_the_gate_and_load_without_being_built_again(
 ) -> None:
     device, store, profiles = (
         torch.device("cuda", 0),
-        ArtefactStore(tmp_path),
+        PackageCache(tmp_path),
         (Profile(4, 64, 64), Profile(1, 256, 256)),
     )
-    for entry in TensorRTBackend(generator, "fp16", device, store, profiles).entries:
-        assert compare(generator, entry.run).passed
+    for case in TensorRTBackend(generator, "fp16", device, store, profiles).parity_cases:
+        assert compare(generator, case.run).passed
 
     monkeypatch.setattr("engine.runtime.backends.tensorrt.convert", None)
     again = TensorRTBackend(generator, "fp16", device, store, profiles)

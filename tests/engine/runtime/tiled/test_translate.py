@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import SkipImage
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network
-from engine.runtime.tiled.translate import Plan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
+from engine.runtime.tiled.translate import TilePlan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
 from tests import ROOT
 
 COMPACT = Architecture(blocks=2, ngf=8)
@@ -55,7 +56,7 @@ def whole(module: ResnetGenerator, pixels_HWC: Tensor) -> Tensor:
     return result
 
 
-def tiled(module: ResnetGenerator, pixels_HWC: Tensor, plan: Plan) -> Tensor:
+def tiled(module: ResnetGenerator, pixels_HWC: Tensor, plan: TilePlan) -> Tensor:
     return torch.cat(list(translated_bands(module, pixels_HWC, plan)), dim=2)
 
 
@@ -74,7 +75,7 @@ def tiled(module: ResnetGenerator, pixels_HWC: Tensor, plan: Plan) -> Tensor:
 )
 def test_compact_generators_in_float32(arch: Architecture, quarter_rows: int, full_rows: int) -> None:
     module = generator(arch)
-    plan = Plan(quarter_rows=quarter_rows, full_rows=full_rows, in_file=False)
+    plan = TilePlan(quarter_rows=quarter_rows, full_rows=full_rows, in_file=False)
     for height, width in SIZES:
         pixels = photo(height, width)
         difference = (tiled(module, pixels, plan) - whole(module, pixels)).abs().max().item()
@@ -86,7 +87,7 @@ def test_compact_generators_in_float32(arch: Architecture, quarter_rows: int, fu
 def test_full_generator_in_float32(height: int, width: int, full_rows: int) -> None:
     module = generator(FULL)
     pixels = photo(height, width)
-    plan = Plan(quarter_rows=3 * full_rows, full_rows=full_rows, in_file=False)
+    plan = TilePlan(quarter_rows=3 * full_rows, full_rows=full_rows, in_file=False)
     assert (tiled(module, pixels, plan) - whole(module, pixels)).abs().max().item() < 1e-4 * RANGE
 
 
@@ -95,7 +96,7 @@ def test_bfloat16_is_40_db_from_the_whole_image_in_float32(arch: Architecture) -
     module = generator(arch)
     pixels = photo(128, 96)
     want = whole(module, pixels)
-    plan = Plan(quarter_rows=16, full_rows=3, in_file=False)
+    plan = TilePlan(quarter_rows=16, full_rows=3, in_file=False)
     got = tiled(copy.deepcopy(module).bfloat16(), pixels, plan).float()
     psnr = 10 * math.log10(RANGE**2 / (got - want).square().mean().item())
     assert psnr >= 40
@@ -104,7 +105,7 @@ def test_bfloat16_is_40_db_from_the_whole_image_in_float32(arch: Architecture) -
 def test_tables_in_a_file_change_nothing() -> None:
     module = generator(COMPACT)
     pixels = photo(64, 48)
-    in_memory, in_file = (Plan(quarter_rows=3, full_rows=2, in_file=in_file) for in_file in (False, True))
+    in_memory, in_file = (TilePlan(quarter_rows=3, full_rows=2, in_file=in_file) for in_file in (False, True))
     assert torch.equal(tiled(module, pixels, in_file), tiled(module, pixels, in_memory))
 
 
@@ -130,7 +131,7 @@ def test_pixels_are_the_rounded_bands() -> None:
 def test_a_photo_smaller_than_the_receptive_field() -> None:
     module = generator(Architecture(blocks=9, ngf=4))
     pixels = photo(16, 20)
-    plan = Plan(quarter_rows=1, full_rows=1, in_file=False)
+    plan = TilePlan(quarter_rows=1, full_rows=1, in_file=False)
     assert (tiled(module, pixels, plan) - whole(module, pixels)).abs().max().item() < 1e-4 * RANGE
 
 
@@ -153,7 +154,8 @@ def test_a_full_disk_says_what_is_needed(tmp_path: Path) -> None:
 
 MEASURE = """
 import sys, torch
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from engine.runtime.tiled.translate import translate_tiled
 
