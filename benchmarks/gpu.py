@@ -38,7 +38,7 @@ from engine.pipeline import Pipeline
 from engine.records import Record
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.rates import batch_for, batches_in_flight_for, images_per_s, measure_backends
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.device import fastest_precision
 from engine.testing import MemorySink, MemorySource
 
@@ -211,7 +211,7 @@ def end_to_end(plan: Plan, generator: Generator, config: GenerateConfig, scratch
     """JPEG bytes to JPEG bytes in memory, beside the generator alone."""
     side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
     make_photos(scratch / "photos", min(plan.photos, 64), side, side)
-    translator = Translator(generator, config)
+    translator = BatchTranslator(generator, config)
     alone = images_per_s(translator, batch, side, threads=batches_in_flight_for(plan.device))
     pipeline = PipelineConfig(
         options=Options(size=Size.parse(f"{side}x{side}"), format="jpeg"),
@@ -230,7 +230,7 @@ def large_photos(plan: Plan, generator: Generator, config: GenerateConfig, scrat
     """Translate photos at their own size, from JPEG bytes to JPEG bytes in memory, and in the generator alone."""
     width, height = plan.large
     make_photos(scratch / "large", 4, width, height)
-    translator = Translator(generator, config)
+    translator = BatchTranslator(generator, config)
     pixels_NHWC = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
     alone_s = _best_s(plan, lambda: translator(pixels_NHWC), repeats=3)
     pipeline = PipelineConfig(options=Options(size=Size.parse("native"), format="jpeg"), generate=config)
@@ -244,7 +244,7 @@ def large_photos(plan: Plan, generator: Generator, config: GenerateConfig, scrat
     }
 
 
-def _through(config: PipelineConfig, translator: Translator, folder: Path, count: int) -> dict[str, float]:
+def _through(config: PipelineConfig, translator: BatchTranslator, folder: Path, count: int) -> dict[str, float]:
     """Give images/s through the pipeline, with JPEGs decoded on the generator's device and on the CPU."""
     jpegs = [path.read_bytes() for path in sorted(folder.iterdir())]
     images = [(f"{i}.jpg", jpegs[i % len(jpegs)]) for i in range(count)]
@@ -320,7 +320,7 @@ def profile(plan: Plan, generator: Generator) -> Result:
 
 def steady(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:
     """Translate batches of changing sizes for some minutes and watch the GPU's memory, as the driver counts it."""
-    translator = Translator(generator, config)
+    translator = BatchTranslator(generator, config)
     shapes = [(batch_for(side, plan.device), side, side, 3) for side in plan.sides]
     batches = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
     for pixels_NHWC in batches * 2:

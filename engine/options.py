@@ -66,6 +66,11 @@ class Size:
         }[self.mode]
 
 
+def default_detail(size: Size) -> Detail:
+    """Return the detail that a size implies: `auto` brings the result back to the image's own size."""
+    return "guided" if size.mode == "auto" else "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Options of one image; the same for a whole archive, possibly different for each job of a stream."""

@@ -28,7 +28,7 @@ from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Sto
 from engine.system.device import gpu_of
 
 Translate = Callable[[Tensor], Tensor]
-"""uint8 [N, H, W, 3] to the same, such as an `engine.runtime.translator.Translator`."""
+"""uint8 [N, H, W, 3] to the same, such as an `engine.runtime.translator.BatchTranslator`."""
 
 
 # Of a chunk that a GPU decodes: a call to it has a price of its own, so it takes more at once than a CPU's.

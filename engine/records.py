@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import Generic, TypeVar
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from engine.errors import SkipImage
 from engine.options import Options
+
+if TYPE_CHECKING:  # commands that send and count jobs must not wait for torch
+    from torch import Tensor
 
 P = TypeVar("P")
 Q = TypeVar("Q")
@@ -203,6 +202,9 @@ class Batch:
 
     def stacked(self) -> Tensor:
         """Put the pictures together, uint8 [N, H, W, 3], on a GPU as soon as one of them is there."""
+        import numpy as np
+        import torch
+
         pixels = [record.payload.pixels_HWC for record in self.records]
         device = next((one_HWC.device for one_HWC in pixels if one_HWC.device.type != "cpu"), None)
         if device is None:

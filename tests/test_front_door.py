@@ -20,7 +20,13 @@ from engine.options import Options
 from tests import ROOT
 
 NAMES = [
+    "Architecture",
+    "BatchConfig",
+    "Card",
+    "DecodeConfig",
+    "EncodeConfig",
     "EngineError",
+    "GenerateConfig",
     "Generator",
     "Options",
     "PipelineConfig",
@@ -28,10 +34,13 @@ NAMES = [
     "Size",
     "SkipImage",
     "StopRun",
+    "StoreConfig",
     "Summary",
     "Translator",
     "convert",
+    "list_models",
     "load_generator",
+    "save_generator",
 ]
 
 OPTIONS = [
@@ -74,6 +83,10 @@ def test_an_exported_name_is_there_and_documented(name: str) -> None:
     thing = getattr(engine, name)
     assert inspect.getdoc(thing), name
     assert thing.__module__ == engine._HOMES[name]
+
+
+def test_dir_lists_names_that_are_not_imported_yet() -> None:
+    assert set(NAMES) <= set(dir(engine))
 
 
 def test_another_name_is_an_error() -> None:

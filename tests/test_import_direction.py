@@ -22,9 +22,10 @@ FOUNDATION = "options config errors records flow ports testing"
 
 MAY_IMPORT = {
     # package: packages of `engine` that it may import
-    "cli": f"archive stream runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "cli": f"archive stream images runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "archive": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "stream": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "images": "runtime batch codec model options config records",
     "runtime": "model observe system config errors",
     "pipeline": "batch codec observe system flow ports options config errors records",
     "listing": "codec system errors",
@@ -49,7 +50,7 @@ FACADES = {"engine", "trainer", "engine.__main__", "trainer.__main__"}
 """Entry points, which may name any public thing."""
 
 ONLY_IN = {
-    "PIL": "engine.codec engine.archive.report trainer.sheets",
+    "PIL": "engine.codec engine.images engine.archive.report trainer.sheets",
     "fsspec": "engine.system.storage engine.stream",
     "jinja2": "engine.archive.report",
     "kafka": "engine.stream",

@@ -22,7 +22,7 @@ SIDE = 256
 BATCH = 8
 
 Translate = Callable[[Tensor], Tensor]
-"""uint8 [N, H, W, 3] to the same: a `Translator`."""
+"""uint8 [N, H, W, 3] to the same: a `BatchTranslator`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.model.card import find_model
 from engine.model.weights import load_generator
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from trainer.evaluate import evaluate
 from trainer.export import load_pair, write_scores
 from trainer.photos import load_photo
@@ -39,7 +39,7 @@ def score(
         if back is not None:
             returning = load_generator(back)
         forth, other = (
-            None if generator is None else Translator(generator, config) for generator in (there, returning)
+            None if generator is None else BatchTranslator(generator, config) for generator in (there, returning)
         )
         a_to_b, b_to_a = (other, forth) if reverse else (forth, other)
         scores = evaluate(data, a_to_b, b_to_a, limit=limit, fid=fid).as_dict()
@@ -50,7 +50,7 @@ def score(
 
 def before_after(model: Path, photos: Sequence[Path], out: Path, *, side: int) -> None:
     """Draw `photos`, short sides resized to `side`, above their translations by `model`; write the sheet to `out`."""
-    translate = Translator(load_generator(find_model(str(model))), GenerateConfig(backend="eager"))
+    translate = BatchTranslator(load_generator(find_model(str(model))), GenerateConfig(backend="eager"))
     originals = [load_photo(path, load=side) for path in photos]
     save_sheet(
         out, [[_pixels(photo) for photo in originals], [_pixels(translate(photo[None])[0]) for photo in originals]]

@@ -25,7 +25,7 @@ from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.pipeline import Pipeline, Translate
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.storage import connect, is_url
 
 _NOT_DECIDING = ("workers", "gpu_from_pixels")  # where and how parallel results are encoded, not what they are
@@ -87,8 +87,8 @@ def convert(
     config = config or PipelineConfig()
     listing, read_ahead = open_source(src, dst)
     generator = load_generator(model) if isinstance(model, str | Path) else model
-    translator = translate(generator) if translate else Translator(generator, config.generate)
-    backend = translator.reason if isinstance(translator, Translator) else "given by the caller"
+    translator = translate(generator) if translate else BatchTranslator(generator, config.generate)
+    backend = translator.reason if isinstance(translator, BatchTranslator) else "given by the caller"
     with begin(
         src, dst, generator, config, keep_times=keep_times, report=report, progress=progress, metrics=metrics
     ) as run:

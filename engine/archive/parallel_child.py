@@ -44,7 +44,7 @@ from engine.model.weights import load_generator
 from engine.observe.metrics import NoMetrics, StageName
 from engine.pipeline import Pipeline
 from engine.records import Outcome
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.device import choose_device
 
 _SEND_EVERY_S = 0.1
@@ -115,7 +115,7 @@ def _translate(task: ShareTask, sender: MessageSender) -> None:
         torch.cuda.set_device(device)  # libraries without a device argument use the current one
     else:
         torch.set_num_threads(min(torch.get_num_threads(), task.threads))
-    translator = Translator(load_generator(task.model), config.generate)
+    translator = BatchTranslator(load_generator(task.model), config.generate)
     sender.send(ModelLoaded(translator.reason))
     listing, read_ahead = open_source(task.src, task.dst)
     sink = open_sink(task.dst, keep_times=task.keep_times, part=str(task.share.index))

@@ -31,13 +31,13 @@ from engine.cli.options import (
 )
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
-from engine.options import Detail, Options, Size
+from engine.options import Detail, Options, Size, default_detail
+from engine.records import Failed, Outcome
 
 if TYPE_CHECKING:  # loading torch takes seconds, which `--help` and a mistyped option must not
     from engine.archive.convert import Summary
     from engine.cli.progress import ProgressLine
     from engine.observe.metrics import Metrics
-    from engine.records import Outcome
 
 _PIXELS_PER_IMAGE = 512 * 512  # what is assumed where the size depends on the photo
 
@@ -168,7 +168,7 @@ def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
 def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
     area = size.width * size.height or _PIXELS_PER_IMAGE
-    detail: Detail = options["detail"] or ("guided" if size.mode == "auto" else "none")
+    detail: Detail = options["detail"] or default_detail(size)
     return PipelineConfig(
         options=Options(size=size, detail=detail, format=options["format"]),
         decode=DecodeConfig(
@@ -209,8 +209,6 @@ class _Counter:
         self._failed = 0
 
     def __call__(self, outcome: Outcome | None, skipped: int) -> None:
-        from engine.records import Failed
-
         if outcome is None:
             return
         self._ended += 1

@@ -91,7 +91,7 @@ MIN_SIDE = 16
 _SHARE_OF_FREE_MEMORY = 0.5
 
 
-class Translator:
+class BatchTranslator:
     """A generator on its backend: uint8 pixels in, uint8 pixels out, any size."""
 
     def __init__(self, generator: Generator, config: GenerateConfig | None = None) -> None:

@@ -15,7 +15,7 @@ from engine.config import GenerateConfig
 from engine.errors import SetupError, SkipImage
 from engine.model.weights import load_generator
 from engine.observe.metrics import Metrics, NoMetrics
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.retry import retried
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Residents(Mapping[str, Translate]):
         while len(self._resident) >= self._room:
             gone, _ = self._resident.popitem(last=False)
             log.info("Model %s leaves memory for %s", gone, name)
-        translator = Translator(generator, self._config)
+        translator = BatchTranslator(generator, self._config)
         log.info("Model %s: %s", name, translator.reason)
         self._resident[name] = Patient(translator, self._metrics)
         self._metrics.gauge("models_resident", len(self._resident))

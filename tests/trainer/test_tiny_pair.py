@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.model.card import Architecture
 from engine.model.weights import load_generator
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from trainer import loop
 from trainer.config import LossConfig, NetworkConfig, ScheduleConfig
 from trainer.export import Labels, export
@@ -22,7 +22,7 @@ STEPS = 400
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, domains: Path) -> tuple[Translator, Translator]:
+def pair(tmp_path_factory: pytest.TempPathFactory, domains: Path) -> tuple[BatchTranslator, BatchTranslator]:
     """Train warm to cold and back, and load both as the engine serves them."""
     from tests.trainer.conftest import tiny_run
 
@@ -39,12 +39,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory, domains: Path) -> tuple[Trans
     assert loop.fit(config, run)
     torch.set_num_threads(threads)
     paths = export(run, run / "models", Labels(domain_a="warm", domain_b="cold"), torch.float32)
-    there, back = (Translator(load_generator(path), GenerateConfig(backend="eager")) for path in paths)
+    there, back = (BatchTranslator(load_generator(path), GenerateConfig(backend="eager")) for path in paths)
     return there, back
 
 
 def test_translations_move_most_of_the_way_to_the_other_domain(
-    pair: tuple[Translator, Translator], domains: Path
+    pair: tuple[BatchTranslator, BatchTranslator], domains: Path
 ) -> None:
     warm, cold = photos(domains / "testA"), photos(domains / "testB")
     for translate, originals, targets in ((pair[0], warm, cold), (pair[1], cold, warm)):
@@ -52,7 +52,7 @@ def test_translations_move_most_of_the_way_to_the_other_domain(
         assert (after - before) / (goal - before) > 0.7
 
 
-def test_there_and_back_is_close_to_the_original(pair: tuple[Translator, Translator], domains: Path) -> None:
+def test_there_and_back_is_close_to_the_original(pair: tuple[BatchTranslator, BatchTranslator], domains: Path) -> None:
     warm = photos(domains / "testA")
     there = pair[0](warm)
     error = (pair[1](there).float() - warm.float()).abs().mean()

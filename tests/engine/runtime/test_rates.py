@@ -10,7 +10,7 @@ from engine.model.weights import Generator
 from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.rates import images_per_s, measure_backends
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 
 
 @pytest.mark.needs_compiler
@@ -25,7 +25,7 @@ def test_every_backend_is_timed_and_auto_takes_the_one_measured_fastest(generato
     assert all(row.images_per_s is not None and row.images_per_s > 0 for row in rows)
     rates = PackageCache(tmp_path).notes(package_key(generator, "fp32", torch.device("cpu")))["rates"]
     assert rates == {"eager": rows[0].images_per_s, "inductor": rows[2].images_per_s}
-    translator = Translator(generator, config)
+    translator = BatchTranslator(generator, config)
     assert translator.backend.name == max(rates, key=lambda name: rates[name])
     assert "measured fastest here" in translator.reason
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.errors import StopRun
 from engine.model.weights import Generator
-from engine.runtime.translator import MIN_SIDE, RecoveringBackend, Translator, pad
+from engine.runtime.translator import MIN_SIDE, RecoveringBackend, BatchTranslator, pad
 from tests.images import picture
 
 EAGER = GenerateConfig(backend="eager", device="cpu")
@@ -28,20 +28,20 @@ def pictures(count: int, height: int, width: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def translator(generator: Generator) -> Translator:
-    return Translator(generator, EAGER)
+def translator(generator: Generator) -> BatchTranslator:
+    return BatchTranslator(generator, EAGER)
 
 
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (1, 40), (40, 1), (17, 23), (3, 200), (64, 48), (2, 15), (33, 16)]
 )
-def test_any_size_comes_out_as_it_went_in(height: int, width: int, translator: Translator) -> None:
+def test_any_size_comes_out_as_it_went_in(height: int, width: int, translator: BatchTranslator) -> None:
     result = translator(pictures(2, height, width))
     assert (result.shape, result.dtype) == ((2, height, width, 3), torch.uint8)
     assert result.is_contiguous()
 
 
-def test_the_result_is_the_modules_own(translator: Translator, generator: Generator) -> None:
+def test_the_result_is_the_modules_own(translator: BatchTranslator, generator: Generator) -> None:
     """Computed here by the textbook, with no code of the engine but the module."""
     x = pictures(1, 48, 64)
     with torch.no_grad():
@@ -50,14 +50,14 @@ def test_the_result_is_the_modules_own(translator: Translator, generator: Genera
     assert (translator(x).float() - expected).abs().max() <= 1
 
 
-def test_a_size_the_network_cannot_take_is_mirrored_and_cropped(translator: Translator) -> None:
+def test_a_size_the_network_cannot_take_is_mirrored_and_cropped(translator: BatchTranslator) -> None:
     x = pictures(1, 30, 41)
     mirrored = F.pad(x.permute(0, 3, 1, 2).float(), (0, 3, 0, 2), mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
     assert torch.equal(translator(x), translator(mirrored.contiguous())[:, :30, :41])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (17, 23), (1, 40)])
-def test_company_does_not_change_a_bit(height: int, width: int, translator: Translator) -> None:
+def test_company_does_not_change_a_bit(height: int, width: int, translator: BatchTranslator) -> None:
     """What an interrupted run needs to give the very bytes of one that was not."""
     x = pictures(5, height, width)
     together = translator(x)
@@ -66,7 +66,7 @@ def test_company_does_not_change_a_bit(height: int, width: int, translator: Tran
     assert torch.equal(together.flip(0), translator(x.flip(0)))
 
 
-def test_running_it_leaves_its_input_alone(translator: Translator) -> None:
+def test_running_it_leaves_its_input_alone(translator: BatchTranslator) -> None:
     x = pictures(2, 32, 32)
     before = x.clone()
     translator(x)
@@ -90,19 +90,19 @@ def test_a_size_that_fits_is_not_copied() -> None:
     assert pad(x, 4) is x
 
 
-def test_a_small_memory_budget_gives_the_same_result_in_bands(generator: Generator, translator: Translator) -> None:
+def test_a_small_memory_budget_gives_the_same_result_in_bands(generator: Generator, translator: BatchTranslator) -> None:
     x = pictures(1, 700, 501)
-    small = Translator(generator, GenerateConfig(backend="eager", device="cpu", memory_bytes=36_000_000))
+    small = BatchTranslator(generator, GenerateConfig(backend="eager", device="cpu", memory_bytes=36_000_000))
     assert not small._fits(pad(x, 4))
     assert (small(x).int() - translator(x).int()).abs().max() <= 1
 
 
-def test_it_says_what_it_runs_and_why(translator: Translator) -> None:
+def test_it_says_what_it_runs_and_why(translator: BatchTranslator) -> None:
     assert translator.reason == "eager fp32 on cpu: as asked"
 
 
-def test_results_in_bf16_stay_close(generator: Generator, translator: Translator, tmp_path: Path) -> None:
-    half = Translator(generator, GenerateConfig(backend="eager", precision="bf16", device="cpu", cache=tmp_path))
+def test_results_in_bf16_stay_close(generator: Generator, translator: BatchTranslator, tmp_path: Path) -> None:
+    half = BatchTranslator(generator, GenerateConfig(backend="eager", precision="bf16", device="cpu", cache=tmp_path))
     x = pictures(2, 64, 64)
     error = (half(x).double() - translator(x).double()).square().mean()
     assert float(10 * torch.log10(255**2 / error)) > 30
