@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.config import GenerateConfig
 from engine.errors import StopRun
 from engine.model.weights import Generator
-from engine.runtime.translator import MIN_SIDE, RecoveringBackend, BatchTranslator, pad
+from engine.runtime.translator import MIN_SIDE, BatchTranslator, RecoveringBackend, pad
 from tests.images import picture
 
 EAGER = GenerateConfig(backend="eager", device="cpu")
@@ -90,7 +90,9 @@ def test_a_size_that_fits_is_not_copied() -> None:
     assert pad(x, 4) is x
 
 
-def test_a_small_memory_budget_gives_the_same_result_in_bands(generator: Generator, translator: BatchTranslator) -> None:
+def test_a_small_memory_budget_gives_the_same_result_in_bands(
+    generator: Generator, translator: BatchTranslator
+) -> None:
     x = pictures(1, 700, 501)
     small = BatchTranslator(generator, GenerateConfig(backend="eager", device="cpu", memory_bytes=36_000_000))
     assert not small._fits(pad(x, 4))
