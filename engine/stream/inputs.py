@@ -1,7 +1,7 @@
-"""Where jobs may read and results may go: only under the roots that the worker was given.
+"""Read the images of jobs, only below the roots that the worker was given.
 
-Local files are checked on what was really opened, so that neither `..` nor a link swapped at the right moment leads
-out. Object stores and web servers have no links; their names are compared part by part.
+A local file is checked after it is opened, so that neither `..` nor a link swapped in meanwhile leads out. Object
+stores have no links; their keys are compared part by part. Web servers are in `engine.stream.web`.
 """
 
 from __future__ import annotations
@@ -9,46 +9,54 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from engine.errors import SetupError, SkipImage
+from engine.stream.web import WebInput, require_plain
 from engine.system.storage import READ_ONLY, Storage, connect
 
-# Trying again does not make a path shorter or a socket a file.
+# Errors that stay when the read is repeated.
 _NEVER = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
-_PASSING_STATUS = (408, 425, 429)
 
 
 class InputRoot(Protocol):
-    """A place that jobs may read from."""
+    """A folder, object store prefix or web folder that jobs may read from."""
 
     def uri(self, name: str) -> str:
-        """Name something below this root."""
+        """Return the URI of `name` below this root."""
         ...
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
-        """Give the bytes at `uri`, or None when it is not under this root.
+        """Return the bytes at `uri`, or None when it is not below this root.
 
-        Raises `SkipImage` when it is there and cannot be an image, and `OSError` when trying again may help.
+        Raises `SkipImage` when this one can never be read, and `OSError` when trying again may help.
         """
         ...
 
 
 class Inputs:
-    """All the places that jobs may read from."""
+    """All roots that jobs may read from."""
 
-    def __init__(self, roots: Sequence[str], max_bytes: int) -> None:
-        """Open each root: a folder or a URL. Raises `SetupError` for one that cannot be used."""
-        self._roots = [_input_root(root) for root in roots]
+    def __init__(
+        self,
+        roots: Sequence[str],
+        max_bytes: int,
+        private_hosts: Collection[str] = (),
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Open each root: a folder or a URL. Raises `SetupError` for one that cannot be used.
+
+        `private_hosts` are names of web servers that may have private addresses; `timeout_s` limits the whole body of
+        an image from a web server.
+        """
+        self._roots = [_input_root(root, private_hosts, timeout_s) for root in roots]
         self._max_bytes = max_bytes
 
     def read(self, uri: str) -> bytes:
-        """Give the bytes at `uri`, or at a name relative to the first root.
+        """Return the bytes at `uri`, or at a name relative to the first root.
 
         Raises `SkipImage` when it lies outside, is missing or is too large, and `OSError` when trying again may help.
         """
@@ -59,15 +67,17 @@ class Inputs:
         for root in self._roots:
             data = root.read(uri, self._max_bytes)
             if data is not None:
+                _check_size(len(data), self._max_bytes)
                 return data
         raise SkipImage("source is not under any --input-root of this worker")
 
 
-def _input_root(root: str) -> InputRoot:
+def _input_root(root: str, private_hosts: Collection[str], timeout_s: float) -> InputRoot:
     if "://" not in root or root.startswith("file://"):
         return LocalInput(Path(local_path(root)))
-    storage = connect(root)
-    return WebInput(storage.url) if storage.url.startswith(READ_ONLY) else StoreInput(storage)
+    if root.startswith(READ_ONLY):
+        return WebInput(root, private_hosts, timeout_s)
+    return StoreInput(connect(root))
 
 
 def local_path(uri: str) -> str:
@@ -90,11 +100,11 @@ class LocalInput:
         self._as_given = Path(os.path.abspath(root))  # noqa: PTH100 (resolve would follow links)
 
     def uri(self, name: str) -> str:
-        """Name a file below this root."""
+        """Return the path of a file below this root."""
         return f"{self._as_given}/{name}"
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
-        """Read a regular file that lies under the root once all links are followed."""
+        """Read a regular file that is below the root after all links are followed."""
         if "://" in uri and not uri.startswith("file://"):
             return None
         path = local_path(uri)
@@ -104,7 +114,7 @@ class LocalInput:
         if not (_is_below(normal, self._as_given) or _is_below(normal, self._root)):
             return None
         try:
-            # A pipe must not block the open, and a link at the end is judged below like any other.
+            # Without O_NONBLOCK, opening a pipe would wait for a writer. Links are checked on what was opened.
             descriptor = os.open(normal, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             raise SkipImage("source does not exist") from None
@@ -125,44 +135,6 @@ class LocalInput:
             os.close(descriptor)
 
 
-class WebInput:
-    """A folder of a web server that jobs may read from."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        # A redirect would lead out of what was allowed.
-        self._fs: Any = fsspec.filesystem(urlsplit(url).scheme, allow_redirects=False)
-
-    def uri(self, name: str) -> str:
-        """Name a file below this root."""
-        return f"{self._url}/{name}"
-
-    def read(self, uri: str, max_bytes: int) -> bytes | None:
-        """Read what has this URL, no more than `max_bytes` of it, whatever the server says and sends."""
-        if _key_below(uri, self._url) is None:
-            return None
-        try:
-            data = self._fetch(uri, max_bytes + 1)
-        except FileNotFoundError:
-            raise SkipImage("source does not exist") from None
-        except SkipImage:
-            raise
-        except Exception as error:
-            status = getattr(error, "status", 500)
-            if 400 <= status < 500 and status not in _PASSING_STATUS:
-                raise SkipImage(f"source cannot be read: status {status}") from None
-            raise OSError(str(error) or type(error).__name__) from error
-        _check_size(len(data), max_bytes)
-        return data
-
-    def _fetch(self, url: str, max_bytes: int) -> bytes:
-        # A stream, of which fsspec does not ask the size first: it takes every failure of that for a missing file.
-        with self._fs.open(url, block_size=0, size=1) as file:
-            if file.r.status != 200:
-                raise SkipImage(f"source is answered with status {file.r.status}; redirects are not followed")
-            return _at_most(file, max_bytes)
-
-
 class StoreInput:
     """A prefix of an object store that jobs may read from."""
 
@@ -170,11 +142,11 @@ class StoreInput:
         self._storage = storage
 
     def uri(self, name: str) -> str:
-        """Name an object below this root."""
+        """Return the URI of an object below this root."""
         return f"{self._storage.url}/{name}"
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
-        """Read an object whose name begins with the root, part by part."""
+        """Read an object whose key begins with the root, part by part."""
         key = _key_below(uri, self._storage.url)
         if key is None:
             return None
@@ -189,30 +161,21 @@ class StoreInput:
             raise SkipImage(f"source cannot be read: {error}") from None
         except SkipImage:
             raise
-        except Exception as error:  # each store has its own kinds
+        except Exception as error:  # every store has its own classes
             raise OSError(str(error)) from error
-        _check_size(len(data), max_bytes)
         return data
 
 
 def _key_below(uri: str, url: str) -> str | None:
-    """Give what follows `url` in `uri`, or None when it is not below; raises `SkipImage` when it leads out again."""
+    """Return what follows `url` in `uri`, or None when it is not below; raises `SkipImage` when it leads out again."""
     if not uri.startswith(url + "/"):
         return None
     key = uri.removeprefix(url + "/")
-    if any(part in ("..", ".") for part in unquote(key).replace("\\", "/").split("/")):
-        raise SkipImage("source leads out of its root")
+    require_plain(key)
+    for name in (key, unquote(key), unquote(unquote(key))):
+        if any(part in ("..", ".") for part in name.replace("\\", "/").split("/")):
+            raise SkipImage("source leads out of its root")
     return key
-
-
-def _at_most(file: Any, num_bytes: int) -> bytes:
-    """Read until the end, or until there are `num_bytes`."""
-    parts: list[bytes] = []
-    left = num_bytes
-    while left > 0 and (part := file.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:

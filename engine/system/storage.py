@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import netrc
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -15,9 +19,51 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "a
 READ_ONLY = ("http", "https")
 
 
-def is_url(place: str | Path) -> bool:
-    """Whether `place` names something that is not on this machine's file system."""
-    return "://" in str(place)
+def is_url(location: str | Path) -> bool:
+    """Return whether `location` is a URL instead of a path on this machine."""
+    return "://" in str(location)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user and a password, which no message shows."""
+
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """HTTP header for Basic authentication (RFC 7617)."""
+        token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {token}"}
+
+
+def login_for(url: str) -> tuple[str, Login | None]:
+    """Return `url` without a login, and the login in it or in the netrc file that `$NETRC` names.
+
+    Raises `SetupError` when that file cannot be read.
+    """
+    public, login = split_login(url)
+    file = os.environ.get("NETRC")
+    if login is not None or not file or not url.startswith(READ_ONLY):
+        return public, login
+    try:
+        found = netrc.netrc(file).authenticators(urlsplit(public).hostname or "")
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not in the format of netrc"
+        raise SetupError(f"The file {file} that NETRC names cannot be read: {reason}.") from None
+    return public, None if found is None else Login(found[0], found[2] or "")
+
+
+def split_login(url: str) -> tuple[str, Login | None]:
+    """Return `url` without the user and password it may contain, and these."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    userinfo, at, host = authority.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    if not at or not colon:  # without a colon it is a user alone, or the `container@account` of Azure
+        return url, None
+    return f"{scheme}{separator}{host}{slash}{path}", Login(unquote(user), unquote(password))
 
 
 @dataclass(frozen=True)
@@ -25,28 +71,28 @@ class Storage:
     """A folder behind a URL. Keys are relative to it, with `/` between their parts."""
 
     url: str
-    """As the user wrote it, without a slash at the end."""
+    """As the user wrote it, without a password and without a slash at the end."""
     fs: Any
     """The fsspec file system."""
     root: str
-    """The folder, as `fs` names it."""
+    """The path of the folder in `fs`."""
 
     def read(self, key: str) -> bytes:
-        """Give the bytes of `key`; raises `FileNotFoundError` or another `OSError`."""
+        """Return the bytes of `key`; raises `FileNotFoundError` or another `OSError`."""
         data: bytes = self.fs.cat_file(self.path(key))
         return data
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`: whole or not at all, as object stores do it; raises `OSError`."""
+        """Write `data` to `key`: whole or not at all, as object stores do; raises `OSError`."""
         self.fs.pipe_file(self.path(key), data)
 
     def delete(self, key: str) -> None:
-        """Remove `key`, if it is there."""
+        """Delete `key` if it exists."""
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(key))
 
     def find(self) -> dict[str, dict[str, Any]]:
-        """Give what the store tells of every key, in the order of the keys; raises `SetupError` when it cannot."""
+        """Return the store's information about every key, in the order of the keys; raises `SetupError`."""
         self.fs.invalidate_cache()
         with _explained(self.url):
             found: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
@@ -57,25 +103,32 @@ class Storage:
         }
 
     def path(self, key: str) -> str:
-        """Name `key` as `fs` does."""
+        """Return the path of `key` in `fs`."""
         return f"{self.root.rstrip('/')}/{key}"
 
 
 def connect(url: str) -> Storage:
-    """Open the folder at `url`, without asking the store yet.
+    """Open the folder at `url` without sending a request yet.
 
-    Raises `SetupError` when the protocol is unknown or its package is not installed.
+    A user and a password may stand in `url` or, for a web server, in the file that `$NETRC` names. Raises `SetupError`
+    when the protocol is unknown or its package is not installed.
     """
     protocol = url.split("://", 1)[0]
+    url, login = login_for(url.rstrip("/"))
     try:
-        fs, root = fsspec.core.url_to_fs(url.rstrip("/"))
+        if login is None:
+            fs, root = fsspec.core.url_to_fs(url)
+        elif protocol in READ_ONLY:
+            fs, root = fsspec.core.url_to_fs(url, client_kwargs={"headers": login.header})
+        else:
+            fs, root = fsspec.core.url_to_fs(url, username=login.user, password=login.password)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         advice = f"pip install 'solstice-engine[{extra}]'" if extra else str(error)
         raise SetupError(f"{protocol}:// needs a package that is not installed: {advice}.") from error
     except ValueError as error:
         raise SetupError(f"{url}: {error}.") from error
-    return Storage(url.rstrip("/"), fs, root)
+    return Storage(url, fs, root)
 
 
 def require_writable(storage: Storage) -> None:
@@ -87,8 +140,8 @@ def require_writable(storage: Storage) -> None:
         storage.delete(".solstice/probe")
 
 
-class _explained:  # noqa: N801 (reads as a word in a `with`)
-    """Turns what a store raises into one sentence."""
+class _explained:  # noqa: N801 (reads like a function in a `with`)
+    """Turn any error of a store into a `SetupError` with one sentence."""
 
     def __init__(self, url: str) -> None:
         self._url = url
