@@ -29,6 +29,7 @@ from engine.cli.options import (
     result_options,
     translate_options,
 )
+from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
 from engine.options import Detail, Options, Size, default_detail
@@ -55,8 +56,8 @@ class ConvertCommand(SectionCommand):
 
 
 @command("convert", cls=ConvertCommand)
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", callback=refuse_password)
+@click.argument("dst", callback=refuse_password)
 @MODEL.option("--model", required=True, metavar="NAME|FILE", help="Model name (see `solstice models`) or file.")
 @SIZE.option(
     "--size",

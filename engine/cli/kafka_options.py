@@ -61,7 +61,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
             f"{path} has settings that solstice {ctx.info_name} does not know: {', '.join(unknown)}; "
             "keys are the options' long names, such as brokers or tls-ca."
         )
-    ctx.default_map = {options[key].name: _value(options[key], key, value, path) for key, value in settings.items()}
+    ctx.default_map = {options[key].name: _value(ctx, options[key], key, settings[key], path) for key in settings}
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
@@ -74,12 +74,19 @@ def _options(command: click.Command) -> dict[str, click.Option]:
     }
 
 
-def _value(option: click.Option, key: str, value: Any, path: Path) -> Any:
-    """Give what click takes from TOML's types; raises `SetupError` for a table, or a list where there can be one."""
+def _value(ctx: click.Context, option: click.Option, key: str, value: Any, path: Path) -> Any:
+    """Return a TOML value as click takes it; raises `SetupError`, without the value, for one that it does not take."""
     values = value if isinstance(value, list) and option.multiple else [value]
     if any(isinstance(part, dict | list) for part in values):
         raise SetupError(f"{key} in {path} must be {'a value or a list of them' if option.multiple else 'one value'}.")
-    return values if option.multiple else value
+    taken = values if option.multiple else value
+    try:
+        option.type_cast_value(ctx, taken)
+    except click.BadParameter:
+        raise SetupError(
+            f"{key} in {path} has a value that it cannot have; solstice {ctx.info_name} --help describes --{key}."
+        ) from None
+    return taken
 
 
 config_option: Callable[[F], F] = OTHER.option(

@@ -24,6 +24,7 @@ from engine.cli.options import (
     result_options,
     translate_options,
 )
+from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.observe.logs import LogFormat, service_log
 from engine.options import Detail, Options
@@ -66,8 +67,23 @@ _MAX_WAIT_S = 0.05
     "--input-root",
     "input_roots",
     multiple=True,
+    callback=refuse_password,
     metavar="URI",
     help="Allow jobs to read below this folder, s3:// or https:// URI; may be repeated.",
+)
+@INPUT.option(
+    "--allow-private-host",
+    "private_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Allow the web server HOST of an --input-root to have a private address; may be repeated.",
+)
+@INPUT.option(
+    "--read-timeout",
+    "read_timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=StreamConfig.read_timeout_s,
+    help="Seconds for the whole body of an image from a web server.",
 )
 @INPUT.option(
     "--max-source-bytes",
@@ -76,7 +92,10 @@ _MAX_WAIT_S = 0.05
     help="Refuse larger source images.",
 )
 @OUTPUT.option(
-    "--output-root", metavar="URI", help="Write results below this URI; by default they travel in the messages."
+    "--output-root",
+    callback=refuse_password,
+    metavar="URI",
+    help="Write results below this URI; by default they travel in the messages.",
 )
 @OUTPUT.option(
     "--inline-limit",

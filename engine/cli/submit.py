@@ -11,12 +11,13 @@ import click
 
 from engine.cli.kafka_options import connection_from, kafka_options
 from engine.cli.options import INPUT, MODEL, OUTPUT, SIZE, TOPICS, command
+from engine.cli.secrets import refuse_password
 from engine.codec.formats import FORMATS
 from engine.runtime.cache import default_cache
 
 
 @command("submit")
-@click.argument("src")
+@click.argument("src", callback=refuse_password)
 @kafka_options
 @TOPICS.option("--jobs", required=True, envvar="SOLSTICE_JOBS", metavar="TOPIC", help="Topic to send jobs to.")
 @TOPICS.option("--create-topics", type=click.IntRange(1), metavar="N", help="Create a missing topic with N partitions.")

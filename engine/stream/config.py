@@ -75,6 +75,10 @@ class StreamConfig:
     models: tuple[str, ...]
     """Names or files; the first translates jobs that name none."""
     input_roots: tuple[str, ...] = ()
+    private_hosts: tuple[str, ...] = ()
+    """Names of web servers that may have loopback, link-local or private addresses."""
+    read_timeout_s: float = 30.0
+    """For the whole body of an image from a web server."""
     output_root: str | None = None
     """None sends every result inline."""
     pipeline: PipelineConfig = field(default_factory=lambda: PipelineConfig(batch=BatchConfig(max_wait_s=0.05)))

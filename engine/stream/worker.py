@@ -56,7 +56,7 @@ class Worker:
             log.info("Metrics at http://%s:%d/metrics", config.metrics_host, self._server.port)
         topics = (config.jobs, config.results, config.dead_letters)
         require_topics(config.connection, topics, config.create_topics)
-        inputs = Inputs(config.input_roots, config.max_source_bytes)
+        inputs = Inputs(config.input_roots, config.max_source_bytes, config.private_hosts, config.read_timeout_s)
         output = Output(config.output_root) if config.output_root else None
         files = model_files(config.models)
         residents = Residents(files, config.pipeline.generate, config.resident_models, metrics)

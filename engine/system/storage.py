@@ -95,6 +95,8 @@ class Storage:
         """Return the store's information about every key, in the order of the keys; raises `SetupError`."""
         self.fs.invalidate_cache()
         with _explained(self.url):
+            if self.url.startswith(READ_ONLY):
+                self.fs.ls(self.root, detail=False)  # `find` would return nothing for a server that does not answer
             found: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
         prefix = self.root.rstrip("/") + "/"
         return {

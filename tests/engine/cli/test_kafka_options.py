@@ -147,10 +147,26 @@ def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, data: bytes | 
     assert said in str(done.exception)
 
 
-def test_a_value_of_the_wrong_kind_names_its_option(tmp_path: Path) -> None:
-    done = run(written(tmp_path, {**NEEDED, "max-in-flight": "many"}))
-    assert done.exit_code == 2
-    assert "--max-in-flight" in done.output
+TYPED = [
+    option
+    for option in stream.params
+    if isinstance(option, click.Option) and option.opts[0] != "--config" and option.type is not click.STRING
+]
+
+
+@pytest.mark.parametrize("option", TYPED, ids=lambda option: option.opts[0])
+def test_a_value_of_the_wrong_kind_names_its_option_and_is_not_shown(option: click.Option, tmp_path: Path) -> None:
+    key = option.opts[0].removeprefix("--")
+    done = run(written(tmp_path, {**NEEDED, key: "s3cret"}))
+    assert isinstance(done.exception, SetupError)
+    assert str(done.exception).startswith(f"{key} in {tmp_path}/worker.toml has a value that it cannot have")
+    assert "s3cret" not in str(done.exception) + done.output
+
+
+def test_a_password_may_stand_in_the_file(configs: list[StreamConfig], tmp_path: Path) -> None:
+    url = "https://user:s3cret@images.example/photos"
+    assert run(written(tmp_path, {**NEEDED, "input-root": [url]})).exit_code == 0
+    assert configs[0].input_roots == (url,)
 
 
 def test_each_command_knows_its_own_options_only(tmp_path: Path) -> None:

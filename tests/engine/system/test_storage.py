@@ -25,6 +25,7 @@ from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.options import Options, Size
+from engine.system.storage import Login, connect, split_login
 
 CONFIG = PipelineConfig(options=Options(size=Size.parse("native"), format="png"))
 INVERT = Generator(ResnetGenerator(Architecture(ngf=4, blocks=1)), Card(name="invert"), "invert")
@@ -167,3 +168,40 @@ def test_photos_are_read_from_a_web_server_and_not_written_to_one(tmp_path: Path
 def test_an_unknown_protocol_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="gopher"):
         run("gopher://hole/photos", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "public", "user", "password"),
+    [
+        ("https://user:p%40ss@host/a", "https://host/a", "user", "p@ss"),
+        ("sftp://user:pass@host:22/a@b:c", "sftp://host:22/a@b:c", "user", "pass"),
+        ("https://a:b@c:d@host", "https://host", "a", "b@c:d"),
+        ("https://user:@host/", "https://host/", "user", ""),
+    ],
+)
+def test_a_login_is_taken_out_of_a_url(url: str, public: str, user: str, password: str) -> None:
+    assert split_login(url) == (public, Login(user, password))
+    assert password == "" or password not in repr(split_login(url))
+
+
+@pytest.mark.parametrize("url", ["https://host/a:b@c", "abfs://container@account.dfs.core.windows.net/a", "s3://b/k"])
+def test_a_url_without_a_login_is_unchanged(url: str) -> None:
+    assert split_login(url) == (url, None)
+
+
+def test_messages_of_a_store_do_not_show_its_password() -> None:
+    storage = connect("http://user:s3cret@127.0.0.1:1/p")
+    assert storage.url == "http://127.0.0.1:1/p"
+    with pytest.raises(SetupError) as caught:
+        storage.find()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_netrc_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(SetupError, match=r"that NETRC names cannot be read: No such file"):
+        connect("http://127.0.0.1:1/photos")
+    (tmp_path / "none").write_text("password s3cret")
+    with pytest.raises(SetupError, match=r"format of netrc") as caught:
+        connect("http://127.0.0.1:1/photos")
+    assert "s3cret" not in str(caught.value)
