@@ -101,7 +101,7 @@ def test_importing_the_package_alone_is_quick_and_light() -> None:
 
 
 def test_the_package_is_typed() -> None:
-    for package in ("engine", "trainer"):
+    for package in ("engine", "solstice", "trainer"):
         assert (ROOT / package / "py.typed").exists()
 
 

@@ -67,7 +67,9 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_name(path): path for package in ("engine", "trainer") for path in (ROOT / package).rglob("*.py")}
+PACKAGES = ("engine", "trainer", "solstice")
+
+MODULES = {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
 
 
 def package_of(module: str) -> str:
@@ -127,6 +129,11 @@ def test_modules_do_not_import_each_other_in_a_circle(modules: list[str]) -> Non
         TopologicalSorter({module: own(module) & set(modules) for module in modules}).prepare()
     except CycleError as error:
         pytest.fail(f"imported in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_nothing_imports_the_package_of_public_names() -> None:
+    for module in (*ENGINE, *TRAINER):
+        assert not [other for other in own(module) if other.startswith("solstice")], module
 
 
 def test_the_trainer_imports_only_these_packages_of_the_engine() -> None:
