@@ -22,7 +22,8 @@ FOUNDATION = "options config errors records flow ports testing"
 
 MAY_IMPORT = {
     # package: packages of `engine` that it may import
-    "cli": f"archive stream images runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "cli": f"bench archive stream images runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "bench": f"archive stream runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "archive": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "stream": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "images": "runtime batch codec model options config records",
@@ -57,7 +58,7 @@ ONLY_IN = {
     "nvidia": "engine.codec",
     "pillow_heif": "engine.codec",
     "prometheus_client": "engine.observe.prometheus",
-    "simplejpeg": "engine.codec",
+    "simplejpeg": "engine.bench engine.codec",
     "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }
 """Libraries that stay behind a few packages or modules."""

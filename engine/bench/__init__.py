@@ -1,0 +1,1 @@
+"""Measure this machine: ceilings, each stage alone, whole workloads, the queue; the package behind `solstice bench`."""

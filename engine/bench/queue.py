@@ -1,0 +1,235 @@
+"""The queue alone: jobs per second through one worker, and how long a job takes at half of that.
+
+The worker runs in a process of its own, on topics that are made for the measurement and deleted after it. An inversion
+of the pixels stands in for the generator, whose rate is measured without a queue.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.bench.config import THUMBNAILS, Effort
+from engine.bench.end_to_end import PeakMemory
+from engine.bench.machine import own_cpu_s
+from engine.bench.photos import Scenes
+from engine.bench.timing import Spread
+from engine.config import PipelineConfig
+from engine.errors import StopRun
+
+PARTITIONS = 4
+MAX_WAIT_S = 0.05
+"""The default of `solstice stream --max-wait`."""
+_SILENT_S = 60.0  # without a result, before the measurement is given up
+_WARM_UP_JOBS = 200
+_STOP_S = 30.0
+_REPORTED_EVERY_S = 0.25
+
+
+def measure_queue(brokers: str, model: Path, scenes: Scenes, config: PipelineConfig, effort: Effort) -> dict[str, Any]:
+    """Measure the queue at `brokers`; raises `SetupError` when they cannot be reached, `StopRun` without results."""
+    photos = [scenes.jpeg(number, THUMBNAILS.width, THUMBNAILS.height) for number in range(THUMBNAILS.different)]
+    with _worker(brokers, model, config) as worker:
+        load = _Load(brokers, worker.topics, photos)
+        try:
+            load.run(_WARM_UP_JOBS, None)
+            full = [load.run(effort.jobs, None) for _ in range(effort.rounds)]
+            cpu_s = worker.cpu_s()
+            full.append(load.run(effort.jobs, None))
+            cpu_s = worker.cpu_s() - cpu_s
+            rates = Spread(tuple(run.jobs_per_s for run in full))
+            half = [load.run(max(1, effort.jobs // 2), rates.median / 2) for _ in range(effort.rounds)]
+        finally:
+            load.close()
+        peak_bytes = worker.peak_bytes()
+    return {
+        "brokers": brokers,
+        "jobs": effort.jobs,
+        "photo_bytes": round(sum(map(len, photos)) / len(photos)),
+        "jobs_per_s": rates.to_document(),
+        "worker_cpu_ms_per_job": round(cpu_s / effort.jobs * 1e3, 3),
+        "worker_peak_bytes": peak_bytes,
+        "half_load_median_ms": Spread(tuple(run.median_ms for run in half)).to_document(),
+        "half_load_p99_ms": Spread(tuple(run.p99_ms for run in half)).to_document(),
+    }
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Topics of one measurement."""
+
+    jobs: str
+    results: str
+    dead_letters: str
+
+    @classmethod
+    def fresh(cls) -> Topics:
+        """Return names that no other measurement uses."""
+        name = f"solstice-bench-{secrets.token_hex(4)}"
+        return cls(f"{name}-jobs", f"{name}-results", f"{name}-dead-letters")
+
+
+@dataclass(frozen=True)
+class LoadRun:
+    """Jobs sent and answered."""
+
+    jobs_per_s: float
+    median_ms: float
+    """From sending a job to receiving its result."""
+    p99_ms: float
+
+
+class _Load:
+    """Sends jobs and waits for their results."""
+
+    def __init__(self, brokers: str, topics: Topics, photos: list[bytes]) -> None:
+        from engine.stream.client import make_consumer, make_producer
+        from engine.stream.connection import Connection
+        from engine.stream.jobs import data_uri
+
+        connection = Connection(brokers=brokers)
+        self._topics = topics
+        self._sources = [data_uri(photo) for photo in photos]
+        self._producer = make_producer(connection)
+        # Some brokers hold a fetch that finds nothing for all of this time even when messages arrive.
+        self._consumer = make_consumer(connection, topics.results, fetch_max_wait_ms=5)
+        self._sent = 0
+
+    def run(self, count: int, jobs_per_s: float | None) -> LoadRun:
+        """Send `count` jobs, at `jobs_per_s` or as fast as possible, and wait for all results."""
+        first, sent_s = self._sent, [0.0] * count
+        self._sent += count
+        sender = threading.Thread(target=self._send, args=(first, count, jobs_per_s, sent_s), daemon=True)
+        started_s = heard_s = time.perf_counter()
+        sender.start()
+        latencies_s: list[float] = []
+        while len(latencies_s) < count:
+            fetched = self._consumer.poll(timeout_ms=200)
+            now_s = time.perf_counter()
+            for messages in fetched.values():
+                numbers = [int(message.key) - first for message in messages]
+                latencies_s += [now_s - sent_s[number] for number in numbers if 0 <= number < count]
+                heard_s = now_s
+            if now_s - heard_s > _SILENT_S:
+                raise StopRun(f"No result has come from the worker for {_SILENT_S:.0f} s; check the brokers' log.")
+        seconds = time.perf_counter() - started_s
+        sender.join()
+        ordered = sorted(latencies_s)
+        return LoadRun(count / seconds, ordered[len(ordered) // 2] * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3)
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._producer.close(5)
+        self._consumer.close(timeout_ms=2000)
+
+    def _send(self, first: int, count: int, jobs_per_s: float | None, sent_s: list[float]) -> None:
+        started_s = time.perf_counter()
+        for i in range(count):
+            if jobs_per_s is not None:
+                time.sleep(max(0.0, started_s + i / jobs_per_s - time.perf_counter()))
+            id = str(first + i)
+            job = {"id": id, "source": self._sources[i % len(self._sources)], "inline": True}
+            sent_s[i] = time.perf_counter()
+            self._producer.send(self._topics.jobs, key=id.encode(), value=json.dumps(job).encode())
+        self._producer.flush()
+
+
+class _WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, topics: Topics, cpu_s: Synchronized[float], peak_bytes: Synchronized[int]) -> None:
+        self.topics = topics
+        self._cpu_s, self._peak_bytes = cpu_s, peak_bytes
+
+    def cpu_s(self) -> float:
+        """Return the processor time that the worker has taken, up to half a second old."""
+        time.sleep(2 * _REPORTED_EVERY_S)
+        return self._cpu_s.value
+
+    def peak_bytes(self) -> int:
+        """Return the highest resident memory of the worker."""
+        return self._peak_bytes.value
+
+
+@contextmanager
+def _worker(brokers: str, model: Path, config: PipelineConfig) -> Iterator[_WorkerProcess]:
+    """Run a worker on topics of its own during a `with` block; the topics are deleted afterwards."""
+    from engine.stream.client import make_admin, require_topics
+    from engine.stream.connection import Connection
+
+    connection, topics = Connection(brokers=brokers), Topics.fresh()
+    names = [topics.jobs, topics.results, topics.dead_letters]
+    require_topics(connection, names, PARTITIONS)
+    context = multiprocessing.get_context("spawn")
+    stop, cpu_s, peak_bytes = context.Event(), context.Value("d", 0.0), context.Value("q", 0)
+    config = replace(config, options=THUMBNAILS.options, batch=replace(config.batch, max_wait_s=MAX_WAIT_S))
+    process = context.Process(
+        target=_serve, args=(brokers, topics, str(model), config, stop, cpu_s, peak_bytes), daemon=True
+    )
+    process.start()
+    try:
+        yield _WorkerProcess(topics, cpu_s, peak_bytes)
+    finally:
+        stop.set()
+        process.join(_STOP_S)
+        process.kill()
+        process.join()
+        admin = make_admin(connection)
+        with suppress(Exception):  # brokers may forbid it; the names say what these topics are
+            admin.delete_topics(names)
+        admin.close()
+
+
+def _serve(
+    brokers: str,
+    topics: Topics,
+    model: str,
+    config: PipelineConfig,
+    stop: Event,
+    cpu_s: Synchronized[float],
+    peak_bytes: Synchronized[int],
+) -> None:
+    """Run one worker until `stop`, and report its processor time and peak memory."""
+    from engine.stream.config import StreamConfig
+    from engine.stream.connection import Connection
+    from engine.stream.worker import Worker
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
+    stream = StreamConfig(
+        connection=Connection(brokers=brokers),
+        jobs=topics.jobs,
+        results=topics.results,
+        dead_letters=topics.dead_letters,
+        group=topics.jobs,
+        models=(model,),
+        pipeline=config,
+    )
+    worker = Worker(stream, {Path(model).stem: invert})
+    peak = PeakMemory(torch.device("cpu"))
+
+    def report() -> None:
+        while not stop.wait(_REPORTED_EVERY_S):
+            cpu_s.value, peak_bytes.value = own_cpu_s(), peak.num_bytes()
+        worker.stop()
+
+    threading.Thread(target=report, name="report", daemon=True).start()
+    worker.work()
+
+
+def invert(pixels_NHWC: Tensor) -> Tensor:
+    """Stand in for a generator: uint8 to the same shape and dtype."""
+    return torch.from_numpy(255 - pixels_NHWC.numpy())

@@ -1,0 +1,120 @@
+"""`solstice bench`: measure this machine, or compare two measurements."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import click
+from rich.console import Console
+
+from engine.bench.config import DEFAULT_MODEL, DEFAULT_NGF, FULL, QUICK, BenchConfig
+from engine.bench.document import load, save
+from engine.bench.pictures import can_draw, draw
+from engine.bench.table import comparison, summary
+from engine.config import BackendName, GenerateConfig, PrecisionName
+from engine.errors import SetupError
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_STANDARD_OUTPUT = Path("-")
+_WIDTH = 120  # columns of the tables where the output is not a terminal
+
+
+@click.command()
+@click.option("--device", default=GenerateConfig.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="Model to measure.")
+@click.option(
+    "--ngf",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help=f"Measure a network of this width with random weights instead of a model; {DEFAULT_NGF} is the published one.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(get_args(BackendName)),
+    default=GenerateConfig.backend,
+    show_default=True,
+    help="Backend to measure; `auto` measures the one that a large run would use.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(PrecisionName)),
+    default=GenerateConfig.precision,
+    show_default=True,
+    help="Floating-point type of the generator.",
+)
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of JPEGs from which the measured photos are made. Default: the repository's samples, or made-up ones.",
+)
+@click.option(
+    "--quick", is_flag=True, help="Two minutes instead of ten: fewer rounds, 3 instead of 12 MP at full size."
+)
+@click.option("--stream", "brokers", metavar="H:P[,H:P…]", help="Also measure the queue at these Kafka brokers.")
+@click.option(
+    "--json",
+    "json_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Write the measurements to FILE as JSON; - prints them instead of the tables.",
+)
+@click.option("--pictures", type=_FOLDER, metavar="FOLDER", help="Draw the measurements into FOLDER as PNG files.")
+@click.option(
+    "--compare",
+    nargs=2,
+    type=_FILE,
+    metavar="A.json B.json",
+    help="Measure nothing; show what changed from A to B beyond noise.",
+)
+def bench(
+    device: str,
+    model: str,
+    ngf: int | None,
+    backend: BackendName,
+    precision: PrecisionName,
+    photos: Path | None,
+    quick: bool,
+    brokers: str | None,
+    json_file: Path | None,
+    pictures: Path | None,
+    compare: tuple[Path, Path] | None,
+) -> None:
+    """Measure what this machine allows, each stage alone, and whole runs from files to files.
+
+    Ceilings come first: arithmetic, memory and libjpeg-turbo, each alone. Then the generator by batch and size, the
+    stages of the pipeline, and three workloads: thumbnails, phone photos with the defaults, and photos at full size.
+    Everything that is compared is measured in turn, several times; the table shows the median and the extremes.
+    """
+    console = Console(width=None if Console().is_terminal else _WIDTH)
+    if compare is not None:
+        before, after = (load(path) for path in compare)
+        console.print(comparison(before, after, (compare[0].stem, compare[1].stem)))
+        return
+    if pictures is not None and not can_draw():
+        click.echo("No pictures will be drawn: pip install 'solstice-engine[bench]' adds matplotlib.", err=True)
+        pictures = None
+    if json_file is not None and not json_file.absolute().parent.is_dir():  # before minutes of measuring, not after
+        raise SetupError(f"--json {json_file}: there is no folder {json_file.parent}.")
+    from engine.bench.run import measure  # imports torch, which --compare does not need
+
+    config = BenchConfig(
+        model=model,
+        ngf=ngf,
+        generate=GenerateConfig(device=device, backend=backend, precision=precision),
+        photos=photos,
+        effort=QUICK if quick else FULL,
+        brokers=brokers,
+    )
+    document = measure(config, lambda what: click.echo(f"Measuring {what} …", err=True))
+    if json_file == _STANDARD_OUTPUT:
+        click.echo(json.dumps(document))
+    else:
+        console.print(summary(document))
+        if json_file is not None:
+            save(document, json_file)
+    if pictures is not None:
+        for path in draw(document, pictures):
+            click.echo(f"Drew {path}.", err=True)

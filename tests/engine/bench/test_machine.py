@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import torch
+
+from engine.bench.machine import OtherLoad, cpu_name, describe_machine, describe_versions, own_cpu_s
+from engine.config import num_cores
+
+
+def test_a_cpu_is_described_without_a_gpu() -> None:
+    machine = describe_machine(torch.device("cpu"))
+
+    assert machine["gpu"] is None
+    assert machine["cores"] == num_cores()
+    assert machine["cpu"] == cpu_name() != ""
+    assert machine["memory_bytes"] > 1 << 28
+
+
+def test_the_versions_name_torch_and_this_package() -> None:
+    versions = describe_versions()
+
+    assert versions["torch"] == torch.__version__
+    assert {"solstice", "python", "simplejpeg"} <= set(versions)
+
+
+def test_own_processor_time_includes_children_that_have_ended() -> None:
+    before_s = own_cpu_s()
+
+    subprocess.run([sys.executable, "-S", "-c", "for i in range(3_000_000): pass"], check=True)
+
+    assert own_cpu_s() > before_s
+
+
+def test_load_of_another_process_is_seen_and_own_load_is_not() -> None:
+    """A child counts as another process while it runs, since only children that have ended are counted as own."""
+    core = min(os.sched_getaffinity(0))
+    busy = subprocess.Popen(
+        [sys.executable, "-S", "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+    try:
+        load = OtherLoad()
+        while (others := load.cores()) is not None and others < 0.05:  # the test's time limit ends it otherwise
+            time.sleep(0.05)
+    finally:
+        busy.kill()
+        busy.wait()
+
+    assert others is not None
+    assert 0.05 <= others <= num_cores() + 0.5

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import engine.cli.bench
+from engine.bench.document import save
+from engine.bench.timing import Spread
+from engine.errors import SetupError
+from tests.engine.bench.conftest import tiny_run
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(engine.cli.bench.bench, [*map(str, arguments)], catch_exceptions=False)
+
+
+def test_a_run_prints_tables_and_writes_the_document_and_pictures() -> None:
+    run = tiny_run()
+
+    assert run.exit_code == 0
+    assert "files to files" in run.printed
+    assert "matrix product, fp32" in run.printed
+    assert run.pictures == ("batch.png", "size.png", "stages.png")
+    assert run.document["settings"]["model"] == "random-ngf4"
+
+
+def test_compare_measures_nothing_and_marks_what_changed(tmp_path: Path) -> None:
+    faster = copy.deepcopy(tiny_run().document)
+    rates = Spread.from_document(faster["generator"]["reference_images_per_s"]).scaled(50)
+    faster["generator"]["reference_images_per_s"] = rates.to_document()
+    save(tiny_run().document, tmp_path / "before.json")
+    save(faster, tmp_path / "after.json")
+
+    result = bench("--compare", tmp_path / "before.json", tmp_path / "after.json")
+
+    assert result.exit_code == 0
+    assert "before" in result.stdout
+    assert "better" in result.stdout
+
+
+def test_compare_refuses_what_is_no_document(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+
+    with pytest.raises(SetupError, match=r"a\.json is not a document of `solstice bench`"):
+        bench("--compare", tmp_path / "a.json", tmp_path / "a.json")
+
+
+def test_a_missing_folder_for_the_document_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="there is no folder"):
+        bench("--json", tmp_path / "missing" / "run.json")
+
+
+def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What follows is refused, so that nothing is measured."""
+    monkeypatch.setattr(engine.cli.bench, "can_draw", lambda: False)
+    runner = CliRunner()
+
+    result = runner.invoke(
+        engine.cli.bench.bench, ["--pictures", str(tmp_path), "--model", "no-such-model"], catch_exceptions=True
+    )
+
+    assert "No pictures will be drawn: pip install 'solstice-engine[bench]' adds matplotlib." in result.stderr
+    assert isinstance(result.exception, SetupError)
+
+
+def test_help_describes_every_option() -> None:
+    text = bench("--help").stdout
+
+    for option in ("--device", "--model", "--ngf", "--quick", "--json", "--pictures", "--compare", "--stream"):
+        assert option in text
