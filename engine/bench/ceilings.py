@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.bench.photos import QUALITY
 from engine.bench.timing import rate
 from engine.config import num_cores
-from engine.model.network import Architecture, ResnetGenerator
+from engine.model.card import Architecture
+from engine.model.network import ResnetGenerator
 from engine.model.upsampling import folded_for_inference
 from engine.runtime.backends.base import DTYPES
 from engine.system.device import fastest_precision

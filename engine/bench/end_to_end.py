@@ -174,7 +174,7 @@ def _stage_use(rounds: list[Round], config: PipelineConfig) -> dict[str, float]:
     config = fitted(config)
     threads = {
         "decode": config.decode.workers,
-        "generate": config.generate.lanes or 1,
+        "generate": config.generate.batches_in_flight or 1,
         "encode": config.encode.workers,
         "restore": config.encode.workers,
         "store": config.store.workers,

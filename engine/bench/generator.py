@@ -15,11 +15,12 @@ from torch import Tensor
 from engine.bench.ceilings import Machine, generator_gflop
 from engine.bench.config import Effort
 from engine.bench.timing import alternate, rate
-from engine.config import CPU_BATCH, GPU_BATCH, LANES, GenerateConfig
-from engine.model.network import Architecture
+from engine.config import CPU_BATCH, GPU_BATCH, GenerateConfig
+from engine.model.card import Architecture
 from engine.model.weights import Generator
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.cache import default_cache
+from engine.runtime.rates import batches_in_flight_for
 from engine.runtime.translator import Translator
 
 SIDE = 256
@@ -70,6 +71,7 @@ def measure_generator(
     """
     arch = generator.card.architecture
     device, measured_s = machine.device, effort.measured_s
+    threads = batches_in_flight_for(device)
     eager = EagerBackend(generator, "fp32", device)
     gflop = generator_gflop(arch, SIDE, SIDE)
     works: dict[str, Callable[[], float]] = {
@@ -77,10 +79,10 @@ def measure_generator(
         "reference": lambda: images_per_s(eager, 1, SIDE, 1, measured_s),
     }
     for batch in effort.batches:
-        works[f"batch {batch}"] = partial(images_per_s, translator, batch, SIDE, lanes(device), measured_s)
+        works[f"batch {batch}"] = partial(images_per_s, translator, batch, SIDE, threads, measured_s)
     for side in sides:
         together = batch_at(side, device)
-        works[f"side {side}"] = partial(images_per_s, translator, together, side, lanes(device), measured_s)
+        works[f"side {side}"] = partial(images_per_s, translator, together, side, threads, measured_s)
     rates = alternate(works, effort.rounds)
     best = max((rates[f"batch {batch}"] for batch in effort.batches), key=lambda spread: spread.median)
     return {
@@ -125,11 +127,6 @@ def default_batch(device: torch.device) -> int:
 def batch_at(side: int, device: torch.device) -> int:
     """Return a batch for images of `side` x `side` pixels: the default, or fewer where they are large."""
     return max(1, min(default_batch(device), _MAX_PIXELS // side**2))
-
-
-def lanes(device: torch.device) -> int:
-    """Return how many batches are under way at once."""
-    return LANES if device.type == "cuda" else 1
 
 
 def network(arch: Architecture) -> dict[str, Any]:

@@ -176,7 +176,12 @@ def _worker(brokers: str, model: Path, config: PipelineConfig) -> Iterator[_Work
     require_topics(connection, names, PARTITIONS)
     context = multiprocessing.get_context("spawn")
     stop, cpu_s, peak_bytes = context.Event(), context.Value("d", 0.0), context.Value("q", 0)
-    config = replace(config, options=THUMBNAILS.options, batch=replace(config.batch, max_wait_s=MAX_WAIT_S))
+    config = replace(
+        config,
+        options=THUMBNAILS.options,
+        batch=replace(config.batch, max_wait_s=MAX_WAIT_S),
+        generate=replace(config.generate, backend="eager"),  # loaded and never called, so not worth compiling
+    )
     process = context.Process(
         target=_serve, args=(brokers, topics, str(model), config, stop, cpu_s, peak_bytes), daemon=True
     )

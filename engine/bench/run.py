@@ -23,8 +23,9 @@ from engine.bench.queue import measure_queue
 from engine.bench.stages import measure_stages
 from engine.bench.timing import Spread, alternate
 from engine.config import PipelineConfig
+from engine.model.card import Architecture, Card, find_model
 from engine.model.network import ResnetGenerator
-from engine.model.weights import Card, Generator, find_model, load_generator, save_generator
+from engine.model.weights import Generator, load_generator, save_generator
 from engine.system.device import choose_device
 
 OTHERS_LIMIT = 0.05
@@ -79,8 +80,6 @@ def measure(config: BenchConfig, progress: Progress = lambda _: None) -> Documen
 
 def random_model(folder: Path, ngf: int) -> Path:
     """Write a generator of width `ngf` with random weights, always the same; raises `ValueError` as `Architecture`."""
-    from engine.model.network import Architecture
-
     path = folder / f"random-ngf{ngf}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)

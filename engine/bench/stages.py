@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.bench.ceilings import Machine, file_write_per_s, generator_gflop, jpeg_decode_per_s, jpeg_encode_per_s
 from engine.bench.config import Effort, Workload
-from engine.bench.generator import default_batch, lanes
+from engine.bench.generator import default_batch
 from engine.bench.photos import Scenes
 from engine.bench.timing import Spread, alternate, rate
 from engine.codec.decode import Decoder, jpeg_device
@@ -26,6 +26,7 @@ from engine.config import PipelineConfig
 from engine.errors import StopRun
 from engine.pipeline import fitted
 from engine.records import Batch, Failed, Record
+from engine.runtime.rates import batches_in_flight_for
 from engine.runtime.translator import Translator
 from engine.system.files import write_atomically
 
@@ -126,7 +127,7 @@ class _Stages:
                 lambda: self._rate(lambda record: self._decoder([record]), self._inspected, config.decode.workers),
                 config.decode.workers,
             ),
-            "generate": (self._generate_per_s, lanes(self._machine.device)),
+            "generate": (self._generate_per_s, batches_in_flight_for(self._machine.device)),
         }
         if self._workload.detail != "none":
             stages["restore"] = (
@@ -168,7 +169,7 @@ class _Stages:
         return self._decoded[0].payload.pixels_HWC.cpu().device
 
     def _generate_per_s(self) -> float:
-        threads = lanes(self._machine.device)
+        threads = batches_in_flight_for(self._machine.device)
         return len(self._batch_NHWC) * self._rate(self._translator, [self._batch_NHWC] * threads, threads)
 
     def _rate(self, work: Callable[[Any], object], items: list[Any], threads: int) -> float:

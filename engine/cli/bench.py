@@ -13,6 +13,7 @@ from engine.bench.config import DEFAULT_MODEL, DEFAULT_NGF, FULL, QUICK, BenchCo
 from engine.bench.document import load, save
 from engine.bench.pictures import can_draw, draw
 from engine.bench.table import comparison, summary
+from engine.cli.options import INPUT, KAFKA, MODEL, OUTPUT, SPEED, command
 from engine.config import BackendName, GenerateConfig, PrecisionName
 from engine.errors import SetupError
 
@@ -22,47 +23,52 @@ _STANDARD_OUTPUT = Path("-")
 _WIDTH = 120  # columns of the tables where the output is not a terminal
 
 
-@click.command()
-@click.option("--device", default=GenerateConfig.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="Model to measure.")
-@click.option(
+@command()
+@MODEL.option("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="Model to measure.")
+@MODEL.option(
     "--ngf",
     type=click.IntRange(1, 512),
-    metavar="N",
     help=f"Measure a network of this width with random weights instead of a model; {DEFAULT_NGF} is the published one.",
 )
-@click.option(
+@INPUT.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="JPEGs from which the measured photos are made; by default the repository's samples, or made-up ones.",
+)
+@SPEED.option(
+    "--device",
+    default=GenerateConfig.device,
+    metavar="DEVICE",
+    help="Device to measure: cpu, cuda or cuda:N; auto is a GPU if there is one.",
+)
+@SPEED.option(
     "--backend",
     type=click.Choice(get_args(BackendName)),
     default=GenerateConfig.backend,
-    show_default=True,
-    help="Backend to measure; `auto` measures the one that a large run would use.",
+    help="Backend to measure; auto is the one that a large run would use.",
 )
-@click.option(
+@SPEED.option(
     "--precision",
     type=click.Choice(get_args(PrecisionName)),
     default=GenerateConfig.precision,
-    show_default=True,
     help="Floating-point type of the generator.",
 )
-@click.option(
-    "--photos",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of JPEGs from which the measured photos are made. Default: the repository's samples, or made-up ones.",
+@SPEED.option(
+    "--quick",
+    is_flag=True,
+    help="Two minutes instead of ten: fewer rounds, and 3 instead of 12 megapixels at full size.",
 )
-@click.option(
-    "--quick", is_flag=True, help="Two minutes instead of ten: fewer rounds, 3 instead of 12 MP at full size."
-)
-@click.option("--stream", "brokers", metavar="H:P[,H:P…]", help="Also measure the queue at these Kafka brokers.")
-@click.option(
+@KAFKA.option("--stream", "brokers", metavar="H:P[,H:P…]", help="Also measure the queue at these Kafka brokers.")
+@OUTPUT.option(
     "--json",
     "json_file",
     type=_FILE,
     metavar="FILE",
     help="Write the measurements to FILE as JSON; - prints them instead of the tables.",
 )
-@click.option("--pictures", type=_FOLDER, metavar="FOLDER", help="Draw the measurements into FOLDER as PNG files.")
-@click.option(
+@OUTPUT.option("--pictures", type=_FOLDER, metavar="FOLDER", help="Draw the measurements into FOLDER as PNG files.")
+@OUTPUT.option(
     "--compare",
     nargs=2,
     type=_FILE,
@@ -82,7 +88,7 @@ def bench(
     pictures: Path | None,
     compare: tuple[Path, Path] | None,
 ) -> None:
-    """Measure what this machine allows, each stage alone, and whole runs from files to files.
+    """Measure this machine: ceilings, each stage alone, and whole runs.
 
     Ceilings come first: arithmetic, memory and libjpeg-turbo, each alone. Then the generator by batch and size, the
     stages of the pipeline, and three workloads: thumbnails, phone photos with the defaults, and photos at full size.

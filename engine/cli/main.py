@@ -35,9 +35,7 @@ COMMANDS = {
     "compile": Subcommand(
         "engine.cli.compile:compile_model", "Compile a model for this machine, check it and time every backend."
     ),
-    "bench": Subcommand(
-        "engine.cli.bench:bench", "Measure this machine: ceilings, each stage alone, and whole runs."
-    ),
+    "bench": Subcommand("engine.cli.bench:bench", "Measure this machine: ceilings, each stage alone, and whole runs."),
     "stream": Subcommand("engine.cli.stream:stream", "Translate the image jobs of a Kafka topic until stopped."),
     "submit": Subcommand("engine.cli.submit:submit", "Send a job for each image of SRC to a Kafka topic."),
     "results": Subcommand("engine.cli.results:results", "Follow the results of jobs: done, failed, rate, time left."),

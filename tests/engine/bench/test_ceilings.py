@@ -16,7 +16,7 @@ from engine.bench.ceilings import (
     jpeg_encode_per_s,
 )
 from engine.bench.photos import find_scenes
-from engine.model.network import Architecture
+from engine.model.card import Architecture
 
 
 def test_the_arithmetic_of_the_published_network_is_that_of_its_layers() -> None:

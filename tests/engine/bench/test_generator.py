@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
-from engine.bench.generator import batch_at, lanes, start
+from engine.bench.generator import _packages, batch_at, start
 from engine.config import CPU_BATCH, GPU_BATCH, GenerateConfig
 from engine.model.weights import Generator
-from engine.system.device import fastest_precision
+from engine.runtime.cache import PACKAGE
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -19,18 +18,14 @@ def test_batches_shrink_with_the_size_of_the_images() -> None:
     assert batch_at(4096, GPU) == batch_at(4096, CPU) == 1
 
 
-def test_a_gpu_has_several_batches_under_way_and_a_cpu_one() -> None:
-    assert lanes(GPU) > lanes(CPU) == 1
+def test_packages_are_counted_wherever_they_are_in_the_cache(tmp_path: Path) -> None:
+    """A start that adds one has compiled."""
+    assert _packages(tmp_path / "none") == set()
+    before = _packages(tmp_path)
+    (tmp_path / "entry").mkdir()
+    (tmp_path / "entry" / PACKAGE).write_bytes(b"")
 
-
-@pytest.mark.needs_compiler
-def test_a_start_reports_whether_it_compiled(generator: Generator, tmp_path: Path) -> None:
-    config = GenerateConfig(device="cpu", backend="inductor", precision=fastest_precision(CPU), cache=tmp_path)  # type: ignore[arg-type]
-
-    first, second = (start(generator, config, CPU).to_document() for _ in range(2))
-
-    assert (first["compiled"], second["compiled"]) == (True, False)
-    assert "inductor" in first["backend"]
+    assert len(_packages(tmp_path) - before) == 1
 
 
 def test_an_eager_start_compiles_nothing(generator: Generator, tmp_path: Path) -> None:
