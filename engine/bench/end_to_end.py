@@ -28,7 +28,7 @@ from engine.config import PipelineConfig, num_cores
 from engine.errors import EngineError, StopRun
 from engine.model.weights import load_generator
 from engine.pipeline import fitted
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.device import choose_device
 
 T = TypeVar("T")
@@ -195,7 +195,12 @@ class _Ceiling:
     """
 
     def __init__(
-        self, workload: Workload, photos: list[Path], translator: Translator, device: torch.device, measured_s: float
+        self,
+        workload: Workload,
+        photos: list[Path],
+        translator: BatchTranslator,
+        device: torch.device,
+        measured_s: float,
     ) -> None:
         arch = translator.card.architecture
         self._machine = Machine(device, translator.backend.precision, measured_s)

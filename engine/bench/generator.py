@@ -21,7 +21,7 @@ from engine.model.weights import Generator
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.cache import default_cache
 from engine.runtime.rates import batches_in_flight_for
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 
 SIDE = 256
 """Pixels; the size at which CycleGAN generators are compared."""
@@ -32,7 +32,7 @@ _MAX_PIXELS = 4 << 20  # of a batch where the rate by size is measured
 class Started:
     """A generator ready to translate, and what its start took."""
 
-    translator: Translator
+    translator: BatchTranslator
     backend_s: float
     """Choosing the backend: loading its package, or compiling it."""
     first_batch_s: float
@@ -51,11 +51,11 @@ class Started:
 
 
 def start(generator: Generator, config: GenerateConfig, device: torch.device) -> Started:
-    """Choose the backend and translate one batch, each timed; raises `SetupError` as `Translator` does."""
+    """Choose the backend and translate one batch, each timed; raises `SetupError` as `BatchTranslator` does."""
     cache = config.cache or default_cache()
     packages = _packages(cache)
     started_s = time.perf_counter()
-    translator = Translator(generator, config)
+    translator = BatchTranslator(generator, config)
     ready_s = time.perf_counter()
     translator(random_pixels(default_batch(device), SIDE))
     ended_s = time.perf_counter()
@@ -63,7 +63,7 @@ def start(generator: Generator, config: GenerateConfig, device: torch.device) ->
 
 
 def measure_generator(
-    generator: Generator, translator: Translator, machine: Machine, effort: Effort, sides: tuple[int, ...]
+    generator: Generator, translator: BatchTranslator, machine: Machine, effort: Effort, sides: tuple[int, ...]
 ) -> dict[str, Any]:
     """Measure the rate by batch at 256x256 and by size, alternated with the ceiling and the published way.
 

@@ -27,7 +27,7 @@ from engine.errors import StopRun
 from engine.pipeline import fitted
 from engine.records import Batch, Failed, Record
 from engine.runtime.rates import batches_in_flight_for
-from engine.runtime.translator import Translator
+from engine.runtime.translator import BatchTranslator
 from engine.system.files import write_atomically
 
 CEILINGS = {
@@ -66,7 +66,7 @@ class Measured:
 def measure_stages(
     workload: Workload,
     scenes: Scenes,
-    translator: Translator,
+    translator: BatchTranslator,
     machine: Machine,
     config: PipelineConfig,
     effort: Effort,
@@ -89,7 +89,7 @@ class _Stages:
         self,
         workload: Workload,
         scenes: Scenes,
-        translator: Translator,
+        translator: BatchTranslator,
         machine: Machine,
         config: PipelineConfig,
         effort: Effort,
