@@ -1,4 +1,4 @@
-"""Group pictures of one shape for one model into batches."""
+"""Group images: decoded ones of one shape into batches for the generator, encoded ones into chunks for the decoder."""
 
 from __future__ import annotations
 
@@ -6,16 +6,58 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from engine.config import CPU_BATCH, BatchConfig
-from engine.records import Batch, Failed, Picture, Record
+from engine.config import CPU_BATCH, BatchConfig, DecodeConfig
+from engine.records import Batch, Failed, Inspected, Picture, Record
 
+Chunk = list[Record[Inspected] | Failed]
 Decoded = list[Record[Picture] | Failed]
 _Shape = tuple[str, int, int]
+
+_CHUNK_WAIT_S = 0.005
+"""How long a chunk may wait for more images; longer than reading one from a local disk takes."""
+_PRESSURE_POLL_S = 0.1
+"""How often to look whether held-back images must be let go."""
+
+
+class Chunker:
+    """Group inspected images for the decoder, by count and by pixels; ticks pass through.
+
+    A chunk that is not full is closed by a tick, so give `due_in` to whatever supplies the images.
+    """
+
+    def __init__(self, config: DecodeConfig) -> None:
+        self._config = config
+        self._chunk: Chunk = []
+        self._pixels = 0
+
+    def due_in(self) -> float | None:
+        """Return the seconds after which the open chunk wants to be closed; None when there is none."""
+        return _CHUNK_WAIT_S if self._chunk else None
+
+    def __call__(self, items: Iterable[Record[Inspected] | Failed | None]) -> Iterator[Chunk | None]:
+        """Iterate over chunks as they close."""
+        config = self._config
+        for item in items:
+            if item is None:
+                yield from self._close()
+                yield None
+                continue
+            pixels = 0 if isinstance(item, Failed) else item.payload.num_pixels
+            if len(self._chunk) >= config.chunk_images or self._pixels + pixels > config.chunk_pixels:
+                yield from self._close()
+            self._chunk.append(item)
+            self._pixels += pixels
+        yield from self._close()
+
+    def _close(self) -> Iterator[Chunk]:
+        if self._chunk:
+            chunk, self._chunk, self._pixels = self._chunk, [], 0
+            yield chunk
 
 
 @dataclass
 class _Group:
-    """Pictures of one shape that wait for company."""
+    """Images of one shape that wait for a full batch."""
 
     opened_s: float
     records: list[Record[Picture]] = field(default_factory=list)
@@ -27,30 +69,46 @@ class _Group:
 
 
 class Batcher:
-    """Group decoded pictures; failures and ticks pass through.
+    """Group decoded images of one shape for one model; failures and ticks pass through.
 
-    A group closes when it has `config.size` pictures or `config.max_pixels` pixels, when its oldest picture has
-    waited `config.max_wait_s`, when the waiting pictures of all shapes together would exceed `config.max_pixels`
-    (the oldest group goes first: no shape starves and memory stays bounded), and at the end.
+    A group closes when it has `config.size` images or `config.max_pixels` pixels, when its oldest image has waited
+    `config.max_wait_s`, when the waiting images of all shapes together would exceed `config.max_pixels` (the oldest
+    group goes first: no shape starves and memory stays bounded), and at the end. While `pressed` returns True, the
+    oldest group closes at each tick, because images that wait here keep others from being admitted.
     """
 
-    def __init__(self, config: BatchConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: BatchConfig,
+        clock: Callable[[], float] = time.monotonic,
+        pressed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._config = config
         self._size = config.size or CPU_BATCH
         self._clock = clock
+        self._pressed = pressed
         self._groups: dict[_Shape, _Group] = {}  # in the order of opening
         self._waiting_pixels = 0
 
+    def due_in(self) -> float | None:
+        """Return the seconds after which the oldest group wants a tick; None when no image waits."""
+        if not self._groups:
+            return None
+        oldest = next(iter(self._groups.values()))
+        return min(_PRESSURE_POLL_S, max(0.0, oldest.opened_s + self._config.max_wait_s - self._clock()))
+
     def __call__(self, decoded: Iterable[Decoded | None]) -> Iterator[Batch | Failed | None]:
         """Iterate over batches as they close."""
-        for chunk in decoded:
-            for item in chunk or ():
+        for items in decoded:
+            for item in items or ():
                 if isinstance(item, Failed):
                     yield item
                 else:
                     yield from self._add(item)
             yield from self._overdue()
-            if chunk is None:
+            if items is None:
+                if self._groups and self._pressed():
+                    yield self._close(next(iter(self._groups)))
                 yield None
         for shape in list(self._groups):
             yield self._close(shape)

@@ -123,6 +123,9 @@ class StoreConfig:
 class PipelineConfig:
     """Configuration of all stages of a run."""
 
+    in_flight_bytes: int | None = None
+    """Memory of the images in flight, estimated from their headers; a larger image goes alone. None is a quarter of
+    what is available at the start."""
     options: Options = field(default_factory=Options)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)

@@ -1,11 +1,13 @@
-"""Bounded queues and threads between stages; the rest of the engine never starts a thread of its own.
+"""Threads and bounded channels between stages; no other module of the pipeline starts threads.
 
-Both functions take and give iterators, run their work elsewhere, keep order, and hold a fixed number of items.
-An exception in the other thread is raised where the items are consumed. Closing the resulting iterator (a
-`for` loop does on its way out, through `contextlib.closing`) stops the other side.
+`ahead` and `in_threads` take and return iterators and run their work in other threads. They hold a bounded number of
+items. An exception in another thread is raised where the items are consumed. Closing the resulting iterator, which
+`contextlib.closing` does at the end of a `for` loop, stops the other side; a `Scope` stops a whole chain at once.
 
-An item that is None is a tick: the source has nothing at the moment. It passes through, and everything that is
-still under way is given out before it, so that an idle source never keeps finished work waiting.
+Items leave `in_threads` in the order of completion: a slow one holds back its own thread and nothing else.
+
+An item that is None is a tick: nothing has come for a while. Ticks let a consumer look at its clock; they pass through
+every stage without waiting for the items before them.
 """
 
 from __future__ import annotations
@@ -13,58 +15,93 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 
+DueIn = Callable[[], float | None]
+"""Seconds after which a consumer wants a tick if no item comes; None to wait without end."""
 
-class _Channel(Generic[T]):
-    """A bounded queue with an end: `put` waits for room, `get` for an item; either side can close it."""
+
+class Scope:
+    """All channels of one pipeline, so that closing it does not wait for an item to pass each stage in turn."""
+
+    def __init__(self) -> None:
+        self._cancels: list[Callable[[], None]] = []
+
+    def add(self, cancel: Callable[[], None]) -> None:
+        """Call `cancel` when the scope is cancelled."""
+        self._cancels.append(cancel)
+
+    def cancel(self) -> None:
+        """End every channel: what is in it is dropped, whoever waits at it returns."""
+        for cancel in self._cancels:
+            cancel()
+
+
+class Channel(Generic[T]):
+    """A bounded queue with an end, for any number of threads on either side."""
 
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._not_full = threading.Condition(self._lock)
+        self._not_empty = threading.Condition(self._lock)
         self._finished = False
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Wait for room and add `item`; False when nobody will take it any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._finished or len(self._items) < self._capacity)
+        """Wait for room and add `item`; returns False when the channel has ended and nobody will take it."""
+        with self._lock:
+            self._not_full.wait_for(lambda: self._finished or len(self._items) < self._capacity)
             if self._finished:
                 return False
             self._items.append(item)
-            self._changed.notify_all()
+            self._not_empty.notify()
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Say that no item follows, because all were given or because of `error`."""
-        with self._changed:
-            self._finished, self._error = True, error
-            self._changed.notify_all()
+        """End the channel after the items in it, and raise `error` there; only the first call counts."""
+        with self._lock:
+            if not self._finished:
+                self._finished, self._error = True, error
+            self._wake()
 
-    def __iter__(self) -> Iterator[T]:
+    def cancel(self) -> None:
+        """End the channel now and drop the items in it."""
+        with self._lock:
+            self._finished = True
+            self._items.clear()
+            self._wake()
+
+    def items(self, due_in: DueIn | None = None) -> Iterator[T | None]:
+        """Iterate until the end; with `due_in`, yield None when no item comes within the seconds it returns."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._finished or self._items)
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
+            with self._lock:
+                in_time = self._not_empty.wait_for(
+                    lambda: self._finished or self._items, None if due_in is None else due_in()
+                )
+                if not in_time:
+                    item = None
+                elif self._items:
+                    item = self._items.popleft()
+                    self._not_full.notify()
+                elif self._error is not None:
+                    raise self._error
+                else:
                     return
-                item = self._items.popleft()
-                self._changed.notify_all()
             yield item
 
-    def __len__(self) -> int:
-        return len(self._items)
+    def _wake(self) -> None:
+        self._not_full.notify_all()
+        self._not_empty.notify_all()
 
 
-def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
+def ahead(items: Iterable[T], depth: int, name: str, scope: Scope | None = None) -> Generator[T, None, None]:
     """Iterate over `items` in a thread called `name`, up to `depth` items ahead of the consumer."""
-    channel: _Channel[T] = _Channel(depth)
+    channel: Channel[T] = Channel(depth)
 
     def produce() -> None:
         iterator = iter(items)
@@ -79,46 +116,153 @@ def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]
         finally:
             _close(iterator)
 
-    thread = threading.Thread(target=produce, name=name, daemon=True)
-    thread.start()
-    try:
-        yield from channel
-    finally:
-        channel.finish()
-        thread.join()
+    yield from _running(channel, [threading.Thread(target=produce, name=name, daemon=True)], scope, None)  # type: ignore[misc]  # no ticks of its own
 
 
 def in_threads(
-    work: Callable[[T], U], items: Iterable[T | None], workers: int, name: str
+    work: Callable[[T], U],
+    items: Iterable[T | None],
+    workers: int,
+    name: str,
+    *,
+    depth: int = 1,
+    due_in: DueIn | None = None,
+    scope: Scope | None = None,
 ) -> Generator[U | None, None, None]:
-    """Apply `work` to each item in `workers` threads, results in the order of the items.
+    """Apply `work` to each item in `workers` threads; results in the order of completion.
 
-    At most `workers` + 1 items are under way or waiting to be taken.
+    At most `workers` items are being worked on and `depth` results wait, besides those that a worker cannot hand over
+    yet. `items` is iterated by one worker at a time. `due_in` is called before each wait for a result, in the thread
+    that takes it.
     """
-    iterator = iter(items)
-    window: deque[Future[U]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+    source = _Shared(items)
+    channel: Channel[U | None] = Channel(depth)
+    running = _Countdown(workers, channel.finish)
+
+    def run() -> None:
+        try:
+            for item in source:
+                if not channel.put(None if item is None else work(item)):
+                    break
+        except BaseException as error:  # noqa: BLE001 (raised again in the consumer)
+            channel.finish(error)
+        finally:
+            running.count_down()
+
+    threads = [threading.Thread(target=run, name=f"{name}-{i}", daemon=True) for i in range(workers)]
     try:
-        for item in iterator:
-            if item is None:
-                yield from _drain(window)
-                yield None
-                continue
-            window.append(pool.submit(work, item))
-            if len(window) > workers:
-                yield window.popleft().result()
-        yield from _drain(window)
+        yield from _running(channel, threads, scope, due_in)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        _close(iterator)
+        source.close()
 
 
-def _drain(window: deque[Future[U]]) -> Iterator[U]:
-    while window:
-        yield window.popleft().result()
+def _running(
+    channel: Channel[T], threads: list[threading.Thread], scope: Scope | None, due_in: DueIn | None
+) -> Generator[T | None, None, None]:
+    """Run `threads` while the items of their channel are consumed; none is left behind."""
+    if scope is not None:
+        scope.add(channel.cancel)
+    for thread in threads:
+        thread.start()
+    try:
+        yield from channel.items(due_in)
+    finally:
+        channel.cancel()
+        for thread in threads:
+            thread.join()
+
+
+class _Shared(Generic[T]):
+    """An iterator that several threads take items from, one at a time."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._iterator = iter(items)
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            if self._ended:
+                raise StopIteration
+            try:
+                return next(self._iterator)
+            except BaseException:
+                self._ended = True
+                raise
+
+    def close(self) -> None:
+        _close(self._iterator)
+
+
+class _Countdown:
+    """Calls `done` when `count_down` was called `count` times."""
+
+    def __init__(self, count: int, done: Callable[[], None]) -> None:
+        self._left = count
+        self._done = done
+        self._lock = threading.Lock()
+
+    def count_down(self) -> None:
+        with self._lock:
+            self._left -= 1
+            left = self._left
+        if left == 0:
+            self._done()
 
 
 def _close(iterator: object) -> None:
-    """Close a generator in a chain at once instead of when the garbage collector gets to it."""
+    """Close a generator in a chain at once instead of when it is garbage collected."""
     if isinstance(iterator, Generator):
         iterator.close()
+
+
+class Budget:
+    """A bounded amount, such as bytes of memory, that items take and return; first come, first served.
+
+    An item that wants more than there is at all is admitted alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._cancelled = False
+
+    @property
+    def used(self) -> int:
+        """The amount taken now."""
+        return self._used
+
+    @property
+    def contended(self) -> bool:
+        """Whether an item waits for room: others that are held back should be let go."""
+        return bool(self._queue)
+
+    def take(self, amount: int) -> None:
+        """Wait until `amount` is free and take it."""
+        turn = object()
+        with self._changed:
+            self._queue.append(turn)
+            self._changed.wait_for(lambda: self._cancelled or (self._queue[0] is turn and self._fits(amount)))
+            self._queue.remove(turn)
+            self._used += amount
+            self._changed.notify_all()
+
+    def give_back(self, amount: int) -> None:
+        """Return what was taken."""
+        with self._changed:
+            self._used -= amount
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Admit everybody from now on: the pipeline is being closed."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    def _fits(self, amount: int) -> bool:
+        return self._used == 0 or self._used + amount <= self._limit

@@ -1,45 +1,53 @@
-"""The arrow in code: source → decode → batch → generate → encode → sink.
+"""The stages in order: source → inspect → decode → batch → generate → restore → encode → sink.
 
-The only file that knows which stage runs in which thread and how far each may run ahead.
+This file alone decides which stage runs in which threads and how far each may run ahead.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from engine.batch import Batcher
+from engine.batch import Batcher, Chunk, Chunker
 from engine.codec.decode import Decoder, jpeg_device
 from engine.codec.detail import restore
 from engine.codec.encode import Encoder, encode_device, on_white
-from engine.codec.header import Chunk, chunks
+from engine.codec.header import inspect_record
 from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
 from engine.errors import SkipImage
-from engine.flow import ahead, in_threads
+from engine.flow import Budget, Scope, ahead, in_threads
 from engine.observe.metrics import Metrics, NoMetrics, StageName, timed
 from engine.observe.profiling import stage_range
 from engine.ports import Preview, Sink, Source
-from engine.records import Batch, Encoded, Failed, Outcome, Picture, Record, Stored
+from engine.records import Batch, Encoded, Failed, Inspected, Outcome, Picture, Record, Stored
 from engine.system.device import gpu_of
+from engine.system.memory import available_bytes
 
 Translate = Callable[[Tensor], Tensor]
-"""uint8 [N, H, W, 3] to the same, such as an `engine.runtime.translator.BatchTranslator`."""
+"""Map uint8 [N, H, W, 3] to the same shape, as an `engine.runtime.translator.BatchTranslator` does."""
 
 
-# Of a chunk that a GPU decodes: a call to it has a price of its own, so it takes more at once than a CPU's.
+_READ_AHEAD = 4
+"""Images that wait, read, for their inspection."""
+
 _GPU_CHUNK_PIXELS = 16_000_000
+"""Pixels of a chunk that a GPU decodes: more than on a CPU, because each call has a fixed cost."""
 
 BEFORE_DECODE: tuple[StageName, ...] = ("read", "inspect")
-"""Stages that the source and the inspection time themselves, in the records."""
+"""Stages that are timed in the records, one image at a time."""
 
 
 class Pipeline:
-    """Translate what a source gives into a sink, stages overlapped over bounded queues."""
+    """Translate what a source yields into a sink, with stages overlapped over bounded channels.
+
+    Images overtake each other from the source to their acknowledgement, so a slow one holds back nothing but its own
+    thread. Memory is bounded by what the images in flight take, according to their headers.
+    """
 
     def __init__(
         self,
@@ -50,7 +58,7 @@ class Pipeline:
         metrics: Metrics | None = None,
         preview: Preview | None = None,
     ) -> None:
-        """`models` gives for each model name in the records' options what translates it.
+        """`models` maps each model name in the records' options to its translator.
 
         `preview` receives the photos that it wants, before and after translation.
         """
@@ -62,6 +70,8 @@ class Pipeline:
         self._preview = preview
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
         self._encoder = Encoder(self._config.encode, encode_device(self._config))
+        self._budget = Budget(self._config.in_flight_bytes or 0)
+        self._footprints: dict[int, int] = {}  # bytes taken from the budget, by id() of the record's origin
 
     def run(self) -> None:
         """Translate until the source ends; raises what a stage raised that was not about one image.
@@ -72,25 +82,52 @@ class Pipeline:
             pass
 
     def outcomes(self) -> Generator[Outcome | None, None, None]:
-        """Run, and give each image's outcome once it has been acknowledged; None when the source is idle.
+        """Run, and yield each image's outcome once it has been acknowledged; None when the source is idle.
 
-        Closing it early drops what is under way and stops all threads.
+        Closing it early drops what is in flight and stops all threads.
         """
-        config = self._config
-        inspected = ahead(chunks(self._source.records(), config.decode), 1, "read")
-        decoded = in_threads(self._decode, inspected, config.decode.workers, "decode")
+        config, scope = self._config, Scope()
+        scope.add(self._budget.cancel)
+        chunker = Chunker(config.decode)
+        batcher = Batcher(config.batch, pressed=lambda: self._budget.contended)
+        records = ahead(self._source.records(), _READ_AHEAD, "read", scope)
+        # mypy joins the unions that records, inspected and batches are to object
+        inspected: Generator[Record[Inspected] | Failed | None, None, None] = in_threads(
+            self._inspect,  # type: ignore[arg-type]
+            records,
+            config.decode.workers,
+            "inspect",
+            depth=config.decode.chunk_images,
+            due_in=chunker.due_in,
+            scope=scope,
+        )
+        decoded = in_threads(
+            self._decode, chunker(inspected), config.decode.workers, "decode", due_in=batcher.due_in, scope=scope
+        )
+        batches: Generator[Batch | Failed | None, None, None] = ahead(batcher(decoded), 1, "batch", scope)
         in_flight = config.generate.batches_in_flight or 1
-        batches: Iterator[Batch | Failed | None] = ahead(Batcher(config.batch)(decoded), 1, "batch")
-        # mypy joins the union of what a batcher gives to object
-        translated = in_threads(self._generate, batches, in_flight, "generate")  # type: ignore[arg-type]
-        encoded = in_threads(self._encode, translated, config.encode.workers, "encode")
-        stored = in_threads(self._store, encoded, config.store.workers, "store")
-        with closing(stored):
+        translated = in_threads(self._generate, batches, in_flight, "generate", scope=scope)  # type: ignore[arg-type]
+        encoded = in_threads(self._encode, translated, config.encode.workers, "encode", scope=scope)
+        stored = in_threads(self._store, encoded, config.store.workers, "store", scope=scope)
+        with ExitStack() as at_exit:
+            for stage in (records, inspected, decoded, batches, translated, encoded, stored):
+                at_exit.enter_context(closing(stage))
+            at_exit.callback(scope.cancel)  # first, so that closing a stage waits for no item
             for outcomes in stored:
                 yield from self._acknowledge(outcomes)
 
+    def _inspect(self, record: Record[bytes] | Failed) -> Record[Inspected] | Failed:
+        if isinstance(record, Failed):
+            return record
+        inspected = inspect_record(record, self._config.decode)
+        if isinstance(inspected, Record):
+            footprint = _footprint_bytes(inspected)
+            self._budget.take(footprint)
+            self._footprints[id(inspected.origin)] = footprint
+        return inspected
+
     def _decode(self, chunk: Chunk) -> list[Record[Picture] | Failed]:
-        self._tell_what_came_before(chunk)
+        self._observe_stages_before(chunk)
         with self._timed("decode", chunk):
             return self._decoder(chunk)
 
@@ -108,7 +145,7 @@ class Pipeline:
         except SkipImage as error:
             if len(batch.records) == 1:
                 return [batch.records[0].failed("generate", error)]
-            # Whose fault it is shows when each goes alone.
+            # Translate each alone to find out which one the generator refuses.
             return [outcome for record in batch.records for outcome in self._translated(Batch((record,)))]
 
     def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
@@ -119,11 +156,19 @@ class Pipeline:
         ]
 
     def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
-        with self._timed("encode", records):
-            restored = restore(records)
+        restored = self._restore(records)
+        with self._timed("encode", restored):
             encoded = self._encoder(restored)
             self._show(restored, encoded)
             return encoded
+
+    def _restore(self, records: list[Record[Picture] | Failed]) -> list[Record[Picture] | Failed]:
+        """Bring translations back to the size of their photos, where that was asked for."""
+        reduced = [r for r in records if isinstance(r, Record) and r.payload.full_HWC is not None]
+        if not reduced:
+            return records
+        with self._timed("restore", reduced):
+            return restore(records)
 
     def _shows(self, key: str) -> bool:
         return self._preview is not None and self._preview.wants(key)
@@ -160,8 +205,8 @@ class Pipeline:
         for record in records:
             record.timings[name] = seconds
 
-    def _tell_what_came_before(self, chunk: Chunk) -> None:
-        """Give the metrics the times that reading and inspecting took: each image was a call of its own."""
+    def _observe_stages_before(self, chunk: Chunk) -> None:
+        """Observe the times of reading and inspecting, which were one call for each image."""
         for record in chunk:
             for name in BEFORE_DECODE:
                 if name in record.timings:
@@ -173,12 +218,13 @@ class Pipeline:
             return
         for outcome in outcomes:
             self._source.acknowledge(outcome)
+            self._budget.give_back(self._footprints.pop(id(outcome.origin), 0))
             self._metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
             yield outcome
 
 
 def fitted(config: PipelineConfig) -> PipelineConfig:
-    """Fill in what was left open, for the device that the generator runs on; raises `SetupError` as `gpu_of`."""
+    """Return `config` with its open values chosen for the generator's device; raises `SetupError` as `gpu_of` does."""
     on_gpu = gpu_of(config.generate.device) is not None
     size = config.batch.size or (GPU_BATCH if on_gpu else CPU_BATCH)
     in_flight = config.generate.batches_in_flight or (GPU_BATCHES_IN_FLIGHT if on_gpu else 1)
@@ -191,7 +237,16 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
         )
     return replace(
         config,
+        in_flight_bytes=config.in_flight_bytes or available_bytes() // 4,
         decode=decode,
         batch=replace(config.batch, size=size),
         generate=replace(config.generate, batches_in_flight=in_flight),
     )
+
+
+def _footprint_bytes(record: Record[Inspected]) -> int:
+    """Estimate the memory that an image takes while it is in flight, from its header."""
+    image = record.payload
+    width, height = record.options.size.target(image.width, image.height)
+    # Stored pixels twice, decoded and upright; working pixels before and after, in a batch, and encoded.
+    return len(image.data) + 3 * (2 * image.num_pixels + 4 * width * height)

@@ -13,25 +13,25 @@ from engine.records import Encoded, Failed, Outcome, Record, Stored
 
 
 class Source(Protocol):
-    """Gives records and is told what became of each.
+    """Yields records and takes the outcome of each.
 
-    A record that was not acknowledged when the process died is given again by the next process; one that was
+    A record that was not acknowledged when the process died is yielded again by the next process; one that was
     acknowledged is not, as soon as the source has flushed.
     """
 
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
-        """Iterate over the images, each with its encoded bytes, in the source's own order.
+        """Iterate over the images, each with its encoded bytes, in any order.
 
-        Runs in a thread of its own and may block. Gives None (a tick) at least every 100 ms while it is waiting for
-        more, so that those who wait for a full batch can stop waiting. An image that cannot be read is a `Failed`.
-        Raises `StopRun` when the source is lost.
+        Runs in a thread of its own and may block. Yields None (a tick) at least once a second while it waits for more,
+        so that the pipeline can end when it is closed. An image that cannot be read is a `Failed`. Raises `StopRun`
+        when the source is lost.
         """
         ...
 
     def acknowledge(self, outcome: Outcome) -> None:
-        """Take note that a record has reached its end.
+        """Record that an image has reached its end.
 
-        Called once per record, in any order, from one thread (not that of `records`), after the result or the
+        Called once for each record, in any order, from one thread (not that of `records`), after the result or the
         failure is durable. Must not block for long.
         """
         ...
@@ -39,13 +39,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is at the place of a result before it is made."""
+    """The file or object that has the name of a result before the result is made."""
 
     num_bytes: int
     changed_s: float | None = None
-    """When the file system last changed it, in seconds since 1970; None where that is not known."""
+    """Time of its last change in the file system, in seconds since 1970; None where it is not known."""
     file_id: tuple[int, int] | None = None
-    """Device and inode of what has the name, links not followed; None where it is no local file."""
+    """Device and inode, links not followed; None where it is no local file."""
 
 
 class Sink(Protocol):
@@ -64,23 +64,23 @@ class Sink(Protocol):
         ...
 
     def reject(self, failed: Failed) -> None:
-        """Keep a failure where the user looks for it. Called from several threads."""
+        """Record a failure where the user looks for it. Called from several threads."""
         ...
 
     def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Make what `reject` was given durable, and tell whoever waits for these outcomes; on return both are done.
+        """Make rejected failures durable and publish all outcomes; both are done on return.
 
-        Gives the outcomes back in their order, with a `Failed` in the place of a result that could not be told. May
-        block for as long as the results' destination is away.
+        Returns the outcomes in their order, with a `Failed` in the place of a result that could not be published. May
+        block for as long as the destination of the results is unavailable.
         """
         ...
 
 
 class ArchiveOutput(Sink, Protocol):
-    """A sink that keeps results under names and can tell which are there."""
+    """A sink that keeps results under names and can look them up."""
 
     def find(self, output: str) -> Found | None:
-        """Tell what is at the relative path `output`, or None. Must be fast: asked for each input of an archive."""
+        """Return what is at the relative path `output`, or None. Must be fast: called for each input of an archive."""
         ...
 
 

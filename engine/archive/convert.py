@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -17,6 +19,7 @@ from engine.archive.report import ReportKind
 from engine.archive.report.run import RunReport
 from engine.archive.sink import ArchiveSink
 from engine.archive.source import ArchiveSource
+from engine.codec.formats import is_image_name
 from engine.config import PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.listing import Listing, count_inputs, list_inputs, list_objects
@@ -29,6 +32,9 @@ from engine.runtime.translator import BatchTranslator
 from engine.system.storage import connect, is_url
 
 _NOT_DECIDING = ("workers", "gpu_from_pixels")  # where and how parallel results are encoded, not what they are
+
+_LOCAL_READS = 4
+"""Files of a folder read at the same time: one thread reads fewer a second than a GPU translates."""
 
 _REMOTE_READS = 16  # requests under way at once: enough to hide a round trip of 50 ms behind 300 images/s
 
@@ -245,13 +251,19 @@ def open_source(src: str | Path, dst: str | Path) -> tuple[Listing, int]:
         return list_objects(connect(str(src))), _REMOTE_READS
     src = Path(src)
     if is_url(dst):
-        return list_inputs(src), 1
+        return list_inputs(src), _local_reads(src)
     dst = Path(dst)
     if dst.exists() and not dst.is_dir():
         raise SetupError(f"The output {dst} is a file; name a folder.")
     if dst.exists() and src.is_dir() and src.samefile(dst):
         raise SetupError("Source and output are the same folder; the originals would be overwritten.")
-    return list_inputs(src, skip=dst), 1
+    return list_inputs(src, skip=dst), _local_reads(src)
+
+
+def _local_reads(src: Path) -> int:
+    """Return how many inputs may be read at the same time; members of a tar or zip only in their order."""
+    in_order = src.is_file() and not is_image_name(src.name) and (tarfile.is_tarfile(src) or zipfile.is_zipfile(src))
+    return 1 if in_order else _LOCAL_READS
 
 
 def _expected(src: str | Path, dst: str | Path) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
@@ -13,8 +12,6 @@ from engine.codec.metadata.read import read_opened, with_text_first
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.records import Failed, Inspected, Record
-
-Chunk = list[Record[Inspected] | Failed]
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
@@ -57,32 +54,9 @@ def inspect(data: bytes, max_pixels: int) -> Inspected:
         raise SkipImage(f"header cannot be read: {error}") from error
 
 
-def chunks(records: Iterable[Record[bytes] | Failed | None], config: DecodeConfig) -> Iterator[Chunk | None]:
-    """Inspect records and group them for the decoder, by count and by pixels; ticks pass through.
+def inspect_record(record: Record[bytes], config: DecodeConfig) -> Record[Inspected] | Failed:
+    """Read the header of a record's image; `Failed` for one that `inspect` refuses or that is too large to work on."""
 
-    Failures travel in the chunk of their neighbours, so that the order of the source is kept.
-    """
-    chunk: Chunk = []
-    pixels = 0
-    for record in records:
-        if record is None:
-            if chunk:
-                yield chunk
-                chunk, pixels = [], 0
-            yield None
-            continue
-        item = record if isinstance(record, Failed) else _inspected(record, config)
-        size = 0 if isinstance(item, Failed) else item.payload.num_pixels
-        if chunk and (len(chunk) >= config.chunk_images or pixels + size > config.chunk_pixels):
-            yield chunk
-            chunk, pixels = [], 0
-        chunk.append(item)
-        pixels += size
-    if chunk:
-        yield chunk
-
-
-def _inspected(record: Record[bytes], config: DecodeConfig) -> Record[Inspected] | Failed:
     def work(record: Record[bytes]) -> Inspected:
         inspected = inspect(record.payload, config.max_pixels)
         # A picture one pixel high grows beyond all bounds when its short side is brought to size.

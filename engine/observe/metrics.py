@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-STAGES = ("read", "inspect", "decode", "generate", "encode", "store")
-StageName = Literal["read", "inspect", "decode", "generate", "encode", "store"]
+STAGES = ("read", "inspect", "decode", "generate", "restore", "encode", "store")
+StageName = Literal["read", "inspect", "decode", "generate", "restore", "encode", "store"]
 
 
 Kind = Literal["counter", "gauge", "histogram"]

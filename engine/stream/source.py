@@ -21,7 +21,8 @@ from engine.system.retry import retried
 
 log = logging.getLogger(__name__)
 
-_TICK_S = 0.02
+_TICK_S = 1.0
+"""How long to wait for a job before yielding a tick."""
 
 
 class KafkaSource:

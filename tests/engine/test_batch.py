@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Batcher, Decoded
-from engine.config import BatchConfig
+from engine.batch import Batcher, Chunker, Decoded
+from engine.config import BatchConfig, DecodeConfig
 from engine.options import Options
-from engine.records import Batch, Failed, Picture, Record
+from engine.records import Batch, Failed, Inspected, Picture, Record
 
 
 def decoded(key: str, height: int = 4, width: int = 4, model: str = "") -> Record[Picture]:
@@ -109,3 +109,69 @@ def test_every_picture_comes_out_once_and_few_pixels_wait(
             assert len(members) == 1 or sum(given_pixels[key] for key in members) <= max_pixels
             came_out += members
     assert sorted(came_out) == sorted(given_pixels)
+
+
+def test_the_wait_for_the_oldest_group_is_known() -> None:
+    now_s = [0.0]
+    batcher = Batcher(BatchConfig(size=4, max_wait_s=0.05), clock=lambda: now_s[0])
+    waits: list[float | None] = []
+
+    def chunks() -> Iterator[Decoded | None]:
+        waits.append(batcher.due_in())
+        yield [decoded("a")]
+        now_s[0] = 0.02
+        waits.append(batcher.due_in())
+        now_s[0] = 0.5
+        waits.append(batcher.due_in())
+
+    assert [keys(item) for item in batcher(chunks())] == [["a"]]
+    assert waits[0] is None
+    assert waits[1] is not None
+    assert abs(waits[1] - 0.03) < 1e-9
+    assert waits[2] == 0.0
+
+
+def test_images_that_keep_others_out_are_let_go() -> None:
+    """With no limit on waiting, a tick closes the oldest group only while others want to get in."""
+    pressed = False
+    batcher = Batcher(BatchConfig(size=4), pressed=lambda: pressed)
+
+    def chunks() -> Iterator[Decoded | None]:
+        nonlocal pressed
+        yield [decoded("a"), decoded("b", 8)]
+        yield None
+        pressed = True
+        yield None
+        pressed = False
+        yield None
+
+    assert [keys(item) for item in batcher(chunks())] == [None, ["a"], None, None, ["b"]]
+
+
+KINDS = st.sampled_from(["small", "large", "failed", "tick"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(kinds=st.lists(KINDS, max_size=20), images=st.integers(1, 5), pixels=st.integers(256, 5000))
+def test_chunks_keep_the_order_and_their_bounds(kinds: list[str], images: int, pixels: int) -> None:
+    def item(i: int, kind: str) -> Record[Inspected] | Failed | None:
+        if kind == "tick":
+            return None
+        if kind == "failed":
+            return Failed(key=str(i), stage="read", reason="r")
+        width, height = {"small": (16, 16), "large": (60, 50)}[kind]
+        image = Inspected(data=b"", format="JPEG", mode="RGB", width=width, height=height)
+        return Record(key=str(i), payload=image, options=Options())
+
+    chunker = Chunker(DecodeConfig(chunk_images=images, chunk_pixels=pixels))
+    order: list[str | None] = []
+    for chunk in chunker(item(i, kind) for i, kind in enumerate(kinds)):
+        if chunk is None:
+            assert chunker.due_in() is None, "a tick closes the chunk"
+            order.append(None)
+            continue
+        good = [i for i in chunk if not isinstance(i, Failed)]
+        assert 1 <= len(chunk) <= images
+        assert len(good) <= 1 or sum(i.payload.num_pixels for i in good) <= pixels
+        order += [i.key for i in chunk]
+    assert order == [None if kind == "tick" else str(i) for i, kind in enumerate(kinds)]

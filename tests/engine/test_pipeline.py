@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from engine.testing import MemorySink, MemorySource
 from tests.images import photo, picture, pixels
 
 OPTIONS = Options(size=Size.parse("native"), format="png")
-NAMES = ("read", "decode", "batch", "generate", "encode", "store")
+NAMES = ("read", "inspect", "decode", "batch", "generate", "encode", "store")
 
 
 def negative(pixels_NHWC: Tensor) -> Tensor:
@@ -58,10 +59,51 @@ def test_each_image_becomes_its_own_translation() -> None:
     assert {tally.stage_images[stage] for stage in ("inspect", "decode", "generate", "encode", "store")} == {25}
 
 
-def test_images_of_one_shape_keep_their_order() -> None:
-    images: list[tuple[str, bytes] | None] = [(f"{i:02}", photo(20, 30, seed=i)) for i in range(23)]
-    _, outcomes, _ = run(images)
-    assert [outcome.key for outcome in outcomes] == [f"{i:02}" for i in range(23)]
+def test_a_slow_image_holds_back_no_other() -> None:
+    """From inspection to acknowledgement: the first image is translated only once all others have been stored."""
+    others_are_stored = threading.Event()
+    slow_HWC = torch.from_numpy(np.array(picture(24, 24, seed=99)))
+
+    def translate(pixels_NHWC: Tensor) -> Tensor:
+        assert pixels_NHWC.shape[1:] != slow_HWC.shape or others_are_stored.wait(60)
+        return pixels_NHWC
+
+    class Sink(MemorySink):
+        def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+            if len(self.results) >= 60:
+                others_are_stored.set()
+            return outcomes
+
+    images = [("slow", photo(24, 24, format="PNG", seed=99))]
+    images += [(f"{i}.png", photo(20, 30, seed=i, format="PNG")) for i in range(60)]
+    source = MemorySource(images, OPTIONS)
+    config = PipelineConfig(
+        batch=BatchConfig(size=4, max_wait_s=0.01), generate=GenerateConfig(device="cpu", batches_in_flight=2)
+    )
+    Pipeline(source, Sink(), {"": translate}, config).run()
+    assert len(source.outcomes) == 61
+    assert not any(isinstance(outcome, Failed) for outcome in source.outcomes)
+
+
+def test_memory_in_flight_stays_within_its_bound_or_holds_one_image() -> None:
+    """With room for no more than one image at a time, groups that wait for more are closed instead of waiting."""
+    most = 0
+    images = [(f"{i}.png", photo(20 + i % 3, 30, seed=i, format="PNG")) for i in range(12)]
+    pipeline = Pipeline(
+        source := MemorySource(images, OPTIONS), MemorySink(), {"": negative}, PipelineConfig(in_flight_bytes=1)
+    )
+
+    class Watching(MemorySink):
+        def store(self, record: Record[Encoded]) -> Stored:
+            nonlocal most
+            most = max(most, len(pipeline._footprints))
+            return super().store(record)
+
+    pipeline._sink = Watching()
+    pipeline.run()
+    assert len(source.outcomes) == 12
+    assert most == 1
+    assert pipeline._budget.used == 0
 
 
 def test_bad_images_cost_only_themselves() -> None:
@@ -198,7 +240,7 @@ def test_only_a_fixed_number_of_images_is_under_way() -> None:
     for _ in Pipeline(source, MemorySink(), {"": negative}, config).outcomes():
         most = max(most, taken - len(source.outcomes))
     assert len(source.outcomes) == 1500
-    # Chunks of 4: in the queue, two hands, three in decode; batches of 4: three queues and hands, encode, store.
+    # Chunks of 4, batches of 4: in each channel, with each worker, and waiting to be read.
     assert most <= 4 * 30
 
 
@@ -213,7 +255,7 @@ def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) ->
         batch=BatchConfig(size=7),
         generate=GenerateConfig(device="cuda:0", batches_in_flight=2),
     )
-    assert fitted(asked) == asked
+    assert replace(fitted(asked), in_flight_bytes=None) == asked
 
 
 def test_a_model_that_is_asked_for_by_name_translates() -> None:

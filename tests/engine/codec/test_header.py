@@ -1,4 +1,4 @@
-"""Headers are read, bombs refused, and chunks kept small."""
+"""Headers are read, and bombs refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.codec.header import chunks, inspect
+from engine.codec.header import inspect, inspect_record
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.options import Options, Size
@@ -14,7 +14,6 @@ from engine.records import Failed, Record
 from tests.images import bomb, encoded, oriented, photo, picture
 
 LIMIT = 10_000_000
-SMALL, LARGE = photo(16, 16), photo(60, 50)
 
 
 def record(key: str, data: bytes, size: str = "native") -> Record[bytes]:
@@ -59,9 +58,7 @@ def test_the_limit_is_inclusive() -> None:
 def test_a_thin_picture_may_not_grow_past_the_limit() -> None:
     """Given 65,000 pixels in one line, when the short side is to be 256, then 4 gigapixels would have to be made."""
     thin = encoded(picture(65_000, 1), "PNG")
-    (chunk,) = chunks([record("thin.png", thin, "256")], DecodeConfig())
-    assert chunk is not None
-    (failed,) = chunk
+    failed = inspect_record(record("thin.png", thin, "256"), DecodeConfig())
     assert isinstance(failed, Failed)
     assert "megapixels at working size" in failed.reason
 
@@ -82,35 +79,8 @@ def test_no_bytes_can_do_more_than_be_refused(tail: bytes) -> None:
         assert outcome.reason if isinstance(outcome, Failed) else outcome.payload.num_pixels <= LIMIT
 
 
-KINDS = st.sampled_from(["small", "large", "bad", "failed", "tick"])
-
-
-@settings(max_examples=50, deadline=None)
-@given(kinds=st.lists(KINDS, max_size=20), images=st.integers(1, 5), pixels=st.integers(256, 5000))
-def test_chunks_keep_the_order_and_their_bounds(kinds: list[str], images: int, pixels: int) -> None:
-    def item(i: int, kind: str) -> Record[bytes] | Failed | None:
-        if kind == "tick":
-            return None
-        if kind == "failed":
-            return Failed(key=str(i), stage="read", reason="r")
-        return record(str(i), {"small": SMALL, "large": LARGE, "bad": b"words"}[kind])
-
-    config = DecodeConfig(chunk_images=images, chunk_pixels=pixels)
-    order: list[str | None] = []
-    for chunk in chunks([item(i, kind) for i, kind in enumerate(kinds)], config):
-        if chunk is None:
-            order.append(None)
-            continue
-        good = [i for i in chunk if not isinstance(i, Failed)]
-        assert 1 <= len(chunk) <= images
-        assert len(good) <= 1 or sum(i.payload.num_pixels for i in good) <= pixels
-        order += [i.key for i in chunk]
-    assert order == [None if kind == "tick" else str(i) for i, kind in enumerate(kinds)]
-
-
-def test_a_bad_image_fails_in_its_place() -> None:
-    (chunk,) = chunks([record("a", SMALL), record("b", b"words"), record("c", SMALL)], DecodeConfig())
-    assert chunk is not None
-    assert [type(item) for item in chunk] == [Record, Failed, Record]
-    assert isinstance(chunk[1], Failed)
-    assert (chunk[1].key, chunk[1].stage) == ("b", "inspect")
+def test_a_bad_image_fails_at_inspection() -> None:
+    failed = inspect_record(record("b", b"words"), DecodeConfig())
+    assert isinstance(failed, Failed)
+    assert (failed.key, failed.stage) == ("b", "inspect")
+    assert failed.timings["inspect"] > 0
