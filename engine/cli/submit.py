@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.cli.kafka_options import connection_from, kafka_options
 from engine.cli.options import INPUT, MODEL, OUTPUT, SIZE, TOPICS, command
 from engine.cli.secrets import refuse_password
 from engine.codec.formats import FORMATS
-from engine.runtime.cache import default_cache
+from engine.runtime.cache import default_cache, make_private
 
 
 @command("submit")
@@ -66,4 +67,6 @@ def _default_journal(src: str, brokers: str, topic: str) -> Path:
     """Keep one journal for each source and topic."""
     where = src if "://" in src else str(Path(src).absolute())
     name = hashlib.sha256("\n".join((where, brokers, topic)).encode()).hexdigest()[:24]
+    with suppress(OSError):  # the journal reports it
+        make_private(default_cache())
     return default_cache() / "submitted" / name

@@ -1,7 +1,13 @@
 """The package cache: compiled generators on disk, each under a key of everything it depends on.
 
-A package lives in a folder `<hash of the key>/` with `key.json`: the key, the package's SHA-256, and notes about it. A
-package whose hash or key does not match is built again. Notes, such as the result of the parity check, are about one
+A package is code that runs with the rights of whoever loads it. So the cache is private: its folders are created for
+the owner alone, and a folder or file that belongs to another user, or that others may write, is refused. What vouches
+for a package is not beside it:
+
+    packages/<hash of the key>/package.pt2    what is loaded, alone in its folder
+    hashes/<hash of the key>.json             its key, its SHA-256, and notes about it
+
+A package whose hash or key does not match is built again. Notes, such as the result of the parity check, are about one
 package and are dropped when it is rebuilt.
 """
 
@@ -12,6 +18,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,94 +42,146 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "solstice"
 
 
+def make_private(folder: Path) -> None:
+    """Create `folder`, with its parents, for the owner alone; one that exists keeps its mode. Raises `OSError`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def require_private(path: Path) -> None:
+    """Raise `SetupError` when `path` exists and another user owns it or may write it.
+
+    The superuser may own it: an administrator can provide packages that users only read.
+    """
+    try:
+        infos = [path.stat(), path.lstat()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise SetupError(f"The package cache {path} cannot be read: {error.strerror}.") from error
+    if any(info.st_uid not in (os.geteuid(), 0) for info in infos):
+        why = "belongs to another user"
+    elif infos[0].st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = "may be written by other users"
+    else:
+        return
+    raise SetupError(
+        f"The package cache {path} {why}, whose code would run here; delete it, or set SOLSTICE_CACHE to a folder of "
+        "your own, such as a new one inside it."
+    )
+
+
 class PackageCache:
     """A folder of compiled packages; safe for concurrent processes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._packages = root / "packages"
+        self._hashes = root / "hashes"
 
     def get(self, key: Mapping[str, str]) -> Path | None:
-        """Return the path of the package for `key`, or None if there is no intact one."""
-        folder = self._folder(key)
+        """Return the path of the package for `key`, or None if there is no intact one.
+
+        Raises `SetupError` if another user owns the cache or may write to it.
+        """
+        package = self._packages / _name(key) / PACKAGE
+        record = self._read_record(key)
+        self._require_private(package.parent, package)
         try:
-            record = json.loads((folder / "key.json").read_text())
-            package = folder / PACKAGE
             if record["key"] == dict(key) and record["sha256"] == _sha256(package):
                 return package
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, KeyError):
             return None
         return None
 
     def get_or_build(self, key: Mapping[str, str], build: Callable[[Path], None]) -> Path:
         """Return the path of the package for `key`; if there is none, call `build` with the path to write it to.
 
-        Concurrent processes build a package once; the others wait. Raises `SetupError` if the folder cannot be written,
-        and any error of `build`.
+        `build` has the folder of that path for itself: nobody else can read or write it, and it is deleted afterwards.
+        Concurrent processes build a package once; the others wait. Raises `SetupError` if the folder cannot be written
+        or is not private, and any error of `build`.
         """
         found = self.get(key)
         if found is not None:
             return found
-        folder = self._folder(key)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self._root, self._packages, self._hashes):
+                make_private(folder)
         except OSError as error:
             raise SetupError(
                 f"Cannot write compiled packages to {self._root} ({error.strerror}); "
                 "set SOLSTICE_CACHE to a folder that can be written."
             ) from error
-        with _locked(folder / "lock"):
-            return self.get(key) or self._build(key, folder, build)
+        with self._locked(key):
+            return self.get(key) or self._build(key, build)
 
     def notes(self, key: Mapping[str, str]) -> dict[str, Any]:
         """Return the notes stored for `key`; empty if there are none."""
-        notes: dict[str, Any] = self._read_record(self._folder(key)).get("notes", {})
+        notes: dict[str, Any] = self._read_record(key).get("notes", {})
         return notes
 
     def note(self, key: Mapping[str, str], **values: Any) -> None:
         """Store JSON values by name for `key`, whether or not there is a package for it."""
-        folder = self._folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
-            record = self._read_record(folder) or {"key": dict(key), "sha256": None, "notes": {}}
+        for folder in (self._root, self._hashes):
+            make_private(folder)
+        with self._locked(key):
+            record = self._read_record(key) or {"key": dict(key), "sha256": None, "notes": {}}
             record["notes"] = {**record.get("notes", {}), **values}
-            _write_json(folder / "key.json", record)
+            self._write_record(key, record)
 
-    def _build(self, key: Mapping[str, str], folder: Path, build: Callable[[Path], None]) -> Path:
-        if (folder / "key.json").exists():
+    def _build(self, key: Mapping[str, str], build: Callable[[Path], None]) -> Path:
+        folder = self._packages / _name(key)
+        if folder.exists() or self._record_of(key).exists():
             log.warning("The compiled package in %s is damaged and is built again.", folder)
-        partial = folder / f"partial-{os.getpid()}.pt2"
+        private = Path(tempfile.mkdtemp(prefix="building-", dir=self._packages))
         try:
-            build(partial)
-            digest = _sha256(partial)
-            partial.replace(folder / PACKAGE)
+            built = private / PACKAGE
+            build(built)
+            digest = _sha256(built)
+            make_private(folder)
+            built.chmod(0o600)
+            built.replace(folder / PACKAGE)
         finally:
-            partial.unlink(missing_ok=True)
-        _write_json(folder / "key.json", {"key": dict(key), "sha256": digest, "notes": {}})
+            shutil.rmtree(private, ignore_errors=True)
+        self._write_record(key, {"key": dict(key), "sha256": digest, "notes": {}})
         return folder / PACKAGE
 
-    def _read_record(self, folder: Path) -> dict[str, Any]:
-        """Read `key.json`; empty if it is missing or damaged."""
+    def _record_of(self, key: Mapping[str, str]) -> Path:
+        return self._hashes / f"{_name(key)}.json"
+
+    def _read_record(self, key: Mapping[str, str]) -> dict[str, Any]:
+        """Read what is stored about a package; empty if it is missing or damaged."""
+        path = self._record_of(key)
+        self._require_private(self._hashes, path)
         try:
-            record = json.loads((folder / "key.json").read_text())
-        except (OSError, ValueError):
+            record = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError):
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _folder(self, key: Mapping[str, str]) -> Path:
-        digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()
-        return self._root / digest[:32]
+    def _write_record(self, key: Mapping[str, str], record: dict[str, Any]) -> None:
+        data = json.dumps(record, indent=2, sort_keys=True).encode()
+        write_atomically(self._record_of(key), data, within=self._hashes)
+
+    def _require_private(self, *paths: Path) -> None:
+        for path in (self._root, self._packages, *paths):
+            require_private(path)
+
+    @contextmanager
+    def _locked(self, key: Mapping[str, str]) -> Iterator[None]:
+        """Hold a file lock for `key`; the kernel releases it if the process dies."""
+        path = self._hashes / f"{_name(key)}.lock"
+        self._require_private(self._hashes)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file lock on `path`; the kernel releases it if the process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(value, indent=2, sort_keys=True).encode())
+def _name(key: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
 from engine.errors import BackendUnavailable
 from engine.model import upsampling
@@ -72,7 +73,13 @@ def _compile(generator: Generator, precision: str, device: torch.device, path: P
         raise BackendUnavailable("Backend inductor needs a C++ compiler (g++); install one or use --backend eager.")
     log.warning("Compiling %s for this machine (%s): once, about half a minute.", generator.card.name, precision)
     module = PixelGenerator(folded_for_inference(generator.module), DTYPES[precision]).to(device).eval()
-    with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        # The default is a folder in /tmp whose name can be guessed, where others may have put code to compile.
+        temporary_cache_dir(str(path.parent / "inductor")),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # deprecations inside torch, nothing a user can act on
         program = _export(module, generator.card.architecture.stride, device)
         if device.type == "cpu":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from engine.errors import SetupError
-from engine.runtime.cache import PACKAGE, PackageCache, default_cache
+from engine.runtime.cache import PACKAGE, PackageCache, default_cache, require_private
 
 KEY = {"backend": "b", "weights": "w"}
 
@@ -53,7 +55,7 @@ def test_what_is_damaged_is_built_again_with_one_warning(
 ) -> None:
     cache, build = PackageCache(tmp_path), Builder()
     package = cache.get_or_build(KEY, build)
-    record = package.with_name("key.json")
+    (record,) = (tmp_path / "hashes").glob("*.json")
     match damage:
         case "package cut":
             package.write_bytes(b"pack")
@@ -84,7 +86,9 @@ def test_a_build_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: P
         cache.get_or_build(KEY, fails)
     assert cache.get(KEY) is None
     package = cache.get_or_build(KEY, build)
-    assert {path.name for path in package.parent.iterdir()} == {PACKAGE, "key.json", "lock"}
+    name = package.parent.name
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {f"packages/{name}/{PACKAGE}", f"hashes/{name}.json", f"hashes/{name}.lock"}
 
 
 def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
@@ -146,3 +150,98 @@ def test_notes_stay_with_their_package_and_go_with_it(tmp_path: Path) -> None:
     package.unlink()
     cache.get_or_build(KEY, build)
     assert cache.notes(KEY) == {}
+
+
+def filled(root: Path) -> Path:
+    """Return the package in a cache that is filled."""
+    return PackageCache(root).get_or_build(KEY, Builder())
+
+
+PARTS = ["", "packages", "packages/*", "packages/*/package.pt2", "hashes", "hashes/*.json"]
+
+
+def refused(root: Path, said: str) -> None:
+    """Check that neither a package nor its notes are taken from a cache, with one sentence about why not."""
+    uses: list[Callable[[PackageCache], object]] = [
+        lambda cache: cache.get(KEY),
+        lambda cache: cache.notes(KEY),
+        lambda cache: cache.get_or_build(KEY, Builder()),
+    ]
+    for use in uses:
+        with pytest.raises(SetupError, match=said) as caught:
+            use(PackageCache(root))
+        assert "set SOLSTICE_CACHE to a folder of your own" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o020, 0o002])
+@pytest.mark.parametrize("part", ["", "packages", "hashes", "hashes/*.json"])
+def test_a_cache_that_others_may_write_is_refused(part: str, mode: int, tmp_path: Path) -> None:
+    filled(tmp_path / "cache")
+    (path,) = [tmp_path / "cache"] if not part else (tmp_path / "cache").glob(part)
+    path.chmod(path.stat().st_mode | mode)
+    refused(tmp_path / "cache", "may be written by other users")
+
+
+@pytest.mark.parametrize("part", ["packages/*", "packages/*/package.pt2"])
+def test_a_package_that_others_may_write_is_refused(part: str, tmp_path: Path) -> None:
+    filled(tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(part)
+    path.chmod(0o777)
+    with pytest.raises(SetupError, match="may be written by other users"):
+        PackageCache(tmp_path / "cache").get(KEY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give files away")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cache_of_another_user_is_refused(part: str, tmp_path: Path) -> None:
+    filled(tmp_path / "cache")
+    (path,) = [tmp_path / "cache"] if not part else (tmp_path / "cache").glob(part)
+    os.chown(path, 12345, -1)
+    with pytest.raises(SetupError, match="belongs to another user"):
+        PackageCache(tmp_path / "cache").get(KEY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give files away")
+def test_a_link_that_another_user_put_there_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path / "real")
+    (tmp_path / "cache").symlink_to(tmp_path / "real")
+    assert PackageCache(tmp_path / "cache").get(KEY) is not None
+    os.lchown(tmp_path / "cache", 12345, -1)
+    with pytest.raises(SetupError, match="belongs to another user"):
+        PackageCache(tmp_path / "cache").get(KEY)
+
+
+def test_a_hash_beside_a_package_does_not_vouch_for_it(tmp_path: Path) -> None:
+    """Whoever can replace a package can put a file beside it."""
+    package = filled(tmp_path)
+    (record,) = (tmp_path / "hashes").glob("*.json")
+    package.write_bytes(b"planted")
+    digest = hashlib.sha256(b"planted").hexdigest()
+    package.with_name("key.json").write_text(json.dumps(json.loads(record.read_text()) | {"sha256": digest}))
+    assert PackageCache(tmp_path).get(KEY) is None
+    assert PackageCache(tmp_path).get_or_build(KEY, Builder()).read_bytes() == b"package"
+
+
+def test_a_package_is_built_where_nobody_else_can_look(tmp_path: Path) -> None:
+    modes: list[int] = []
+
+    def build(path: Path) -> None:
+        modes.append(path.parent.stat().st_mode & 0o777)
+        path.write_bytes(b"package")
+
+    previous = os.umask(0)
+    try:
+        package = PackageCache(tmp_path / "new/cache").get_or_build(KEY, build)
+    finally:
+        os.umask(previous)
+    assert modes == [0o700]
+    folders = (tmp_path / "new/cache", package.parent, package.parents[1], tmp_path / "new/cache/hashes")
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+    assert package.stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_that_is_not_there_yet_is_private(tmp_path: Path) -> None:
+    require_private(tmp_path / "none")
+    assert PackageCache(tmp_path / "none").get(KEY) is None
+    assert not (tmp_path / "none").exists()

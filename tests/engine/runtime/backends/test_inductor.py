@@ -28,8 +28,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled(generator: Generator, cache: Path) -> InductorBackend:
-    return InductorBackend(generator, "fp32", CPU, PackageCache(cache))
+def compiled(generator: Generator, cache: Path, guessable: Path) -> InductorBackend:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(guessable))
+        return InductorBackend(generator, "fp32", CPU, PackageCache(cache))
+
+
+@pytest.fixture(scope="session")
+def guessable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return TorchInductor's own folder, which by default has a name that others can guess."""
+    return tmp_path_factory.mktemp("inductor")
 
 
 def pictures(count: int, height: int, width: int) -> Tensor:
@@ -45,6 +53,13 @@ def test_one_package_translates_every_shape_as_eager_does(
     result = compiled(x)
     assert (result.shape, result.dtype) == (x.shape, torch.uint8)
     assert psnr_db(result.numpy(), EagerBackend(generator, "fp32", CPU)(x).numpy()) >= 40
+
+
+@pytest.mark.needs_compiler
+@pytest.mark.usefixtures("compiled")
+def test_it_compiles_in_a_private_folder_which_is_deleted(cache: Path, guessable: Path) -> None:
+    assert list(guessable.iterdir()) == []
+    assert {path.suffix for path in cache.rglob("*") if path.is_file()} == {".pt2", ".json", ".lock"}
 
 
 @pytest.mark.needs_compiler
