@@ -1,4 +1,4 @@
-"""`solstice-train`: arguments to configuration to one function each."""
+"""The command line `solstice-train`: parse options and call one function per command."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
 from engine.cli.main import run
 from engine.config import BackendName, GenerateConfig
-from engine.model.card import UPSAMPLINGS, Architecture
+from engine.errors import SetupError
+from engine.model.card import UPSAMPLINGS, Architecture, find_model
 from trainer.checkpoints import load_checkpoint
 from trainer.config import (
     DataConfig,
@@ -25,35 +26,53 @@ from trainer.config import (
 )
 from trainer.export import Labels
 from trainer.export import export as export_pair
+from trainer.exported import architecture_of
 from trainer.scores.fid import Fid
 
 STOPPED = 130
-"""Exit code of a run that a signal stopped and `resume` can go on with."""
+"""Exit code of a run that a signal stopped and `resume` can continue."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def main() -> None:
-    """Run the command line; an expected failure is one sentence and exit code 2."""
+    """Run the command line; an expected failure prints one sentence and exits with code 2."""
     run(commands)
 
 
 @click.group()
 def commands() -> None:
-    """Train, judge and export a pair of generators."""
+    """Curate photos, train a pair of generators, score and export it."""
 
 
 def machine_options(command: Command) -> Command:
     """Options that a resumed run may change freely."""
     defaults = MachineConfig()
     for option in (
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default=defaults.device),
-        click.option("--precision", type=click.Choice(["bf16", "fp32"]), default=defaults.precision),
-        click.option("--compile/--no-compile", default=defaults.compile, help="Use torch.compile."),
+        click.option("--compile/--no-compile", default=defaults.compile, show_default=True, help="Use torch.compile."),
+        click.option(
+            "--precision",
+            type=click.Choice(["bf16", "fp32"]),
+            default=defaults.precision,
+            show_default=True,
+            help="Precision of the convolutions.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default=defaults.device,
+            show_default=True,
+            help="Device to train on; auto uses a GPU if there is one.",
+        ),
     ):
         command = option(command)
     return command
+
+
+def default(config: type, field: str, help: str, **kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of an option whose default is that of a configuration's field."""
+    return {"default": getattr(config, field), "show_default": True, "help": help, **kwargs}
 
 
 @commands.command()
@@ -61,53 +80,82 @@ def machine_options(command: Command) -> Command:
 @click.option("--a", "train_a", type=FOLDER, help="Photos of domain A, instead of DATA/trainA.")
 @click.option("--b", "train_b", type=FOLDER, help="Photos of domain B, instead of DATA/trainB.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
-@click.option("--epochs", type=float, default=ScheduleConfig.epochs, show_default=True)
-@click.option("--decay-epochs", type=float, help="Last epochs in which the rate falls to zero [half].")
-@click.option("--batch", type=int, default=ScheduleConfig.batch, show_default=True)
-@click.option("--rate", type=float, default=ScheduleConfig.rate, show_default=True)
-@click.option("--average", type=float, default=ScheduleConfig.average, help="Export a moving average, as 0.999 [none].")
-@click.option("--seed", type=int, default=ScheduleConfig.seed, show_default=True)
-@click.option("--load", type=int, default=DataConfig.load, show_default=True)
-@click.option("--crop", type=int, default=DataConfig.crop, show_default=True)
-@click.option("--flip/--no-flip", default=DataConfig.flip, show_default=True)
-@click.option("--cycle", type=float, default=LossConfig.cycle, show_default=True, help="lambda.")
-@click.option("--identity", type=float, default=LossConfig.identity, show_default=True, help="Times lambda.")
-@click.option("--ngf", type=int, default=Architecture.ngf, show_default=True)
-@click.option("--blocks", type=int, default=Architecture.blocks, show_default=True)
-@click.option("--ndf", type=int, default=NetworkConfig.ndf, show_default=True)
+@click.option(
+    "--start-from",
+    metavar="GENERATOR[,BACK]",
+    help="Start from exported generators, A to B and B to A, instead of random weights; sets the architecture.",
+)
+@click.option("--epochs", **default(ScheduleConfig, "epochs", "Length of the run.", type=float))
+@click.option("--decay-epochs", type=float, help="Last epochs, over which the rate falls to zero.  [default: half]")
+@click.option("--batch", **default(ScheduleConfig, "batch", "Pairs per step."))
+@click.option("--rate", **default(ScheduleConfig, "rate", "Learning rate of Adam for one pair per step."))
+@click.option("--average", **default(ScheduleConfig, "average", "Decay of the exported moving average, such as 0.999."))
+@click.option("--seed", **default(ScheduleConfig, "seed", "Seed of weights, order, crops and flips."))
+@click.option("--load", **default(DataConfig, "load", "Short side to which photos are resized."))
+@click.option("--crop", **default(DataConfig, "crop", "Side of the random square crops."))
+@click.option("--flip/--no-flip", **default(DataConfig, "flip", "Mirror half of the crops."))
+@click.option("--cycle", **default(LossConfig, "cycle", "Weight of the cycle loss, lambda."))
+@click.option("--identity", **default(LossConfig, "identity", "Weight of the identity loss, relative to lambda."))
+@click.option("--ngf", **default(Architecture, "ngf", "Channels after a generator's first convolution."))
+@click.option("--blocks", **default(Architecture, "blocks", "Residual blocks of a generator."))
+@click.option("--ndf", **default(NetworkConfig, "ndf", "Channels after a discriminator's first convolution."))
 @click.option(
     "--discriminator-norm",
     type=click.Choice(get_args(DiscriminatorNorm)),
-    default=NetworkConfig.discriminator_norm,
-    show_default=True,
+    **default(NetworkConfig, "discriminator_norm", "Normalisation in the discriminators."),
 )
-@click.option("--upsample", type=click.Choice(UPSAMPLINGS), default=Architecture.upsample, show_default=True)
-@click.option("--learn-residual", is_flag=True, help="Learn what to add to a photo: its brightness and detail stay.")
+@click.option(
+    "--generator-norm",
+    type=click.Choice(["instance", "stored"]),
+    default="instance",
+    show_default=True,
+    help="Statistics in the generators: each image's own, or stored ones, measured once at the start.",
+)
+@click.option(
+    "--upsample",
+    type=click.Choice(UPSAMPLINGS),
+    **default(Architecture, "upsample", "Up-sampling: transposed convolution, or resize and convolution."),
+)
+@click.option("--learn-residual", is_flag=True, help="Learn the difference from the photo instead of the photo.")
 @machine_options
-def fit(data: Path | None, out: Path, **options: Any) -> None:
-    """Train a pair on DATA (trainA/ trainB/, and testA/ testB/ that are kept out of training)."""
+@click.pass_context
+def fit(context: click.Context, /, data: Path | None, out: Path, **options: Any) -> None:
+    """Train a pair of generators on DATA (trainA/ and trainB/; photos in testA/ and testB/ are not trained on)."""
     from trainer import loop
 
-    _exit_unless(finished=loop.fit(run_config(data, **options), out))
+    _refuse_architecture_beside_start(context)
+    _exit_unless(finished=loop.fit(run_config(data, **options), out), folder=out)
 
 
 @commands.command()
 @click.argument("folder", metavar="RUN", type=FOLDER)
 @click.option("--epochs", type=float, help="New length of the whole run.")
-@click.option("--decay-epochs", type=float, help="New length of the rate's fall.")
+@click.option("--decay-epochs", type=float, help="New number of last epochs over which the rate falls to zero.")
 @click.option("--rate", type=float, help="New learning rate.")
-@click.option("--average", type=float, help="New decay of the average that is exported.")
-@click.option("--load", type=int, help="New size to which photos are brought before they are cropped.")
-@click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="New precision.")
-def resume(folder: Path, load: int | None, precision: Literal["bf16", "fp32"] | None, **changes: float | None) -> None:
-    """Go on with a run that was stopped, or make it longer or shorter."""
+@click.option("--average", type=float, help="New decay of the exported moving average.")
+@click.option("--cycle", type=float, help="New weight of the cycle loss.")
+@click.option("--identity", type=float, help="New weight of the identity loss.")
+@click.option("--load", type=int, help="New short side to which photos are resized.")
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="New precision of the convolutions.")
+@click.option("--compile/--no-compile", default=None, help="Use torch.compile, or stop using it.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="New device to train on.")
+def resume(folder: Path, **changes: Any) -> None:
+    """Continue a run that was stopped; options change its settings from here on."""
     from trainer import loop
 
     config = load_checkpoint(folder).config
-    schedule = replace(config.schedule, **{name: new for name, new in changes.items() if new is not None})  # type: ignore[arg-type]
-    machine = replace(config.machine, precision=precision or config.machine.precision)
-    data = replace(config.data, load=load or config.data.load)
-    _exit_unless(finished=loop.resume(folder, replace(config, data=data, schedule=schedule, machine=machine)))
+
+    def changed(part: Any, *names: str) -> Any:
+        return replace(part, **{name: changes[name] for name in names if changes[name] is not None})
+
+    config = replace(
+        config,
+        data=changed(config.data, "load"),
+        losses=changed(config.losses, "cycle", "identity"),
+        schedule=changed(config.schedule, "epochs", "decay_epochs", "rate", "average"),
+        machine=changed(config.machine, "precision", "compile", "device"),
+    )
+    _exit_unless(finished=loop.resume(folder, config), folder=folder)
 
 
 @commands.command()
@@ -155,14 +203,26 @@ def sheet(there: Path, photos: tuple[Path, ...], out: Path, side: int) -> None:
     scoring.before_after(there, photos, out, side=side)
 
 
-def run_config(data: Path | None, train_a: Path | None, train_b: Path | None, **options: Any) -> RunConfig:
-    """Sort the options of `fit` into the parts of a run's configuration."""
+def run_config(
+    data: Path | None, train_a: Path | None, train_b: Path | None, start_from: str | None, **options: Any
+) -> RunConfig:
+    """Return the configuration of a run for the options of `fit`."""
     if data is None and (train_a is None or train_b is None):
         raise click.UsageError("Give DATA, or both --a and --b.")
     held_out = () if data is None else tuple(path for path in (data / "testA", data / "testB") if path.is_dir())
 
+    models = tuple(find_model(name) for name in (start_from or "").split(",") if name)
+    if len(models) > 2:
+        raise SetupError("--start-from takes one generator, or two with a comma between them.")
+
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}
+
+    architecture = (
+        architecture_of(models) if models else Architecture(**pick("ngf", "blocks", "upsample", "learn_residual"))
+    )
+    if options["generator_norm"] == "stored":
+        architecture = replace(architecture, track_running_stats=True)
 
     return RunConfig(
         data=DataConfig(
@@ -171,17 +231,24 @@ def run_config(data: Path | None, train_a: Path | None, train_b: Path | None, **
             held_out=tuple(path.absolute() for path in held_out),
             **pick("load", "crop", "flip"),
         ),
-        networks=NetworkConfig(
-            architecture=Architecture(**pick("ngf", "blocks", "upsample", "learn_residual")),
-            **pick("ndf", "discriminator_norm"),
-        ),
+        start_from=models,
+        networks=NetworkConfig(architecture=architecture, **pick("ndf", "discriminator_norm")),
         losses=LossConfig(**pick("cycle", "identity")),
         schedule=ScheduleConfig(**pick("epochs", "decay_epochs", "batch", "rate", "average", "seed")),
         machine=MachineConfig(**pick("device", "precision", "compile")),
     )
 
 
-def _exit_unless(*, finished: bool) -> None:
+def _refuse_architecture_beside_start(context: click.Context) -> None:
+    """Raise a usage error if --start-from is combined with an option that its generators decide."""
+    if context.params["start_from"] is None:
+        return
+    for name in ("ngf", "blocks", "upsample", "learn_residual"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} is decided by the generators of --start-from; omit it.")
+
+
+def _exit_unless(*, finished: bool, folder: Path) -> None:
     if not finished:
-        click.echo("Stopped before the end; `solstice-train resume` goes on.", err=True)
+        click.echo(f"Stopped before the end; `solstice-train resume {folder}` continues.", err=True)
         raise click.exceptions.Exit(STOPPED)

@@ -1,4 +1,4 @@
-"""What decides a training run: one frozen dataclass per concern, defaults as published."""
+"""Configuration of a training run: one frozen dataclass per concern, defaults as published."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ DiscriminatorNorm = Literal["instance", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which photos, and how training crops are cut from them."""
+    """Training photos, and how crops are cut from them."""
 
     train_a: Path
     """Folder of training photos of domain A."""
     train_b: Path
     """Folder of training photos of domain B."""
     held_out: tuple[Path, ...] = ()
-    """Folders of test photos: a training photo with the same bytes as one of them is left out."""
+    """Folders of test photos; a training photo with the same bytes as one of them is left out."""
     load: int = 286
-    """Short side in pixels to which a photo is resized first."""
+    """Short side in pixels to which photos are resized before they are cropped."""
     crop: int = 256
-    """Side in pixels of the random square that a step sees; a multiple of 4."""
+    """Side in pixels of the random square crops; a multiple of 4."""
     flip: bool = True
-    """Mirror half of the crops."""
+    """Mirror half of the crops left to right."""
     memory_bytes: int = 8 * 2**30
-    """Photos stay decoded in memory up to this many bytes; a larger set streams from disk."""
+    """Decoded photos are kept in memory up to this many bytes; a larger set streams from disk."""
 
     def __post_init__(self) -> None:
         if self.crop % 4 or self.crop < 32:
@@ -42,15 +42,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Shape of the networks."""
+    """Architecture of the networks."""
 
     architecture: Architecture = field(default_factory=Architecture)
-    """Both generators."""
+    """Architecture of both generators."""
     ndf: int = 64
     """Channels after a discriminator's first convolution."""
     discriminator_norm: DiscriminatorNorm = "instance"
-    """Normalisation in the discriminators: `instance` as published, which is blind to an image's brightness, contrast
-    and cast of colour; `none` sees them."""
+    """Normalisation in the discriminators: `instance` as published, which removes the brightness, contrast and colour
+    cast of an image; `none` keeps them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,31 +58,31 @@ class LossConfig:
     """Weights of the objective."""
 
     cycle: float = 10.0
-    """lambda: weight of the cycle loss against the adversarial loss."""
+    """Weight of the cycle loss relative to the adversarial loss (lambda)."""
     identity: float = 0.5
-    """Weight of the identity loss as a share of `cycle`; 0 saves a third of the work."""
+    """Weight of the identity loss relative to `cycle`; 0 saves a third of the computation."""
     history: int = 50
-    """Past translations kept for each discriminator."""
+    """Number of past translations kept for each discriminator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How long, how fast and from which random numbers."""
+    """Length, learning rate and seed."""
 
     epochs: float = 200
     """Length of the run; an epoch shows every photo of the larger domain once."""
     decay_epochs: float | None = None
-    """The rate falls linearly to zero over this many last epochs; None means half of all epochs."""
+    """Number of last epochs over which the rate falls linearly to zero; None means half of all epochs."""
     batch: int = 1
     """Pairs per step and process."""
     rate: float = 2e-4
-    """Adam's learning rate for one pair per step; scaled by the square root of the pairs per step."""
+    """Learning rate of Adam for one pair per step; scaled by the square root of the pairs per step."""
     betas: tuple[float, float] = (0.5, 0.999)
-    """Adam's decay rates."""
+    """Decay rates of Adam."""
     average: float = 0.0
-    """Decay of the moving average of the generators that is exported; 0 exports the last ones, as published."""
+    """Decay of the moving average of the generators, which is exported; 0 exports the last weights, as published."""
     seed: int = 1
-    """Decides initial weights, order, crops and flips."""
+    """Seed of initial weights, order, crops and flips."""
 
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.batch < 1 or self.rate <= 0:
@@ -95,10 +95,10 @@ class ScheduleConfig:
             )
 
     def rate_at(self, epoch: float, pairs_per_step: int) -> float:
-        """Learning rate `epoch` epochs after the start: constant, then falling linearly to zero.
+        """Return the learning rate `epoch` epochs after the start: constant, then falling linearly to zero.
 
-        Section 7.1 of the paper has 100 epochs of each. Larger steps scale the rate by the square root of
-        their pairs, the rule for Adam (Malladi et al., NeurIPS 2022).
+        The paper (section 7.1) uses 100 epochs of each. The rate is scaled by the square root of the pairs per step,
+        the rule for Adam (Malladi et al., NeurIPS 2022).
         """
         decay = self.epochs / 2 if self.decay_epochs is None else self.decay_epochs
         left = max(0.0, self.epochs - epoch)
@@ -108,18 +108,18 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig:
-    """How the machine does it; changes speed and the last digits, not the recipe."""
+    """Execution; affects speed and rounding, not the recipe."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; `auto` takes a GPU where there is one."""
+    """Device to train on; `auto` uses a GPU if there is one."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16` runs convolutions under autocast; `fp32` is exact enough to resume bit for bit on a CPU."""
+    """`bf16` runs convolutions under autocast; `fp32` resumes bit for bit on a CPU."""
     compile: bool = True
-    """Compile the networks with torch.compile where a C++ compiler is found."""
+    """Compile the networks with torch.compile if a C++ compiler is found."""
     log_every: int = 20
-    """Steps between two lines of the log and of TensorBoard."""
+    """Steps between two readings in the log and TensorBoard."""
     checkpoint_every_s: float = 600.0
-    """Seconds between two checkpoints inside an epoch; each epoch ends with one anyway."""
+    """Seconds between two checkpoints inside an epoch; one is also written at the end of every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +127,20 @@ class RunConfig:
     """One training run."""
 
     data: DataConfig
+    start_from: tuple[Path, ...] = ()
+    """Exported generators to start from: A to B, then B to A; empty for random weights."""
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def to_json(self) -> str:
-        """Serialise, with paths as text."""
+        """Return the configuration as JSON."""
         return json.dumps(asdict(self), default=str, indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """Read what `to_json` wrote; raises `ValueError` or `TypeError` on anything else."""
+        """Parse the output of `to_json`; raises `ValueError` or `TypeError` on anything else."""
         fields: dict[str, Any] = json.loads(text)
         data, networks, schedule = fields["data"], fields["networks"], fields["schedule"]
         return cls(
@@ -150,6 +152,7 @@ class RunConfig:
                     "held_out": tuple(Path(folder) for folder in data["held_out"]),
                 }
             ),
+            start_from=tuple(Path(model) for model in fields.get("start_from", ())),
             networks=NetworkConfig(
                 **{**networks, "architecture": Architecture(**networks["architecture"])},
             ),

@@ -1,4 +1,4 @@
-"""From a checkpoint to two model files with cards, through the engine's own writer."""
+"""Export of a checkpoint as two model files with cards."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from engine.model.weights import Generator, load_generator, save_generator
 from trainer.checkpoints import Checkpoint, load_checkpoint
 
 SCORES_NAME = "scores.json"
-"""File in a run's folder where `evaluate` leaves what `export` puts into the cards."""
+"""File in a run's folder with the scores that `evaluate` wrote and `export` puts into the cards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What a person says about a pair."""
+    """Description of a pair, given by hand."""
 
     domain_a: str = "A"
-    """What the photos of A show, such as `summer`."""
+    """Content of the photos of A, such as `summer`."""
     domain_b: str = "B"
+    """Content of the photos of B."""
     data: str = ""
-    """What the photos are and where they come from."""
+    """Description and origin of the training photos."""
     licence: str = ""
     """Licence of the weights."""
     notes: str = ""
-    """What works and what does not."""
+    """What works and what does not, in plain words."""
 
 
 def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.float16) -> tuple[Path, Path]:
-    """Write the generators of the folder `run` as `folder`/<a>2<b>.safetensors and back; returns both paths.
+    """Write the generators of the folder `run` as `folder`/<a>2<b>.safetensors and <b>2<a>.safetensors; returns both.
 
-    Scores that `evaluate` left in `run` go into the cards. Raises `SetupError` when there is no usable checkpoint.
+    The cards include the scores that `evaluate` wrote to `run`. Raises `SetupError` if there is no usable checkpoint.
     """
     checkpoint = load_checkpoint(run)
     scores = read_scores(run)
@@ -60,9 +61,9 @@ def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.f
 
 
 def load_pair(target: Path, scratch: Path) -> tuple[Generator, Generator | None]:
-    """Load what `target` names: both generators of a run's folder, or the one of a model file.
+    """Load both generators of a run's folder, or the one of a model file.
 
-    A run is exported to the folder `scratch` first, so that what is loaded is what would be served.
+    A run is exported to the folder `scratch` first, so that the loaded generators are the ones that would be served.
     """
     if target.is_dir():
         there, back = export(target, scratch, Labels())
@@ -71,14 +72,14 @@ def load_pair(target: Path, scratch: Path) -> tuple[Generator, Generator | None]
 
 
 def generator_of(checkpoint: Checkpoint, direction: str) -> ResnetGenerator:
-    """Build the generator `a_to_b` or `b_to_a` of a checkpoint: the averaged one, where an average is kept."""
+    """Return the generator `a_to_b` or `b_to_a` of a checkpoint: the averaged one if an average is kept."""
     generator = ResnetGenerator(checkpoint.config.networks.architecture)
     generator.load_state_dict((checkpoint.averages or checkpoint.networks)[direction])
     return generator.eval()
 
 
 def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Tell the recipe and how far it went, for a model card."""
+    """Return recipe and progress for a model card."""
     config = checkpoint.config
     return {
         "recipe": "CycleGAN (Zhu et al., ICCV 2017)",
@@ -99,12 +100,12 @@ def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def write_scores(run: Path, scores: dict[str, Any]) -> None:
-    """Leave `scores` in the folder `run`."""
+    """Write `scores` to the folder `run`."""
     (run / SCORES_NAME).write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def read_scores(run: Path) -> dict[str, Any]:
-    """Read what `write_scores` left; empty when there is nothing."""
+    """Read the output of `write_scores`; empty if there is none."""
     path = run / SCORES_NAME
     scores: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return scores

@@ -1,4 +1,4 @@
-"""The four networks of a CycleGAN: two of the engine's generators and two 70x70 PatchGAN discriminators."""
+"""The four networks of CycleGAN: two of the engine's generators and two 70x70 PatchGAN discriminators."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from engine.model.card import Architecture
 from engine.model.network import ResnetGenerator
 from engine.model.upsampling import fold_upsampling
 from trainer.config import DiscriminatorNorm, NetworkConfig
+from trainer.norm import use_exact_norms
 
 INITIAL_STD = 0.02
 """Standard deviation of the initial convolution weights (Zhu et al., appendix 7.1)."""
 
 
 class PatchDiscriminator(nn.Module):
-    """C64-C128-C256-C512 and a one-channel convolution: scores every 70x70 patch (Zhu et al., appendix 7.2).
+    """C64-C128-C256-C512 and a one-channel convolution: one score per 70x70 patch (Zhu et al., appendix 7.2).
 
-    Takes [N, 3, H, W] floats in [-1, 1], H and W at least 32; returns scores [N, 1, H/8 - 2, W/8 - 2] where 1
-    means real and 0 means made.
+    Maps [N, 3, H, W] floats in [-1, 1], H and W at least 32, to scores [N, 1, H/8 - 2, W/8 - 2]: 1 for real, 0 for
+    translated.
     """
 
     def __init__(self, ndf: int = 64, norm: DiscriminatorNorm = "instance") -> None:
@@ -42,9 +43,9 @@ class PatchDiscriminator(nn.Module):
 
 @dataclass(frozen=True)
 class Networks:
-    """G: A to B, F: B to A, and what tells real photos of each domain from made ones.
+    """Two generators and two discriminators.
 
-    In the paper's notation: `a_to_b` is G, `b_to_a` is F, `real_a` is D_X, `real_b` is D_Y.
+    In the paper's notation, `a_to_b` is G, `b_to_a` is F, `real_a` is D_X and `real_b` is D_Y.
     """
 
     a_to_b: nn.Module
@@ -53,23 +54,23 @@ class Networks:
     real_b: nn.Module
 
     def named(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield each network under the name it has in a checkpoint."""
+        """Yield each network with its name in a checkpoint."""
         yield "a_to_b", self.a_to_b
         yield "b_to_a", self.b_to_a
         yield "real_a", self.real_a
         yield "real_b", self.real_b
 
     def generators(self) -> list[nn.Parameter]:
-        """Parameters of both generators."""
+        """Return the parameters of both generators."""
         return [*self.a_to_b.parameters(), *self.b_to_a.parameters()]
 
     def discriminators(self) -> list[nn.Parameter]:
-        """Parameters of both discriminators."""
+        """Return the parameters of both discriminators."""
         return [*self.real_a.parameters(), *self.real_b.parameters()]
 
 
 def build_networks(config: NetworkConfig, seed: int) -> Networks:
-    """Make the four networks, initialised with N(0, 0.02) from `seed`, in channels-last order on the CPU."""
+    """Build the four networks on the CPU, channels last, with weights from N(0, 0.02) drawn with `seed`."""
     networks = Networks(
         _trainable_generator(config.architecture),
         _trainable_generator(config.architecture),
@@ -81,12 +82,13 @@ def build_networks(config: NetworkConfig, seed: int) -> Networks:
         initialise(network, random)
         if isinstance(network, ResnetGenerator) and network.arch.learn_residual:
             start_without_change(network)
+        use_exact_norms(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return networks
 
 
 def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """Draw every convolution's weights from N(0, 0.02) and set its bias to zero."""
+    """Draw the weights of every convolution from N(0, 0.02) and set its bias to zero."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, 0.0, INITIAL_STD, generator=random)
@@ -95,7 +97,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
 
 
 def start_without_change(generator: ResnetGenerator) -> None:
-    """Set the last convolution to zero: a generator that learns a change begins with none."""
+    """Set the last convolution to zero, so that a generator with `learn_residual` starts as the identity."""
     last = generator.model[-2]
     assert isinstance(last, nn.Conv2d)
     nn.init.zeros_(last.weight)

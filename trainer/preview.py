@@ -1,4 +1,4 @@
-"""The sheet of an epoch: photo, translation and the way back, for a few photos of each domain."""
+"""Sheet of an epoch: photo, translation and the way back, for a few photos of each domain."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PHOTOS = 4
 """Photos of each domain on a sheet."""
 
 
-class Preview:
-    """A few photos, test photos where there are any, and what the networks make of them."""
+class EpochSheet:
+    """A few photos, from the test folders where there are any, and their translations."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Read the photos: the first ones of each test folder, or else of each training folder."""
+        """Read the first photos of each test folder, or of each training folder where there are no test folders."""
         data = config.data
         folders = data.held_out if len(data.held_out) == 2 else (data.train_a, data.train_b)
         self._a, self._b = (
@@ -28,7 +28,7 @@ class Preview:
         )
 
     def rows(self, there: nn.Module, back: nn.Module) -> list[list[Pixels]]:
-        """Translate `there`, A to B, and `back`: rows of photo, translation, return; first A to B, then B to A."""
+        """Return rows of photo, translation, return; first for A by `there` (A to B), then for B by `back` (B to A)."""
         a_to_b, b_to_a = plain_copy(there), plain_copy(back)
         return [
             *(_there_and_back(photo, a_to_b, b_to_a) for photo in self._a),
@@ -37,7 +37,7 @@ class Preview:
 
 
 def plain_copy(generator: nn.Module) -> ResnetGenerator:
-    """Copy a generator to an uncompiled float32 one on the CPU, in eval mode."""
+    """Return an uncompiled float32 copy of a generator on the CPU, in eval mode."""
     assert isinstance(generator, ResnetGenerator)
     copy = ResnetGenerator(generator.arch)
     copy.load_state_dict({name: value.cpu() for name, value in generator.state_dict().items()})

@@ -1,4 +1,4 @@
-"""How fast training could be at most: the arithmetic of a step, over what the machine does in plain matrix products."""
+"""Upper bound of the training rate: operations of a step over the machine's measured matrix rate."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from trainer.networks import build_networks
 
 SIDES = {"cpu": 1024, "cuda": 8192}
 """Side of the measured matrices: large enough to reach the full rate, small enough to take no time."""
+WINDOWS = 8
+WINDOW_S = 0.05
+"""Number and length of the windows in which the matrix rate is measured."""
 PASSES_OF_A_GENERATOR = 3
-"""A call of a generator costs its forward pass, and about twice that to go back."""
+"""Forward pass, and a backward pass of about twice its operations."""
 PASSES_OF_A_DISCRIMINATOR = 16
-"""Both discriminators: 2 calls that only pass gradients on, worth 2 forward passes, and 4 that learn, worth 3."""
+"""Both discriminators: 2 calls that only pass gradients on, 2 forward passes each, and 4 that train, 3 each."""
 
 
 def ceiling_pairs_per_s(config: RunConfig, device: torch.device) -> float:
-    """Pairs per second if every multiplication of a step ran at the machine's measured matrix rate."""
+    """Return the pairs per second of a step whose every multiplication runs at the measured matrix rate."""
     dtype = torch.bfloat16 if config.machine.precision == "bf16" else torch.float32
     return matrix_rate(device, dtype) / flops_per_pair(config)
 
 
 def flops_per_pair(config: RunConfig) -> float:
-    """Floating-point operations of one step on one pair, counted in the convolutions."""
+    """Return the floating-point operations of one step on one pair, counted in the convolutions."""
     networks = build_networks(config.networks, seed=0)
     for _, network in networks.named():
         network.to("meta")
@@ -40,18 +43,24 @@ def flops_per_pair(config: RunConfig) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure floating-point operations per second in products of square matrices; takes less than a second."""
+    """Measure the floating-point operations per second in products of square matrices; takes half a second.
+
+    The best of several short windows counts, since other processes can only slow one down.
+    """
     side = SIDES[device.type]
     matrix = torch.randn(side, side, device=device).to(dtype)
-    matrix @ matrix  # the first one chooses and loads its kernel
+    matrix @ matrix  # the first product selects and loads the kernel
     _finish(device)
+    return max(_rate_of_window(matrix) for _ in range(WINDOWS))
+
+
+def _rate_of_window(matrix: torch.Tensor) -> float:
     products, start = 0, time.perf_counter()
-    while time.perf_counter() - start < 0.2:
-        for _ in range(4):
-            matrix @ matrix
-        _finish(device)
-        products += 4
-    return 2 * side**3 * products / (time.perf_counter() - start)
+    while time.perf_counter() - start < WINDOW_S:
+        matrix @ matrix
+        _finish(matrix.device)
+        products += 1
+    return 2 * len(matrix) ** 3 * products / (time.perf_counter() - start)
 
 
 def _finish(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""One optimisation step of CycleGAN; reads like the algorithm."""
+"""One optimisation step of CycleGAN."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.average import Average
+from trainer.compiler import set_compiler_flags
 from trainer.config import LossConfig, MachineConfig, ScheduleConfig
 from trainer.distributed import Team
+from trainer.gradients import GradientError, worst_error
 from trainer.history import History
 from trainer.losses import adversarial_loss, cycle_loss, discriminator_loss, identity_loss
 from trainer.networks import Networks
@@ -21,7 +23,7 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Translations:
-    """What both generators made of one batch, each [N, 3, H, W] in [-1, 1]."""
+    """Outputs of both generators for one batch, each [N, 3, H, W] in [-1, 1]."""
 
     made_b: Tensor
     made_a: Tensor
@@ -32,7 +34,7 @@ class Translations:
 
 
 class Step:
-    """The networks with their optimisers and histories, and the step that changes them all."""
+    """The four networks with their optimisers and histories; a call trains all of them on one batch."""
 
     def __init__(
         self,
@@ -47,20 +49,25 @@ class Step:
         self.networks = networks
         self.losses = losses
         self.device = device
-        self.autocast = machine.precision == "bf16"
+        self.bf16 = machine.precision == "bf16"
+        self.compiled = machine.compile
+        self.memory_format = torch.channels_last
         for _, network in networks.named():
             network.to(device)
-            if machine.compile:
+        if self.compiled:
+            set_compiler_flags()
+            for _, network in networks.named():
                 network.compile(dynamic=False)
         self.average = Average(networks, schedule.average) if schedule.average else None
         self.optimise_generators = _adam(networks.generators(), schedule)
         self.optimise_discriminators = _adam(networks.discriminators(), schedule)
-        seed = 2 * (schedule.seed + 1_000_003 * self.team.process)  # each process keeps its own past
+        seed = 2 * (schedule.seed + 1_000_003 * self.team.process)  # a different history in each process
         self.history_a = History(losses.history, torch.Generator().manual_seed(seed))
         self.history_b = History(losses.history, torch.Generator().manual_seed(seed + 1))
 
     def __call__(self, a: Tensor, b: Tensor, rate: float) -> Losses:
-        """Learn from one batch of each domain, [N, 3, H, W] in [-1, 1], at learning rate `rate`."""
+        """Train on one batch of each domain, [N, 3, H, W] in [-1, 1], at learning rate `rate`; returns the losses."""
+        a, b = (images.contiguous(memory_format=self.memory_format) for images in (a, b))
         for optimiser in (self.optimise_generators, self.optimise_discriminators):
             optimiser.param_groups[0]["lr"] = rate
         made, generator_losses = self._improve_generators(a, b)
@@ -69,26 +76,43 @@ class Step:
         return generator_losses | self._improve_discriminators(a, b, made)
 
     def exported(self) -> tuple[nn.Module, nn.Module]:
-        """Give the A to B and B to A that an export would take: the averaged ones, where an average is kept."""
+        """Return the A to B and B to A generators to export: the averaged ones where an average is kept."""
         if self.average is not None:
             return self.average.generators()
         return self.networks.a_to_b, self.networks.b_to_a
 
     def history_state(self) -> dict[str, Any]:
-        """State of both histories."""
+        """Return the state of both histories."""
         return {"a": self.history_a.state_dict(), "b": self.history_b.state_dict()}
 
     def load_history_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `history_state` gave."""
+        """Restore what `history_state` returned."""
         self.history_a.load_state_dict(state["a"], self.device)
         self.history_b.load_state_dict(state["b"], self.device)
 
+    def gradient_error(self, a: Tensor, b: Tensor) -> GradientError:
+        """Return the worst error of this step's gradients on one batch of each domain; changes nothing."""
+        a, b = (images.contiguous(memory_format=self.memory_format) for images in (a, b))
+        return worst_error(self.networks, a, b, bf16=self.bf16, identity=bool(self.losses.identity))
+
+    def use_eager(self) -> None:
+        """Run the networks uncompiled from now on."""
+        self.compiled = False
+        for _, network in self.networks.named():
+            network._compiled_call_impl = None
+
+    def use_contiguous(self) -> None:
+        """Keep weights and images in NCHW layout from now on."""
+        self.memory_format = torch.contiguous_format
+        for _, network in self.networks.named():
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
     def _improve_generators(self, a: Tensor, b: Tensor) -> tuple[Translations, Losses]:
-        # The discriminators only pass gradients through here.
+        # Here the discriminators only pass gradients on.
         _require_grad(self.networks.discriminators(), required=False)
         with self._precision():
             made = self._translate(a, b)
-            losses = self._judge(a, b, made)
+            losses = self._generator_losses(a, b, made)
         self.optimise_generators.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         self.team.average_gradients(self.networks.generators())
@@ -101,8 +125,8 @@ class Step:
         made_b = self.history_b.exchange(made.made_b)
         with self._precision():
             losses = {
-                "real_a": _tell_apart(self.networks.real_a, a, made_a),
-                "real_b": _tell_apart(self.networks.real_b, b, made_b),
+                "real_a": _discriminator_loss(self.networks.real_a, a, made_a),
+                "real_b": _discriminator_loss(self.networks.real_b, b, made_b),
             }
         self.optimise_discriminators.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -115,12 +139,12 @@ class Step:
         if not self.losses.identity:
             made_b, made_a = networks.a_to_b(a), networks.b_to_a(b)
             return Translations(made_b, made_a, networks.b_to_a(made_b), networks.a_to_b(made_a), None, None)
-        # InstanceNorm keeps the images of a batch apart, so both inputs of a generator share one call.
+        # InstanceNorm does not mix the images of a batch, so both inputs of a generator can share one call.
         made_b, kept_b = networks.a_to_b(torch.cat([a, b])).chunk(2)
         made_a, kept_a = networks.b_to_a(torch.cat([b, a])).chunk(2)
         return Translations(made_b, made_a, networks.b_to_a(made_b), networks.a_to_b(made_a), kept_a, kept_b)
 
-    def _judge(self, a: Tensor, b: Tensor, made: Translations) -> Losses:
+    def _generator_losses(self, a: Tensor, b: Tensor, made: Translations) -> Losses:
         weights = self.losses
         losses = {
             "fool_a": adversarial_loss(self.networks.real_a(made.made_a), real=True),
@@ -134,10 +158,10 @@ class Step:
         return losses
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def _tell_apart(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
+def _discriminator_loss(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
     real_scores, made_scores = discriminator(torch.cat([real, made.to(real.dtype)])).chunk(2)
     return discriminator_loss(real_scores, made_scores)
 

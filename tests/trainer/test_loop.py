@@ -55,7 +55,7 @@ def test_sigterm_saves_and_stops_after_the_step(
 ) -> None:
     real, handler = loop.steps_left, signal.getsignal(signal.SIGTERM)
 
-    def signalled(run: loop.Run):  # type: ignore[no-untyped-def]
+    def signalled(run: loop.TrainingRun):  # type: ignore[no-untyped-def]
         for outcome in real(run):
             if run.steps_done == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -117,7 +117,7 @@ def stop_after(config: RunConfig, out: Path, steps: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         real = loop.steps_left
 
-        def signalled(run: loop.Run):  # type: ignore[no-untyped-def]
+        def signalled(run: loop.TrainingRun):  # type: ignore[no-untyped-def]
             for outcome in real(run):
                 if run.steps_done == steps:
                     os.kill(os.getpid(), signal.SIGINT)
