@@ -91,7 +91,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def restore(step: Step, checkpoint: Checkpoint, process: int) -> None:
     """Give `step` the state in `checkpoint`; raises `SetupError` when it is of another architecture."""
     for name, network in step.networks.named():
-        mismatch = first_mismatch(network, checkpoint.networks[name])
+        mismatch = first_mismatch(network, {key: value.shape for key, value in checkpoint.networks[name].items()})
         if mismatch is not None:
             raise SetupError(f"The checkpoint does not fit network {name}: {mismatch}.")
         network.load_state_dict(checkpoint.networks[name])

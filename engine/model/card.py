@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -19,6 +20,14 @@ SUFFIX = ".safetensors"
 
 
 UPSAMPLINGS = ("transpose", "resize")
+
+MAX_BLOCKS = 64
+MAX_NGF = 512
+"""Bounds of a network that is built from a file: seven times the blocks and eight times the width of the paper's."""
+
+_MAX_CARD_CHARACTERS = 1 << 20
+_MAX_DEPTH = 16
+_TEXTS = ("name", "source_domain", "target_domain", "data", "licence", "notes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +53,14 @@ class Architecture:
     section 3.2). InstanceNorm discards an image's brightness and contrast; the addition preserves them."""
 
     def __post_init__(self) -> None:
-        if self.blocks < 1 or self.ngf < 1:
-            raise ValueError(f"blocks and ngf must be positive, got {self.blocks = } and {self.ngf = }")
+        for name, value, most in (("blocks", self.blocks, MAX_BLOCKS), ("ngf", self.ngf, MAX_NGF)):
+            if type(value) is not int or not 1 <= value <= most:  # a bool is an int
+                raise ValueError(f"{name} must be a whole number from 1 to {most}, got {value!r:.40}")
+        for name in ("affine", "track_running_stats", "learn_residual"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.40}")
         if self.upsample not in UPSAMPLINGS:
-            raise ValueError(f"upsample must be one of {UPSAMPLINGS}, got {self.upsample = }")
+            raise ValueError(f"upsample must be one of {UPSAMPLINGS}, got {self.upsample!r:.40}")
 
     @property
     def stride(self) -> int:
@@ -99,9 +112,15 @@ class Card:
     @classmethod
     def from_json(cls, text: str) -> Card:
         """Parse the output of `to_json`; raises `ValueError` for anything else."""
-        fields = json.loads(text)
+        if len(text) > _MAX_CARD_CHARACTERS:
+            raise ValueError(f"the model card has {len(text):,} characters, over the limit of {_MAX_CARD_CHARACTERS:,}")
+        try:
+            fields = json.loads(text)
+        except RecursionError:
+            raise ValueError("the model card is nested too deeply") from None
         if not isinstance(fields, dict) or fields.pop("format", None) != CARD_FORMAT:
             raise ValueError("not a model card of this version")
+        _check_fields(fields)
         try:
             architecture = Architecture(**fields.pop("architecture"))
             low, high = fields.pop("pixel_range")
@@ -110,9 +129,41 @@ class Card:
             raise ValueError(f"model card does not fit: {error}") from error
 
 
+def _check_fields(fields: dict[str, Any]) -> None:
+    """Raise `ValueError` for a value of the wrong type or out of bounds in a parsed card; unknown names are ignored."""
+    for name in _TEXTS:
+        if not isinstance(fields.get(name, ""), str):
+            raise ValueError(f"model card does not fit: {name} must be a text")  # noqa: TRY004 (a ValueError for whatever is wrong in a file)
+    size = fields.get("training_size")
+    if size is not None and (type(size) is not int or not 1 <= size <= 1 << 20):
+        raise ValueError(f"model card does not fit: training_size must be a number of pixels, got {size!r:.40}")
+    pixel_range = fields.get("pixel_range")
+    if not isinstance(pixel_range, list) or len(pixel_range) != 2 or not all(_is_number(end) for end in pixel_range):
+        raise ValueError("model card does not fit: pixel_range must be two numbers")
+    if not isinstance(fields.get("architecture"), dict):
+        raise ValueError("model card does not fit: architecture must be an object")  # noqa: TRY004
+    for name in ("training", "scores"):
+        if not isinstance(fields.get(name, {}), dict) or not _is_shallow(fields.get(name)):
+            raise ValueError(f"model card does not fit: {name} must be an object of at most {_MAX_DEPTH} levels")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(float(str(value)))
+
+
+def _is_shallow(value: object, depth: int = _MAX_DEPTH) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return depth > 0 and all(
+        _is_shallow(part, depth - 1) for part in (value.values() if isinstance(value, dict) else value)
+    )
+
+
 def read_card(path: Path) -> Card:
     """Read the card of a model file without its tensors; raises `SetupError` for a file without a valid card."""
     try:
+        if path.exists() and not path.is_file():
+            raise SetupError(f"{path} is not a regular file.")  # opening a pipe would wait for a writer
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         return Card.from_json(metadata[CARD_KEY])

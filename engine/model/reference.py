@@ -25,12 +25,15 @@ def read_checkpoint(path: Path, *, learn_residual: bool = False) -> ResnetGenera
     """
     tensors = _canonical(_read_tensors(path))
     try:
-        module = ResnetGenerator(replace(infer_architecture(tensors), learn_residual=learn_residual))
+        arch = replace(infer_architecture(tensors), learn_residual=learn_residual)
+        with torch.device("meta"):  # shapes without memory
+            expected = ResnetGenerator(arch)
     except ValueError as error:
         raise SetupError(f"{path} is not a ResNet generator: {error}.") from error
-    mismatch = first_mismatch(module, tensors)
+    mismatch = first_mismatch(expected, {key: value.shape for key, value in tensors.items()})
     if mismatch is not None:
         raise SetupError(f"{path} is not a ResNet generator as in the CycleGAN paper: {mismatch}.")
+    module = ResnetGenerator(arch)
     module.load_state_dict(tensors)
     return module.eval()
 
