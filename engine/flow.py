@@ -52,6 +52,11 @@ class Channel(Generic[T]):
         self._finished = False
         self._error: BaseException | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be added any more."""
+        return self._finished
+
     def put(self, item: T) -> bool:
         """Wait for room and add `item`; returns False when the channel has ended and nobody will take it."""
         with self._lock:
@@ -135,8 +140,8 @@ def in_threads(
     yet. `items` is iterated by one worker at a time. `due_in` is called before each wait for a result, in the thread
     that takes it.
     """
-    source = _Shared(items)
     channel: Channel[U | None] = Channel(depth)
+    source = _Shared(items, lambda: channel.ended)
     running = _Countdown(workers, channel.finish)
 
     def run() -> None:
@@ -173,10 +178,11 @@ def _running(
 
 
 class _Shared(Generic[T]):
-    """An iterator that several threads take items from, one at a time."""
+    """An iterator that several threads take items from, one at a time, as long as somebody wants the results."""
 
-    def __init__(self, items: Iterable[T]) -> None:
+    def __init__(self, items: Iterable[T], unwanted: Callable[[], bool]) -> None:
         self._iterator = iter(items)
+        self._unwanted = unwanted
         self._lock = threading.Lock()
         self._ended = False
 
@@ -185,7 +191,7 @@ class _Shared(Generic[T]):
 
     def __next__(self) -> T:
         with self._lock:
-            if self._ended:
+            if self._ended or self._unwanted():
                 raise StopIteration
             try:
                 return next(self._iterator)

@@ -86,7 +86,9 @@ _MAX_WAIT_S = 0.05
     help="Seconds for the whole body of an image from a web server.",
 )
 @INPUT.option(
+    "--max-bytes",
     "--max-source-bytes",
+    "max_source_bytes",
     type=click.IntRange(1),
     default=StreamConfig.max_source_bytes,
     help="Refuse larger source images.",
@@ -138,6 +140,11 @@ _MAX_WAIT_S = 0.05
     type=click.FloatRange(0, 1),
     default=StreamConfig.max_dead_letter_ratio,
     help="Stop when more than this share of the last 1000 jobs failed.",
+)
+@LIMITS.option(
+    "--reset-dead-letter-limit",
+    is_flag=True,
+    help="Start although an earlier worker of the group stopped at the limit.",
 )
 @LIMITS.option(
     "--grace",

@@ -23,6 +23,7 @@ class Health:
         self._limits_s: dict[str, float] = {}
         self._beats: dict[str, float] = {}
         self._conditions: dict[str, bool] = {}
+        self._reasons: dict[str, str] = {}
 
     def expect(self, name: str, limit_s: float) -> None:
         """Require a heartbeat `name` at least every `limit_s` seconds from now on."""
@@ -34,10 +35,11 @@ class Health:
         """Record a heartbeat."""
         self._beats[name] = self._clock()
 
-    def require(self, name: str, holds: bool) -> None:
-        """Set whether readiness condition `name` holds."""
+    def require(self, name: str, holds: bool, reason: str = "") -> None:
+        """Set whether readiness condition `name` holds; `reason` says in words why it does not."""
         with self._lock:
             self._conditions[name] = holds
+            self._reasons[name] = "" if holds else reason
 
     def silent(self) -> list[str]:
         """Return the names of overdue heartbeats."""
@@ -50,6 +52,11 @@ class Health:
         with self._lock:
             conditions = [name for name, holds in self._conditions.items() if not holds]
         return conditions + self.silent()
+
+    def reasons(self) -> dict[str, str]:
+        """Return the reasons of unmet conditions that have one, by name."""
+        with self._lock:
+            return {name: reason for name, reason in self._reasons.items() if reason}
 
 
 class HealthServer:

@@ -72,6 +72,7 @@ METRICS = (
     Metric("rebalances_total", "counter", "Changes of the partition assignment, by kind", ("kind",)),
     Metric("retries_total", "counter", "Retries after transient failures, by stage", ("stage",)),
     Metric("dead_letters_total", "counter", "Jobs sent to the dead-letter topic, by failed stage", ("stage",)),
+    Metric("source_up", "gauge", "0 while jobs wait for an input root that does not answer", ("root",)),
     Metric("duplicates_total", "counter", "Duplicate jobs answered with an earlier result"),
     Metric("sink_up", "gauge", "1 if results can be stored and sent, 0 while the worker waits for the output"),
     Metric("producer_rebuilds_total", "counter", "Producers replaced after a failure"),

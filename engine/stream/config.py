@@ -33,7 +33,7 @@ class KafkaSourceConfig:
     """Offsets between a partition's watermark and its last job; one stuck job holds the watermark, not the worker."""
     fetch_wait_s: float = 0.025
     """How long a broker may hold a fetch that finds no jobs. Some brokers hold it to the end even when jobs come."""
-    readers: int = 8
+    readers: int = 64
     """Images read from storage at the same time."""
     session_timeout_s: float = 45.0
     """After this long without a heartbeat the group gives a worker's partitions to others."""
@@ -105,6 +105,8 @@ class StreamConfig:
     metrics_host: str = LOOPBACK
     create_topics: int | None = None
     """Partitions of topics that are missing; None makes none."""
+    reset_dead_letter_limit: bool = False
+    """Start although earlier workers of the group stopped at the limit on dead letters."""
 
     @property
     def source(self) -> KafkaSourceConfig:

@@ -11,12 +11,24 @@ import os
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+import fsspec.asyn
+
 from engine.errors import SetupError, SkipImage
-from engine.stream.web import WebInput, require_plain
+from engine.stream.web import ServerOverloaded, SourceTimeout, WebInput, require_plain
 from engine.system.storage import READ_ONLY, Storage, connect
+
+
+class SourceUnavailable(OSError):
+    """An input root does not answer, or is overloaded: this says nothing about the image."""
+
+    def __init__(self, reason: str, root: int) -> None:
+        super().__init__(reason)
+        self.root = root
+        """Number of the root, from 0."""
+
 
 # Errors that stay when the read is repeated.
 _NEVER = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
@@ -34,6 +46,10 @@ class InputRoot(Protocol):
 
         Raises `SkipImage` when this one can never be read, and `OSError` when trying again may help.
         """
+        ...
+
+    def answers(self) -> bool:
+        """Return whether the root itself can be reached now. May block for a few seconds."""
         ...
 
 
@@ -56,20 +72,38 @@ class Inputs:
         self._max_bytes = max_bytes
 
     def read(self, uri: str) -> bytes:
-        """Return the bytes at `uri`, or at a name relative to the first root.
+        """Return the bytes at `uri`, or at a name relative to the first root; see `read_from`."""
+        return self.read_from(uri)[0]
 
-        Raises `SkipImage` when it lies outside, is missing or is too large, and `OSError` when trying again may help.
+    def read_from(self, uri: str) -> tuple[bytes, int]:
+        """Return the bytes at `uri`, or at a name relative to the first root, and the number of their root.
+
+        Raises `SkipImage` when it lies outside, is missing, too large or too slow, `SourceUnavailable` when its root
+        does not answer, and `OSError` when trying again may help.
         """
         if not self._roots:
             raise SkipImage("this worker was given no --input-root, so a job must carry its image itself")
         if "://" not in uri and not uri.startswith("/"):
             uri = self._roots[0].uri(uri)
-        for root in self._roots:
-            data = root.read(uri, self._max_bytes)
+        for number, root in enumerate(self._roots):
+            data = self._read(root, number, uri)
             if data is not None:
                 _check_size(len(data), self._max_bytes)
-                return data
+                return data, number
         raise SkipImage("source is not under any --input-root of this worker")
+
+    def _read(self, root: InputRoot, number: int, uri: str) -> bytes | None:
+        """Read from one root, and tell an image that cannot be read from a root that does not answer."""
+        try:
+            return root.read(uri, self._max_bytes)
+        except ServerOverloaded as error:
+            raise SourceUnavailable(str(error), number) from error
+        except OSError as error:
+            if not root.answers():
+                raise SourceUnavailable(str(error) or type(error).__name__, number) from error
+            if isinstance(error, SourceTimeout):
+                raise SkipImage(f"{error} (--read-timeout)") from error
+            raise
 
 
 def _input_root(root: str, private_hosts: Collection[str], timeout_s: float) -> InputRoot:
@@ -77,7 +111,7 @@ def _input_root(root: str, private_hosts: Collection[str], timeout_s: float) -> 
         return LocalInput(Path(local_path(root)))
     if root.startswith(READ_ONLY):
         return WebInput(root, private_hosts, timeout_s)
-    return StoreInput(connect(root))
+    return StoreInput(connect(root), timeout_s)
 
 
 def local_path(uri: str) -> str:
@@ -98,6 +132,11 @@ class LocalInput:
             raise SetupError(f"The input root {root} is not a folder.")
         self._root = Path(os.path.realpath(root))
         self._as_given = Path(os.path.abspath(root))  # noqa: PTH100 (resolve would follow links)
+        self._mount = next((path for path in (self._root, *self._root.parents) if path.is_mount()), None)
+
+    def answers(self) -> bool:
+        """Return whether the folder is there, on the file system that was mounted at the start."""
+        return self._root.is_dir() and (self._mount is None or self._mount.is_mount())
 
     def uri(self, name: str) -> str:
         """Return the path of a file below this root."""
@@ -117,9 +156,11 @@ class LocalInput:
             # Without O_NONBLOCK, opening a pipe would wait for a writer. Links are checked on what was opened.
             descriptor = os.open(normal, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
+            if not self.answers():
+                raise OSError(f"the folder {self._root} is gone") from None
             raise SkipImage("source does not exist") from None
         except OSError as error:
-            if error.errno in _NEVER:
+            if error.errno in _NEVER and self.answers():
                 raise SkipImage(f"source cannot be read: {error.strerror}") from None
             raise
         try:
@@ -138,12 +179,34 @@ class LocalInput:
 class StoreInput:
     """A prefix of an object store that jobs may read from."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, timeout_s: float) -> None:
+        """`timeout_s` limits a whole request, where the client of the store allows it."""
         self._storage = storage
+        self._timeout_s = timeout_s
 
     def uri(self, name: str) -> str:
         """Return the URI of an object below this root."""
         return f"{self._storage.url}/{name}"
+
+    def answers(self) -> bool:
+        """Return whether the store answers, be it that there is nothing or that access is denied."""
+        try:
+            self._call("info", self._storage.root)
+        except (FileNotFoundError, PermissionError):
+            return True
+        except Exception:  # noqa: BLE001 (every store has its own classes)
+            return False
+        return True
+
+    def _call(self, name: str, path: str) -> Any:
+        """Call a method of the file system with a time limit."""
+        fs = self._storage.fs
+        if not getattr(fs, "async_impl", False):
+            return getattr(fs, name)(path)
+        try:
+            return fsspec.asyn.sync(fs.loop, getattr(fs, f"_{name}"), path, timeout=self._timeout_s)
+        except TimeoutError as error:
+            raise SourceTimeout(f"source was not read within {self._timeout_s:g} s") from error
 
     def read(self, uri: str, max_bytes: int) -> bytes | None:
         """Read an object whose key begins with the root, part by part."""
@@ -151,10 +214,12 @@ class StoreInput:
         if key is None:
             return None
         try:
-            size = self._storage.fs.info(self._storage.path(key)).get("size")
+            size = self._call("info", self._storage.path(key)).get("size")
             if size is not None:
                 _check_size(int(size), max_bytes)
-            data = self._storage.read(key)
+            data: bytes = self._call("cat_file", self._storage.path(key))
+        except SourceTimeout:
+            raise
         except FileNotFoundError:
             raise SkipImage("source does not exist") from None
         except PermissionError as error:
@@ -180,7 +245,7 @@ def _key_below(uri: str, url: str) -> str | None:
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:
     if num_bytes > max_bytes:
-        raise SkipImage(f"source has {num_bytes:,} bytes, over the limit of {max_bytes:,} (--max-source-bytes)")
+        raise SkipImage(f"source has {num_bytes:,} bytes, over the limit of {max_bytes:,} (--max-bytes)")
 
 
 def _is_below(path: str, root: Path) -> bool:

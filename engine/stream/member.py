@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
@@ -42,8 +42,17 @@ _LEAVE_TIMEOUT_MS = 5000
 class GroupMember:
     """Fetches jobs of one topic and commits those that have finished; safe for several threads."""
 
-    def __init__(self, connection: Connection, config: KafkaSourceConfig, metrics: Metrics, health: Health) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        config: KafkaSourceConfig,
+        metrics: Metrics,
+        health: Health,
+        note: Callable[[], str],
+    ) -> None:
+        """`note` returns what is committed beside each offset, for the next worker of the group."""
         self._connection = connection
+        self._note = note
         self._config = config
         self._metrics = metrics
         self._health = health
@@ -110,6 +119,17 @@ class GroupMember:
         with self._changed:
             self._changed.wait_for(lambda: self.stopping or self._assignment.has_next, timeout_s)
             return None if self.stopping else self._assignment.begin()
+
+    def park(self, job: JobState) -> None:
+        """Set a begun job aside until `resume`, so that no rebalance waits for it."""
+        with self._changed:
+            self._assignment.park(job)
+
+    def resume(self, job: JobState) -> bool:
+        """Begin a parked job again; False when its partition has gone to another member."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopping or not self._assignment.draining)
+            return self._assignment.resume(job)
 
     def finish(self, job: JobState) -> None:
         """Let the watermark pass this job; it is committed within about a second."""
@@ -219,7 +239,8 @@ class GroupMember:
     def _uncommitted(self, *, include_unmoved: bool = False) -> dict[TopicPartition, OffsetAndMetadata]:
         with self._changed:
             offsets = self._assignment.uncommitted(include_unmoved=include_unmoved)
-        return {TopicPartition(*where): OffsetAndMetadata(offset, "", -1) for where, offset in offsets.items()}
+        note = self._note()
+        return {TopicPartition(*where): OffsetAndMetadata(offset, note, -1) for where, offset in offsets.items()}
 
     def _note_committed(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], answer: object) -> None:
         failed = isinstance(answer, Exception)
@@ -233,8 +254,8 @@ class GroupMember:
     def _leave(self) -> None:
         """Commit for the last time and leave the group, so that others take over at once."""
         try:
-            offsets = self._uncommitted()
-            if offsets and not self._abandoned.is_set():
+            offsets = self._uncommitted(include_unmoved=True)  # for the note beside the offsets
+            if offsets:
                 self._consumer.commit(offsets, timeout_ms=_LEAVE_TIMEOUT_MS)
                 self._note_committed(offsets, None)
         except Exception as error:  # noqa: BLE001 (another member does the rest again)

@@ -125,6 +125,21 @@ class Assignment:
             partition.num_begun -= 1
             partition.tracker.finish(job.message.offset)
 
+    def park(self, job: JobState) -> None:
+        """Set a begun job aside, so that no rebalance waits for it; it stays in flight."""
+        partition = self._partition_of(job)
+        if partition is not None:
+            partition.num_begun -= 1
+
+    def resume(self, job: JobState) -> bool:
+        """Begin a parked job again; False when its partition is no longer assigned, and the job is dropped."""
+        partition = self._partition_of(job)
+        if partition is None:
+            self._forget(job)
+            return False
+        partition.num_begun += 1
+        return True
+
     def num_begun(self, partitions: Iterable[Where]) -> int:
         """Count the begun jobs of `partitions`."""
         return sum(self._partitions[where].num_begun for where in partitions if where in self._partitions)
@@ -251,5 +266,5 @@ class Assignment:
         self._queue = kept
 
     def _forget(self, job: JobState) -> None:
-        del self._in_flight[id(job)]
-        self._in_flight_bytes -= job.message.num_bytes
+        if self._in_flight.pop(id(job), None) is not None:
+            self._in_flight_bytes -= job.message.num_bytes

@@ -13,7 +13,6 @@ import json
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +23,9 @@ from engine.errors import SkipImage, StopRun
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
 from engine.records import Encoded, Failed, Outcome, Record, Stored
-from engine.stream.config import DeadLetterLimit, KafkaSinkConfig
+from engine.stream.config import KafkaSinkConfig
 from engine.stream.connection import Connection
+from engine.stream.dead_letters import DeadLetterGuard
 from engine.stream.jobs import VERSION, JobState, job_state
 from engine.stream.outputs import Output
 from engine.stream.producer import _TOO_LARGE, Letter, Producer
@@ -53,11 +53,12 @@ class KafkaSink:
         health: Health,
     ) -> None:
         """With no `output` every result travels inline. Raises `SetupError` when the brokers cannot be reached."""
+        self.guard = DeadLetterGuard(config.limit)
+        """Limit on failed jobs."""
         self._config = config
         self._output = output
         self._metrics = metrics
         self._health = health
-        self._guard = DeadLetterGuard(config.limit)
         self._producer = Producer(connection, config.acknowledge_s, metrics)
         self._give_up = threading.Event()
         self._stored_s = time.monotonic()
@@ -103,7 +104,7 @@ class KafkaSink:
         Raises `StopRun` when too many jobs fail.
         """
         for outcome in outcomes:
-            self._guard.saw(isinstance(outcome, Failed))
+            self.guard.saw(isinstance(outcome, Failed))
         settled = list(outcomes)
         letters = [letter for i, outcome in enumerate(outcomes) for letter in self._letters(i, outcome)]
         while letters:
@@ -138,7 +139,7 @@ class KafkaSink:
             return False
         fields = {**self._fields(state, {}), "status": "done", **state.result, "duplicate": True}
         self._sent([Letter(self._config.results, state.id.encode(), _json(fields), [], 0)])
-        self._guard.saw(failed=False)
+        self.guard.saw(failed=False)
         self._metrics.count("duplicates_total")
         self._metrics.count("jobs_total", 1.0, "duplicate", "")
         return True
@@ -273,33 +274,3 @@ def _cut(letter: Letter) -> Letter:
 
 def _json(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class DeadLetterGuard:
-    """Counts outcomes against a limit; safe for several threads."""
-
-    def __init__(self, limit: DeadLetterLimit) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._consecutive = 0
-        self._recent: deque[bool] = deque(maxlen=limit.window)
-        self._failed = 0
-
-    def saw(self, failed: bool) -> None:
-        """Count one outcome, before it is told to anyone; raises `StopRun` when the limit is passed."""
-        with self._lock:
-            if len(self._recent) == self._limit.window:
-                self._failed -= self._recent[0]
-            self._recent.append(failed)
-            self._failed += failed
-            self._consecutive = self._consecutive + 1 if failed else 0
-            if self._consecutive > self._limit.consecutive:
-                raise StopRun(
-                    f"{self._consecutive} jobs in a row failed, more than --max-dead-letters allows; find out why from "
-                    "the dead-letter topic before starting again."
-                )
-            if len(self._recent) == self._limit.window and self._failed > self._limit.ratio * self._limit.window:
-                raise StopRun(
-                    f"{self._failed} of the last {self._limit.window} jobs failed; find out why from the dead-letter "
-                    "topic before starting again."
-                )

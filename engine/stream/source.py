@@ -14,9 +14,10 @@ from engine.options import Options
 from engine.records import Failed, Outcome, Record
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
-from engine.stream.inputs import Inputs
+from engine.stream.inputs import Inputs, SourceUnavailable
 from engine.stream.jobs import JobState, job_state, parse_job, read_id
 from engine.stream.member import GroupMember
+from engine.stream.waiting import WaitingJobs
 from engine.system.retry import retried
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ class KafkaSource:
         answered: Callable[[JobState], bool],
         metrics: Metrics,
         health: Health,
+        note: Callable[[], str] = lambda: "",
     ) -> None:
         """`models` maps the name of each model that jobs may use to its hash.
 
         `answered` is called for each job whose image has been read; True means that its result exists from an earlier
-        delivery and has been sent again.
+        delivery and has been sent again. `note` returns what is committed beside each offset.
         """
         self._config = config
         self._inputs = inputs
@@ -50,7 +52,8 @@ class KafkaSource:
         self._models = models
         self._answered = answered
         self._metrics = metrics
-        self._member = GroupMember(connection, config, metrics, health)
+        self._member = GroupMember(connection, config, metrics, health, note)
+        self._waiting = WaitingJobs(metrics, health)
 
     def start(self) -> None:
         """Join the group; raises `SetupError` when the brokers cannot be reached."""
@@ -70,9 +73,10 @@ class KafkaSource:
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
         """Iterate over jobs with their images until `stop`; raises `StopRun` when the topic is lost.
 
-        Ends at once on `stop`: jobs fetched and not begun are left to the next owner of their partition.
+        Ends at once on `stop`: jobs fetched and not begun, and jobs that wait for their input root, are left to the
+        next owner of their partition.
         """
-        for item in in_threads(self._prepared, self._job_states(), self._config.readers, "fetch"):
+        for item in in_threads(self._prepared, self._jobs(), self._config.readers, "fetch"):
             if isinstance(item, JobState):
                 self._member.finish(item)
             else:
@@ -84,36 +88,55 @@ class KafkaSource:
         self._member.finish(job)
         self._metrics.observe("job_seconds", max(0.0, time.time() - job.message.timestamp_s))
 
-    def _job_states(self) -> Iterator[JobState | None]:
+    def _jobs(self) -> Iterator[JobState | None]:
         while not self._member.stopping:
-            yield self._member.next_job(_TICK_S)
+            yield self._waiting_job() or self._member.next_job(min(_TICK_S, self._waiting.due_in() or _TICK_S))
         self._member.raise_error()
 
-    def _prepared(self, state: JobState) -> Record[bytes] | Failed | JobState:
-        """Turn a job into a record with its image, or return the job itself when it is answered already."""
-        message, stage = state.message, "job"
+    def _waiting_job(self) -> JobState | None:
+        """Return a job whose input root is to be tried again now, if there is one."""
+        job = self._waiting.take_due()
+        if job is None or self._member.resume(job):
+            return job
+        self._waiting.drop(job)
+        return None
+
+    def _prepared(self, state: JobState) -> Record[bytes] | Failed | JobState | None:
+        """Return a record of the job with its image, the job itself when it is answered already, or None if it waits.
+
+        Runs in several threads.
+        """
+        stage = "job"
         try:
-            state.job = job = parse_job(message.value, message.key, message.position, self._defaults)
-            state.id = job.id
-            state.model_sha256 = self._sha256(job.options.model)
+            if state.job is None:
+                self._parse(state)
             stage = "read"
             data = self._read(state)
-            if not job.inline:  # only what is stored is named by it and looked up again
-                state.digest = job.digest(data, state.model_sha256)
         except SkipImage as error:
-            if state.job is None:
-                state.id = read_id(message.value, message.key, message.position)
+            self._waiting.drop(state)
             return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
+        if data is None:
+            return None
+        job = state.job
+        assert job is not None
+        if not job.inline:  # only stored results are named by it and looked up again
+            state.digest = job.digest(data, state.model_sha256)
         if self._answered(state):
             return state
         return Record(key=state.id, payload=data, options=job.options, origin=state, timings=state.timings)
 
-    def _sha256(self, model: str) -> str:
-        if model not in self._models:
-            raise SkipImage(f"unknown model {model[:100]!r}; known: {', '.join(self._models)}")
-        return self._models[model]
+    def _parse(self, state: JobState) -> None:
+        message = state.message
+        state.id = read_id(message.value, message.key, message.position)
+        job = parse_job(message.value, message.key, message.position, self._defaults)
+        state.id = job.id
+        if job.options.model not in self._models:
+            raise SkipImage(f"unknown model {job.options.model[:100]!r}; known: {', '.join(self._models)}")
+        state.model_sha256 = self._models[job.options.model]
+        state.job = job
 
-    def _read(self, state: JobState) -> bytes:
+    def _read(self, state: JobState) -> bytes | None:
+        """Read the image of a job; None when its input root does not answer and the job waits for it."""
         job = state.job
         assert job is not None
         if job.data is not None:
@@ -123,13 +146,25 @@ class KafkaSource:
         started_s = time.perf_counter()
 
         def again(error: Exception) -> None:
+            if isinstance(error, SourceUnavailable):
+                raise error
             state.attempts += 1
             self._metrics.count("retries_total", 1.0, "read")
             log.warning("Reading the image of a job failed, trying again: %s", error)
 
         try:
-            return retried(lambda: self._inputs.read(source), OSError, again)
+            data, root = retried(lambda: self._inputs.read_from(source), OSError, again)
+        except SourceUnavailable as error:
+            self._member.park(state)
+            try:
+                self._waiting.add(state, error)
+            except SkipImage:
+                self._member.resume(state)
+                raise
+            return None
         except OSError as error:
             raise SkipImage(f"source cannot be read after {state.attempts} attempts: {error}") from error
         finally:
-            state.read_s = time.perf_counter() - started_s
+            state.read_s += time.perf_counter() - started_s
+        self._waiting.served(state, root)
+        return data

@@ -11,7 +11,7 @@ from typing import Any
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
-from engine.errors import StopRun
+from engine.errors import SetupError, StopRun
 from engine.stream.client import make_consumer, make_producer
 from engine.stream.connection import Connection
 from engine.stream.sink import HEADER, REPLAYS
@@ -71,6 +71,22 @@ def replay(
                         {where: OffsetAndMetadata(got[-1].offset + 1, "", -1) for where, got in fetched.items()}
                     )
         return sent, left_out
+
+
+def committed_notes(connection: Connection, topic: str, group: str) -> list[str]:
+    """Return what `group` has committed beside its offset in each partition of `topic`, where there is anything.
+
+    Raises `SetupError` when the brokers cannot be reached.
+    """
+    consumer = make_consumer(connection, group_id=group)
+    try:
+        numbers = consumer.partitions_for_topic(topic) or ()
+        committed = [consumer.committed(TopicPartition(topic, n), metadata=True, timeout_ms=10_000) for n in numbers]
+    except KafkaError as error:
+        raise SetupError(f"The offsets of the group {group} cannot be read: {error}.") from error
+    finally:
+        consumer.close(autocommit=False, timeout_ms=2000)
+    return [found.metadata for found in committed if found is not None and found.metadata]
 
 
 @contextmanager

@@ -19,7 +19,10 @@ import fsspec.asyn
 from engine.errors import SetupError, SkipImage
 from engine.system.storage import Login, login_for
 
-_PASSING_STATUS = (408, 425, 429)
+_TOO_MANY_REQUESTS = 429
+_PASSING_STATUS = (408, 425, _TOO_MANY_REQUESTS)
+_OVERLOADED = (_TOO_MANY_REQUESTS, 502, 503, 504)
+_PROBE_S = 5.0
 _MAX_ENCODINGS = 8  # percent-encoded percent signs, nested; no honest name has two
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029]")
@@ -29,6 +32,10 @@ _OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[
 
 class SourceTimeout(OSError):
     """A web server has not sent the whole body in time."""
+
+
+class ServerOverloaded(OSError):
+    """A web server answers that it cannot serve anything at the moment."""
 
 
 class WebInput:
@@ -73,6 +80,21 @@ class WebInput:
         except Exception as error:
             raise OSError(str(error) or type(error).__name__) from error
         return body
+
+    def answers(self) -> bool:
+        """Return whether the web server answers a request for the root itself, be it with a refusal."""
+        try:
+            status: int = fsspec.asyn.sync(self._fs.loop, self._status, timeout=_PROBE_S)
+        except SkipImage:
+            return True
+        except Exception:  # noqa: BLE001 (whatever it is, there was no answer)
+            return False
+        return status < 500 and status != _TOO_MANY_REQUESTS
+
+    async def _status(self) -> int:
+        session = await self._fs.set_session()
+        async with session.get(self._fs.encode_url(f"{self._url}/"), allow_redirects=False) as answer:
+            return int(answer.status)
 
     async def _fetch(self, uri: str, max_bytes: int) -> bytes:
         session = await self._fs.set_session()
@@ -171,6 +193,8 @@ def _check_status(status: int) -> None:
         raise SkipImage(f"source is answered with status {status}; redirects are not followed")
     if 400 <= status < 500 and status not in _PASSING_STATUS:
         raise SkipImage(f"source cannot be read: status {status}")
+    if status in _OVERLOADED:
+        raise ServerOverloaded(f"the server answers with status {status}")
     if status != 200:
         raise OSError(f"the server answers with status {status}")
 

@@ -24,6 +24,7 @@ from engine.stream.models import Residents
 from engine.stream.outputs import Output
 from engine.stream.sink import KafkaSink
 from engine.stream.source import KafkaSource
+from engine.stream.topics import committed_notes
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._config = config
         self._sink = KafkaSink(config.connection, config.sink(self.name), output, metrics, self.health)
+        if not config.reset_dead_letter_limit:
+            self._sink.guard.restore(committed_notes(config.connection, config.jobs, config.group))
         self._source = KafkaSource(
             config.connection,
             config.source,
@@ -73,6 +76,7 @@ class Worker:
             self._sink.answered,
             metrics,
             self.health,
+            self._sink.guard.remember,
         )
         self._pipeline = Pipeline(self._source, self._sink, models or residents, config.pipeline, metrics)
         self._stopping = threading.Event()

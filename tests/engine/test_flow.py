@@ -248,6 +248,24 @@ def test_threads_carry_the_name_of_their_stage() -> None:
     assert name.startswith("flow-test")
 
 
+def test_closing_takes_no_more_items_than_are_being_taken() -> None:
+    """With many threads that wait for their turn at a slow source, each would take one more."""
+    taken = 0
+
+    def slow() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+            waited.wait(0.05)
+
+    waited = threading.Event()
+    with closing(in_threads(lambda x: x, slow(), 50, "flow-test")) as results:
+        next(results)
+        before = taken
+    assert taken <= before + 3
+
+
 def test_a_budget_admits_what_fits_and_a_larger_item_alone() -> None:
     budget = Budget(10)
     budget.take(6)

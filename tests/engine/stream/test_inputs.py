@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SkipImage
-from engine.stream.inputs import Inputs
+from engine.stream.inputs import Inputs, SourceUnavailable
 
 
 @pytest.fixture
@@ -69,3 +69,40 @@ def test_the_second_root_is_read_too(root: Path, tmp_path: Path) -> None:
 def test_without_roots_a_job_must_bring_its_image() -> None:
     with pytest.raises(SkipImage, match="no --input-root"):
         Inputs([], 100).read("a.jpg")
+
+
+def test_a_missing_file_is_told_apart_from_a_missing_folder(root: Path) -> None:
+    inputs = Inputs([str(root)], 100)
+    with pytest.raises(SkipImage, match="does not exist"):
+        inputs.read("missing.jpg")
+    root.rename(root.parent / "unplugged")
+    for name in ("missing.jpg", "sub/a b.jpg"):
+        with pytest.raises(SourceUnavailable, match="is gone"):
+            inputs.read(name)
+    (root.parent / "unplugged").rename(root)
+    assert inputs.read("sub/a b.jpg") == b"photo"
+
+
+def test_a_folder_whose_file_system_is_no_longer_mounted_is_away(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder on which it was mounted is still there, and empty."""
+    is_mount = Path.is_mount
+    mounted = {root}
+    monkeypatch.setattr(Path, "is_mount", lambda path: path in mounted or is_mount(path))
+    inputs = Inputs([str(root)], 100)
+    (root / "sub/a b.jpg").unlink()
+    with pytest.raises(SkipImage, match="does not exist"):
+        inputs.read("sub/a b.jpg")
+    mounted.clear()
+    with pytest.raises(SourceUnavailable, match="is gone"):
+        inputs.read("sub/a b.jpg")
+
+
+def test_the_unavailable_root_is_named_by_its_number(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    inputs = Inputs([str(tmp_path / "first"), str(root)], 100)
+    path = root / "sub/a b.jpg"
+    assert inputs.read_from(str(path)) == (b"photo", 1)
+    root.rename(tmp_path / "unplugged")
+    with pytest.raises(SourceUnavailable) as caught:
+        inputs.read(str(path))
+    assert caught.value.root == 1

@@ -167,6 +167,21 @@ def test_a_topic_that_is_created_anew_starts_a_new_epoch() -> None:
     assert partitions.uncommitted() == {}
 
 
+def test_a_parked_job_is_in_flight_but_no_rebalance_waits_for_it() -> None:
+    partitions = assignment(A)
+    take(partitions, A, 1)
+    (job,) = begin_all(partitions)
+    partitions.park(job)
+    assert (partitions.num_begun([A]), partitions.num_in_flight) == (0, 1)
+    assert partitions.uncommitted() == {A: 1}
+    assert partitions.resume(job)
+    assert partitions.num_begun([A]) == 1
+    partitions.park(job)
+    partitions.assign([B])
+    assert not partitions.resume(job), "its partition has gone"
+    assert (partitions.num_in_flight, partitions.in_flight_bytes) == (0, 0)
+
+
 def test_at_the_limit_everything_pauses_until_half_of_it() -> None:
     partitions = assignment(A, B, max_in_flight=4)
     take(partitions, A, 1, 2, 3)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SetupError, SkipImage
-from engine.stream.inputs import Inputs
-from engine.stream.web import SourceTimeout, is_public, public_only, require_inside
+from engine.stream.inputs import Inputs, SourceUnavailable
+from engine.stream.web import is_public, public_only, require_inside
 
 
 class Web(BaseHTTPRequestHandler):
@@ -272,5 +272,16 @@ def test_a_user_and_a_password_are_sent_and_never_part_of_a_jobs_source(
 
 
 def test_a_body_that_does_not_end_in_time_is_given_up(web: tuple[str, list[str]]) -> None:
-    with pytest.raises(SourceTimeout, match=r"not read within 0.3 s"):
+    with pytest.raises(SkipImage, match=r"not read within 0.3 s \(--read-timeout\)"):
         Inputs([f"{web[0]}/photos"], 100, timeout_s=0.3).read("slow.jpg")
+
+
+def test_a_web_server_that_is_gone_or_overloaded_is_away_and_a_broken_answer_is_not(
+    web: tuple[str, list[str]],
+) -> None:
+    with pytest.raises(SourceUnavailable, match="503"):
+        Inputs([f"{web[0]}/photos"], 100).read("broken.jpg")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(SourceUnavailable):
+        Inputs([f"http://127.0.0.1:{port}/photos"], 100).read("a.jpg")
