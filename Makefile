@@ -1,30 +1,50 @@
 # `make demo` and `make test` do all of their own set-up, in .venv; nothing outside this folder is touched.
-# `-qq`: with one q, pip shows a page of setuptools' thoughts about editable installations.
+# `-qq`: with one q, pip prints a page about editable installations.
 
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := $(if $(shell command -v nvidia-smi),[gpu])
 
-.PHONY: demo test lint format check-deploy clean
+.PHONY: help demo test quick lint format docs wheel check-deploy clean
 
-demo: .venv/installed  ## translate the sample photos and leave a page to look at
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
+
+demo: .venv/installed  ## translate the sample photos and write a before/after page
 	$(BIN)/solstice convert samples demo-output/winter --model summer2winter --report
 	$(BIN)/solstice convert samples demo-output/summer --model winter2summer --report
 	@echo "Open demo-output/winter/report.html and demo-output/summer/report.html in a browser."
 
-test: .venv/installed-for-tests  ## run the tests; no GPU, no network needed once installed
+test: .venv/installed-for-tests  ## run all tests; needs no GPU and, once installed, no network
 	$(BIN)/python -m pytest
 
-lint: .venv/installed-for-tests  ## style, formatting and types
+quick: .venv/installed-for-tests  ## run the tests that take seconds
+	$(BIN)/python -m pytest $(QUICK)
+
+lint: .venv/installed-for-tests  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed-for-tests
+format: .venv/installed-for-tests  ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check-deploy: .venv/installed-for-tests  ## check compose file, Dockerfile, Prometheus rules
+docs: .venv/installed-for-docs  ## build the documentation into build/site; a dead link is an error
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
+wheel:  ## build the wheel into dist/ and try it in an empty environment
+	sh .ci/try-wheel $(PYTHON)
+
+check-deploy: .venv/installed-for-tests  ## check compose file, Dockerfile and Prometheus rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh deploy/check.sh
+
+clean:  ## remove everything that these targets made
+	rm -rf .venv build dist demo-output *.egg-info .mypy_cache .ruff_cache
+
+# Tests of one idea each that start no process and train nothing.
+QUICK := tests/engine/codec tests/engine/model tests/engine/system tests/engine/test_*.py tests/test_docs.py \
+  tests/test_import_direction.py
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -33,12 +53,13 @@ check-deploy: .venv/installed-for-tests  ## check compose file, Dockerfile, Prom
 	  { echo "This Python has no venv module; install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -qq --editable .
+	$(BIN)/python -m pip install -qq --editable '.$(EXTRAS)'
 	@touch $@
 
 .venv/installed-for-tests: .venv/installed
 	$(BIN)/python -m pip install -qq --editable '.[train]' --group test
 	@touch $@
 
-clean:
-	rm -rf .venv build demo-output *.egg-info .mypy_cache .ruff_cache
+.venv/installed-for-docs: .venv/installed
+	$(BIN)/python -m pip install -qq --group docs
+	@touch $@

@@ -1,4 +1,4 @@
-"""The documentation speaks of what is there."""
+"""The documentation names what exists; `make docs` checks links and anchors of the whole site."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import engine
+import trainer
 from tests import ROOT
 
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "trainer/README.md",
     ROOT / "deploy/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -35,3 +38,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_modules_that_a_page_names_exist(page: Path) -> None:
     named = re.findall(r"`((?:engine|trainer|benchmarks|tests|deploy)/[\w/]+\.\w+)`", page.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_reference_has_every_public_name() -> None:
+    listed = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    public = [f"{package.__name__}.{name}" for package in (engine, trainer) for name in package.__all__]
+    assert sorted(listed) == sorted(public)
