@@ -22,7 +22,7 @@ from torch import Tensor
 from engine.batch import Batcher
 from engine.codec.colour import from_image
 from engine.codec.detail import restore
-from engine.codec.geometry import resize, upright
+from engine.codec.geometry import resize_with_alpha, upright
 from engine.config import CPU_BATCH, GPU_BATCH, BatchConfig, GenerateConfig
 from engine.model.weights import Generator, load_generator
 from engine.options import Detail, Options, Size, default_detail
@@ -139,11 +139,10 @@ def _records(adapters: Sequence[_ImageAdapter], options: Options) -> Iterator[Re
 def _at_working_size(pixels_HWC: Tensor, alpha_HW: Tensor | None, options: Options) -> Picture:
     height, width = pixels_HWC.shape[:2]
     working = options.size.target(width, height)
-    working_HWC = resize(pixels_HWC, *working)
+    working_HWC, working_alpha_HW = resize_with_alpha(pixels_HWC, alpha_HW, *working)
     if options.detail != "none" and working != (width, height):
         return Picture(working_HWC, format="", full_HWC=pixels_HWC, alpha_HW=alpha_HW)
-    alpha = None if alpha_HW is None else resize(alpha_HW[..., None], *working)[..., 0]
-    return Picture(working_HWC, format="", alpha_HW=alpha)
+    return Picture(working_HWC, format="", alpha_HW=working_alpha_HW)
 
 
 class _ImageAdapter(Protocol):

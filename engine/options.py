@@ -86,3 +86,5 @@ class Options:
     """Output format: `keep`, or a name from `engine.codec.encode.FORMATS`."""
     quality: int | None = None
     """JPEG, WebP and AVIF quality, 1 to 100; None is the encoder's configured quality."""
+    depth: Literal[8, 16] = 8
+    """Bits per channel of the result; 16 keeps the depth of images that have more than 8, in PNG and TIFF."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from engine.errors import SkipImage
 from engine.options import Options
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # commands that send and count jobs must not wait for torch
 
 P = TypeVar("P")
 Q = TypeVar("Q")
+
+Reader = Literal["pillow", "tiff", "png", "avif", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class Metadata:
     """The comment of a JPEG or GIF."""
     texts: tuple[tuple[str, str], ...] = ()
     """Keyword and text of the text chunks of a PNG."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels that the XMP packet is about; None where there is no packet."""
     notes: tuple[str, ...] = ()
     """What could not be read or carried over, one sentence each, for the user."""
 
@@ -127,6 +131,14 @@ class Inspected:
     frames: int = 1
     """More than 1 for animations, of which the first frame is translated."""
     progressive: bool = False
+    inverted_ink: bool = False
+    """In the CMYK of a JPEG, 0 is full ink, as Adobe's programs write it."""
+    depth: int = 8
+    """Bits per channel."""
+    reader: Reader = "pillow"
+    """What decodes it: Pillow (or libjpeg-turbo, for JPEGs), or one of the optional readers of `engine.codec.deep`."""
+    notes: tuple[str, ...] = ()
+    """What was left out to read it at all, one sentence each."""
 
     @property
     def num_pixels(self) -> int:
@@ -149,7 +161,12 @@ class Picture:
     icc: bytes | None = None
     """The profile that describes `pixels_HWC` now: sRGB; None is sRGB without saying so."""
     full_HWC: Tensor | None = None
-    """uint8, the photo at its own size in the same colours, where the translation shall be brought back to it."""
+    """uint8, the image at its own size in the same colours, where the translation shall be brought back to it."""
+    deep_HWC: Tensor | None = None
+    """uint16, 0 to 65535: `full_HWC` where that is there, else `pixels_HWC`, at the depth it was stored with; None
+    unless the result shall have 16 bits per channel."""
+    depth: int = 8
+    """Bits per channel of the file it came from."""
     alpha_HW: Tensor | None = None
     """uint8 [H, W] of `full_HWC` where that is there, else of `pixels_HWC`; 255 is opaque; None where everything is."""
     before_HWC: Tensor | None = None
@@ -162,6 +179,8 @@ class Picture:
         final = shape if self.full_HWC is None else tuple(self.full_HWC.shape)
         if self.alpha_HW is not None and self.alpha_HW.shape != final[:2]:
             raise ValueError(f"alpha must be [H, W] of the pixels {final}, got {tuple(self.alpha_HW.shape)}")
+        if self.deep_HWC is not None and tuple(self.deep_HWC.shape) != final:
+            raise ValueError(f"deep pixels must have the shape {final}, got {tuple(self.deep_HWC.shape)}")
 
     @property
     def height(self) -> int:
@@ -175,7 +194,7 @@ class Picture:
 
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
-        needed = keep_before or self.full_HWC is not None
+        needed = keep_before or self.full_HWC is not None or self.deep_HWC is not None
         return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)
 
     def __repr__(self) -> str:

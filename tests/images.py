@@ -8,8 +8,13 @@ import zlib
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from engine.codec.geometry import upright
+from engine.codec.header import inspect
+from engine.records import Metadata
 
 Pixels = NDArray[np.uint8]
 
@@ -39,6 +44,16 @@ def oriented(orientation: int, format: str = "JPEG", **options: Any) -> bytes:
     return encoded(picture(), format, exif=exif, **options)
 
 
+def described(data: bytes) -> Metadata:
+    """Read the metadata of an encoded image as the engine does."""
+    return inspect(data, max_pixels=1_000_000_000).metadata
+
+
+def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn [H, W] or [H, W, C] upright from EXIF orientation 1 to 8."""
+    return upright(torch.from_numpy(np.array(pixels)), orientation).numpy()
+
+
 def pixels(data: bytes) -> NDArray[np.int16]:
     """Decode with Pillow to signed [H, W, 3], so that differences can be taken."""
     with Image.open(io.BytesIO(data)) as image:
@@ -58,6 +73,22 @@ def flipped(data: bytes, position: float = 0.6) -> bytes:
     for i in range(start, start + 8):
         damaged[i] ^= 0xFF
     return bytes(damaged)
+
+
+def zeroed(data: bytes, position: float = 0.5, num_bytes: int = 3000) -> bytes:
+    """Overwrite bytes with zeros, as a bad sector does."""
+    start = int(len(data) * position)
+    return data[:start] + bytes(num_bytes) + data[start + num_bytes :]
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """Return a PNG chunk with its length and checksum."""
+    return _chunk(name, content)
+
+
+def png_with(data: bytes, *chunks: bytes) -> bytes:
+    """Insert chunks behind the header of a PNG."""
+    return data[:33] + b"".join(chunks) + data[33:]
 
 
 def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:

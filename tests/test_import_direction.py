@@ -53,12 +53,16 @@ FACADES = {"engine", "trainer", "engine.__main__", "trainer.__main__"}
 ONLY_IN = {
     "PIL": "engine.codec engine.images engine.archive.report trainer.sheets",
     "fsspec": "engine.system.storage engine.stream",
+    "imagecodecs": "engine.codec",
     "jinja2": "engine.archive.report",
     "kafka": "engine.stream",
     "nvidia": "engine.codec",
     "pillow_heif": "engine.codec",
+    "pillow_jxl": "engine.codec",
     "prometheus_client": "engine.observe.prometheus",
+    "rawpy": "engine.codec",
     "simplejpeg": "engine.bench engine.codec",
+    "tifffile": "engine.codec",
     "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }
 """Libraries that stay behind a few packages or modules."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from engine.codec.formats import is_installed, missing_extras
 from engine.config import num_cores
 from engine.runtime.backends import inductor, tensorrt
 from engine.runtime.cache import default_cache
@@ -49,6 +50,8 @@ def examine() -> Machine:
         "DALI": _installed("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
         "nvJPEG": _installed("nvidia-nvjpeg", "nvidia-nvjpeg-cu12"),
         "nvImageCodec": _installed("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"),
+        "libjpeg-turbo": _installed("simplejpeg"),
+        "formats": _formats(),
         "C++ compiler": inductor.find_compiler() or "none",
         "cache": _cache(default_cache()),
     }
@@ -64,6 +67,8 @@ def _advice(device: torch.device) -> list[str]:
         advice.append("`pip install torch-tensorrt` adds the backend that is likely to be the fastest on this GPU.")
     if device.type == "cuda" and inductor.find_cuda_home() is None:
         advice.append("Install the CUDA toolkit, or set CUDA_HOME, so that backend inductor can compile for this GPU.")
+    if not is_installed("simplejpeg"):
+        advice.append("Install simplejpeg; without it, JPEGs are decoded slower and damage in them goes unnoticed.")
     if inductor.find_compiler() is None:
         advice.append("Install g++ (Debian and Ubuntu: apt install g++) so that models can be compiled.")
     if not _is_writable(default_cache()):
@@ -71,6 +76,12 @@ def _advice(device: torch.device) -> list[str]:
     if device.type == "cpu" and not has_bf16():
         advice.append("This processor has no bf16 arithmetic; one with AMX, or a GPU, is several times as fast.")
     return advice
+
+
+def _formats() -> str:
+    """Return which optional readers are missing, and what installs them."""
+    missing = [f"{name} needs solstice-engine[{extra}]" for name, extra in missing_extras()]
+    return "all that can be read" if not missing else "; ".join(missing)
 
 
 def _gpus() -> list[str]:

@@ -24,9 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
+from engine.codec import deep
+
 BAND_PIXELS = 1 << 20
 SAME_WITHIN = 1
 """A profile that moves no colour by more than this many of 255 levels counts as sRGB."""
+DARK = 64
+"""Level of 255 up to which a colour counts as dark."""
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 """Pillow's mode for each colour space that a profile may name."""
 
@@ -64,10 +68,10 @@ def from_image(image: Image.Image, icc: bytes | None = None) -> Colours:
     Gray, palette, 1-bit, CMYK, Lab, 16-bit and float images are handled, alpha is taken apart.
     A profile that is broken, or of another colour space, is left out with a note.
     """
+    alpha = keyed_alpha(image)
     image, note = to_8_bit(image)
     notes = () if note is None else (note,)
-    alpha = None
-    if image.has_transparency_data:
+    if alpha is None and image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
         gray = image.mode == "LA"
         image = image.convert("RGBA")
@@ -84,6 +88,28 @@ def from_image(image: Image.Image, icc: bytes | None = None) -> Colours:
     else:
         pixels = apply(conversion.transform, np.asarray(image), image.mode)
     return Colours(pixels, conversion.icc, alpha, notes + noted(conversion))
+
+
+def from_ink(ink_HWC: Pixels, icc: bytes | None) -> Colours:
+    """Convert CMYK, uint8 [H, W, 4] with 255 for full ink, to sRGB, through its profile where it has one."""
+    return from_image(Image.fromarray(ink_HWC, "CMYK"), icc)
+
+
+def srgb_16_bit(values_HWC: NDArray[np.uint16], icc: bytes | None) -> NDArray[np.uint16]:
+    """Convert RGB, uint16 [H, W, 3], to sRGB as `from_pixels` does for 8 bits; gray as three equal channels."""
+    conversion, mode = conversion_of(icc)
+    if conversion.transform is None or icc is None:
+        return values_HWC
+    source = values_HWC[:, :, 0] if mode == "L" else values_HWC
+    compensated = has_black(open_profile(icc), mode)
+    return deep.transform(source, icc, srgb_icc(), gray=mode == "L", compensated=compensated)
+
+
+def to_profile_16_bit(values_HWC: NDArray[np.uint16], icc: bytes) -> NDArray[np.uint16]:
+    """Convert sRGB, uint16 [H, W, 3], into an RGB profile as `to_profile` does for 8 bits."""
+    if from_srgb(icc).transform is None:
+        return values_HWC
+    return deep.transform(values_HWC, srgb_icc(), icc, compensated=has_black(open_profile(icc), "RGB"))
 
 
 def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None) -> Colours:
@@ -175,15 +201,30 @@ def open_profile(icc: bytes) -> ImageCms.ImageCmsProfile:
 def build(
     source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile, source_mode: str, target_mode: str
 ) -> ImageCms.ImageCmsTransform:
-    """Build the relative colorimetric transform with black point compensation."""
+    """Build the relative colorimetric transform, with black point compensation where both profiles have a black."""
+    compensated = all(has_black(profile, mode) for profile, mode in ((source, source_mode), (target, target_mode)))
     return ImageCms.buildTransform(
         source,
         target,
         source_mode,
         target_mode,
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION if compensated else ImageCms.Flags.NONE,
     )
+
+
+def has_black(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
+    """Return whether zero in all channels of an RGB or gray profile is dark, as black point compensation assumes.
+
+    It is not in profiles of YCbCr that go by the name of RGB (sYCC): there it is green, and compensation would turn
+    every colour magenta. True for other modes, whose black LittleCMS finds by itself.
+    """
+    if mode not in ("RGB", "L"):
+        return True
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    transform = ImageCms.buildTransform(profile, srgb_profile(), mode, "RGB", intent, ImageCms.Flags.NONE)
+    zero = np.zeros((1, 1) if mode == "L" else (1, 1, 3), np.uint8)
+    return bool(apply(transform, zero, mode).max() <= DARK)
 
 
 def changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
@@ -295,6 +336,14 @@ def to_8_bit(image: Image.Image) -> tuple[Image.Image, str | None]:
         note = f"brightness scaled: the largest value, {white:g}, is taken as white"
     levels = np.clip(values * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
     return Image.fromarray(levels), note
+
+
+def keyed_alpha(image: Image.Image) -> Pixels | None:
+    """Return the alpha of a 16-bit gray image of which one value stands for transparent; None for any other."""
+    key = image.info.get("transparency")
+    if not image.mode.startswith("I;16") or not isinstance(key, int):
+        return None
+    return np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)
 
 
 def as_ink(image: Image.Image) -> Image.Image:

@@ -1,9 +1,9 @@
-"""JPEGs to pixels on a GPU: DALI decodes and resizes there, PyTorch takes the result where it is, without a copy.
+"""Decode and resize JPEGs on a GPU with DALI; PyTorch uses the result where it is, without a copy.
 
     bytes ── hardware or CUDA decoder ── resize ── uint8 [h, w, 3] in the GPU's memory ── generator
 
-Baseline JPEGs only: that is what the hardware decodes. Every other image goes the CPU's way, in the threads that do not
-wait for the GPU at that moment.
+Baseline JPEGs only: that is what the hardware decodes. Every other image is decoded on the CPU meanwhile. DALI is
+optional; without it all images are decoded on the CPU.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from engine.codec.colour import Colours
-from engine.records import Inspected
-
 log = logging.getLogger(__name__)
 
 _PIPELINES = 2  # one prepares its images on the CPU while the other's are on the GPU
@@ -32,7 +29,7 @@ _HARDWARE_SIDE = 2048  # pixels; memory set aside for the hardware decoder, whic
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """An encoded image, and how large its pixels are wanted."""
+    """An encoded image and the size that it is decoded to."""
 
     data: bytes = field(repr=False)
     height: int
@@ -42,13 +39,13 @@ class Jpeg:
 
 
 class GpuDecoder:
-    """Decodes and resizes baseline JPEGs on one device; safe to call from several threads.
+    """Decode and resize baseline JPEGs on one device; safe to call from several threads.
 
     On a CPU the same pipeline runs with DALI's operators for the CPU, which is how it is tested without a card.
     """
 
     def __init__(self, device: torch.device, max_images: int) -> None:
-        """`max_images` is the most that one call gives it."""
+        """`max_images` is the largest number of images in one call."""
         self._device = device
         self._max_images = max_images
         self._unusable = False
@@ -59,8 +56,8 @@ class GpuDecoder:
     def __call__(self, jpegs: Sequence[Jpeg]) -> list[Tensor | None]:
         """Decode to uint8 [height, width, 3] on the device, ready to be used on any stream.
 
-        None stands for an image that could not be decoded here. One bad image fails its whole batch, so a batch that
-        fails is asked again one by one.
+        None stands for an image that cannot be decoded here. One bad image fails its whole batch, so the images of a
+        batch that fails are decoded one by one.
         """
         if self._unusable or not jpegs:
             return [None] * len(jpegs)
@@ -81,10 +78,15 @@ class GpuDecoder:
     def _built(self) -> _Pipeline | None:
         try:
             return _Pipeline(self._device, self._max_images)
-        except RuntimeError as error:
+        except (ImportError, OSError, RuntimeError) as error:  # OSError: a library it needs is missing
             self._unusable = True
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning("JPEGs are decoded on the CPU: DALI cannot decode on %s (%s).", self._device, reason)
+            log.warning(
+                "JPEGs are decoded on the CPU: DALI cannot decode on %s (%s); "
+                "pip install 'solstice-engine[dali]' installs it.",
+                self._device,
+                reason,
+            )
             return None
 
 
@@ -92,7 +94,7 @@ class _Pipeline:
     """One DALI pipeline, used by one thread at a time."""
 
     def __init__(self, device: torch.device, max_images: int) -> None:
-        from nvidia.dali import fn, pipeline_def, types  # takes a second to import: only where it decodes
+        from nvidia.dali import fn, pipeline_def, types  # optional, and takes a second to import
 
         on_gpu = device.type == "cuda"
         hardware: dict[str, Any] = {
@@ -130,31 +132,3 @@ class _Pipeline:
         self._pipeline.feed_input("size", [np.array([jpeg.height, jpeg.width], np.float32) for jpeg in jpegs])
         (decoded,) = self._pipeline.run()  # without a stream: it waits, so that any stream may use the result
         return [from_dlpack(decoded[i]) for i in range(len(jpegs))]
-
-
-def takes(source: Inspected) -> bool:
-    """Whether an image is of the kind that is decoded here."""
-    return source.format == "JPEG" and source.mode in ("RGB", "L") and not source.progressive
-
-
-class _DaliDecoder:
-    """A DALI pipeline on the CPU that decodes up to `max_images` images a call."""
-
-    def __init__(self, max_images: int) -> None:
-        from nvidia.dali import fn, pipeline_def, types  # takes a second to import: only where it decodes
-
-        @pipeline_def(batch_size=max_images, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator]
-        def decode() -> object:
-            encoded = fn.external_source(name="encoded", device="cpu", batch=True, no_copy=True)
-            # Orientation is applied by `upright`, the same way for every format.
-            return fn.decoders.image(encoded, device="cpu", output_type=types.RGB, adjust_orientation=False)
-
-        self._pipeline = decode()
-        self._pipeline.build()
-
-    def decode(self, images: Sequence[bytes]) -> list[Colours]:
-        """Decode to uint8 [H, W, 3] each; raises `RuntimeError` when any of them is bad."""
-        self._pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in images])
-        (decoded,) = self._pipeline.run()
-        # Copied, because the pipeline reuses its memory in the next call.
-        return [Colours(np.array(decoded.at(i))) for i in range(len(images))]

@@ -1,29 +1,37 @@
-"""Bytes to pixels: DALI for what it reads fast, Pillow for the rest, each image on its own when one is bad.
+"""Bytes to upright pixels at working size, each image on its own when one is bad.
 
-Where the generator runs on a GPU, baseline JPEGs are decoded there (`engine.codec.dali`); `jpeg_device` decides. On a
-CPU they go to libjpeg-turbo without a detour through DALI, which uses it too: the same pixels in a third of the time,
-and in its strict mode damage shows in the same pass.
+Where the generator runs on a GPU, baseline JPEGs are decoded there (`engine.codec.dali`); `jpeg_device` decides. All
+other images are decoded on the CPU: JPEGs by libjpeg-turbo (`engine.codec.jpeg`), what Pillow misreads by optional
+readers (`engine.codec.deep`), and the rest by Pillow. Data are checked for damage as far as their format allows.
 """
 
 from __future__ import annotations
 
 import io
-import threading
-from collections.abc import Container, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImagePalette
 from torch import Tensor
 
-from engine.codec.colour import Colours, adobe_rgb_icc, conversion_of, from_image, from_pixels, noted
-from engine.codec.dali import GpuDecoder, Jpeg, _DaliDecoder, takes
-from engine.codec.geometry import _UPRIGHT, resize, upright
+from engine.codec import deep, jpeg, png, tiff
+from engine.codec.colour import (
+    Colours,
+    adobe_rgb_icc,
+    conversion_of,
+    from_image,
+    from_ink,
+    from_pixels,
+    noted,
+    srgb_16_bit,
+)
+from engine.codec.dali import GpuDecoder, Jpeg
+from engine.codec.damage import Damaged
+from engine.codec.geometry import is_turned, resize_with_alpha, upright
 from engine.config import DecodeConfig, PipelineConfig
 from engine.errors import SkipImage
 from engine.records import Failed, Inspected, Metadata, Picture, Record
@@ -31,27 +39,44 @@ from engine.system.device import gpu_of
 
 Item = Record[Inspected] | Failed
 
-# What DALI's CPU decoder was seen to read just as Pillow does. The rest (palettes, alpha, 16 bits, CMYK, TIFF with
-# its many layouts, GIF, AVIF, JPEG 2000, HEIC) takes the slower way.
-_DALI_READS = {("JPEG", "RGB"), ("JPEG", "L"), ("MPO", "RGB"), ("PNG", "RGB"), ("PNG", "L"), ("WEBP", "RGB")}
+DCT_MARGIN = 2
+"""A JPEG is decoded at no less than this many times its working size: the rest of the reduction is a resize."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image as it is stored: RGB in its own profile, not upright yet."""
+
+    pixels: NDArray[np.uint8]
+    """[H, W, 3]."""
+    icc: bytes | None
+    """The profile that is still to be applied to `pixels`."""
+    alpha: NDArray[np.uint8] | None = None
+    """[H, W], 255 is opaque; None where everything is."""
+    deep: NDArray[np.uint16] | None = None
+    """[H, W, 3], `pixels` at 16 bits per channel, where these are wanted."""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, colours: Colours, icc: bytes | None, notes: tuple[str, ...] = ()) -> Stored:
+        """Hold colours whose profile is still to be applied."""
+        return cls(colours.pixels, icc, colours.alpha, notes=(*colours.notes, *notes))
 
 
 class Decoder:
-    """Decode chunks of inspected images to upright pictures at their working size.
+    """Decode chunks of inspected images to upright images at their working size.
 
-    Safe to call from several threads at once; each thread keeps its own DALI pipeline.
+    Safe to call from several threads at once.
     """
 
     def __init__(self, config: DecodeConfig, jpegs_on: torch.device | None = None) -> None:
         """`jpegs_on` is the device that baseline JPEGs are decoded on; None leaves them to the CPU like the rest."""
         self._config = config
-        self._local = threading.local()
         self._gpu = None if jpegs_on is None else GpuDecoder(jpegs_on, config.chunk_images)
 
     def __call__(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
-        """Answer each item of `chunk`, in order, with its picture or with why there is none."""
+        """Return the decoded image, or the reason why there is none, for each item in order."""
         on_gpu = self._gpu_pixels(chunk)
-        decoded = self._dali_pixels(chunk, without=on_gpu)
         answers: list[Record[Picture] | Failed] = []
         for i, item in enumerate(chunk):
             if isinstance(item, Failed):
@@ -59,7 +84,7 @@ class Decoder:
             elif i in on_gpu:
                 answers.append(item.attempt("decode", partial(self._picture_on_gpu, on_gpu[i])))
             else:
-                answers.append(item.attempt("decode", partial(self._picture, decoded[i])))
+                answers.append(item.attempt("decode", self._picture))
         return answers
 
     def _gpu_pixels(self, chunk: Sequence[Item]) -> dict[int, Tensor]:
@@ -74,74 +99,79 @@ class Decoder:
         decoded = zip(jpegs, self._gpu(list(jpegs.values())), strict=True)
         return {i: pixels_HWC for i, pixels_HWC in decoded if pixels_HWC is not None}
 
-    def _dali_pixels(self, chunk: Sequence[Item], without: Container[int]) -> list[Colours | None]:
-        """Decode all that DALI reads in one call; None at the positions left to Pillow."""
-        pixels: list[Colours | None] = [None] * len(chunk)
-        images = {
-            i: item.payload.data
-            for i, item in enumerate(chunk)
-            if i not in without and not isinstance(item, Failed) and self._for_dali(item.payload)
-        }
-        if images:
-            for i, decoded in zip(images, self._isolated(list(images.values())), strict=True):
-                pixels[i] = decoded
-        return pixels
-
-    def _for_dali(self, source: Inspected) -> bool:
-        return _dali_reads(source) and (self._config.allow_damaged or not is_baseline(source))
-
-    def _isolated(self, images: list[bytes]) -> Sequence[Colours | None]:
-        """Decode with DALI; one bad image fails its whole batch, by design, so ask again one by one.
-
-        What DALI refuses even alone is left to Pillow, which reads a little more and says what is wrong.
-        """
-        try:
-            return self._dali().decode(images)
-        except RuntimeError:
-            self._local.dali = None  # DALI may call a pipeline unusable after an error; a new one takes 5 ms
-            return [None] if len(images) == 1 else [self._isolated([image])[0] for image in images]
-
-    def _dali(self) -> _DaliDecoder:
-        if getattr(self._local, "dali", None) is None:
-            self._local.dali = _DaliDecoder(self._config.chunk_images)
-        return self._local.dali  # type: ignore[no-any-return]
-
-    def _picture(self, decoded: Colours | None, record: Record[Inspected]) -> Picture:
+    def _picture(self, record: Record[Inspected]) -> Picture:
         source = record.payload
         metadata = with_profile(source.metadata)
-        stored, icc = self._stored(source, metadata.icc) if decoded is None else (decoded, metadata.icc)
+        least = _least(record)
+        stored = self._stored(source, metadata.icc, least, keep_depth=record.options.depth == 16 and source.depth > 8)
         stored_HWC = upright(torch.from_numpy(stored.pixels), metadata.orientation)
-        working = record.options.size.target(stored_HWC.shape[1], stored_HWC.shape[0])
-        enlarged = record.options.detail != "none" and stored_HWC.shape[:2] != working[::-1]
-        final = (stored_HWC.shape[1], stored_HWC.shape[0]) if enlarged else working
+        size = (stored_HWC.shape[1], stored_HWC.shape[0]) if least is None else _upright_size(source)
+        working = record.options.size.target(*size)
+        enlarged = record.options.detail != "none" and size != working
+        final = size if enlarged else working
+        alpha_HW = None if stored.alpha is None else upright(torch.from_numpy(stored.alpha), metadata.orientation)
         # The profile is applied to no more pixels than are needed, which may be a hundredth of what was stored.
-        colours = from_pixels(resize(stored_HWC, *final).numpy(), icc)
+        final_HWC, final_alpha_HW = resize_with_alpha(stored_HWC, alpha_HW, *final)
+        colours = from_pixels(final_HWC.numpy(), stored.icc)
         pixels_HWC = torch.from_numpy(colours.pixels)
-        alpha_HW = None
-        if stored.alpha is not None:
-            alpha_HW = resize(upright(torch.from_numpy(stored.alpha)[..., None], metadata.orientation), *final)[..., 0]
+        deep_HWC = None
+        if stored.deep is not None:
+            deep_stored_HWC = upright(torch.from_numpy(stored.deep), metadata.orientation)
+            deep_HWC = resize_with_alpha(deep_stored_HWC, alpha_HW, *final)[0]
+            deep_HWC = torch.from_numpy(srgb_16_bit(deep_HWC.numpy(), stored.icc))
         frames = (f"first of {source.frames} frames",) if source.frames > 1 else ()
         return Picture(
-            resize(pixels_HWC, *working),
+            resize_with_alpha(pixels_HWC, final_alpha_HW, *working)[0],
             source.format,
-            notes=(*frames, *stored.notes, *colours.notes),
+            notes=(*source.notes, *stored.notes, *colours.notes, *frames),
             metadata=metadata,
-            icc=colours.icc or stored.icc,
+            icc=colours.icc,
             full_HWC=pixels_HWC if enlarged else None,
-            alpha_HW=alpha_HW,
+            alpha_HW=final_alpha_HW,
+            deep_HWC=deep_HWC,
+            depth=source.depth,
         )
 
-    def _stored(self, source: Inspected, icc: bytes | None) -> tuple[Colours, bytes | None]:
-        """Decode what DALI does not; gives RGB and the profile that is still to be applied to it."""
-        if is_baseline(source) and not self._config.allow_damaged:
-            return Colours(decode_strictly(source.data, "RGB")), icc
-        return _pillow_colours(source, icc)
+    def _stored(
+        self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None, *, keep_depth: bool
+    ) -> Stored:
+        """Check for damage and decode; raises `SkipImage` with the reason where either fails."""
+        if source.reader != "pillow":
+            return _deep(source, icc, keep_depth=keep_depth)
+        notes: tuple[str, ...] = ()
+        try:
+            if jpeg.is_jpeg(source):
+                return self._jpeg(source, icc, least)
+            if source.format == "PNG":
+                notes = png.check(source.data)
+            elif source.format == "TIFF":
+                tiff.check(source.data)
+        except Damaged as error:
+            if not self._config.allow_damaged:
+                raise
+            notes = (_translated_all_the_same(error),)
+        return _by_pillow(source, icc, notes)
+
+    def _jpeg(self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None) -> Stored:
+        """Decode with libjpeg-turbo; CMYK goes through its profile at once, whose channels RGB has no more."""
+        wanted = jpeg.LIBJPEG_COLOURS[source.mode]
+        try:
+            pixels, notes = jpeg.decode(source.data, wanted, least=least)
+        except Damaged as error:
+            if not self._config.allow_damaged:
+                raise
+            pixels = jpeg.decode_damaged(source.data, wanted, least=least)
+            notes = (_translated_all_the_same(error),)
+        if source.mode != "CMYK":
+            return Stored(pixels, icc, notes=notes)
+        return Stored.of(from_ink(255 - pixels if source.inverted_ink else pixels, icc), None, notes)
 
     def _picture_on_gpu(self, pixels_HWC: Tensor, record: Record[Inspected]) -> Picture:
-        """Finish what the GPU decoded; a photo whose colours must be converted comes to the CPU for that."""
+        """Finish what the GPU decoded; an image whose colours must be converted comes to the CPU for that."""
         source = record.payload
+        notes: tuple[str, ...] = ()
         if not self._config.allow_damaged:
-            check_jpeg(source)
+            notes = check_jpeg(source)
         metadata = with_profile(source.metadata)
         upright_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
         if upright_HWC is not pixels_HWC and pixels_HWC.device.type == "cuda":
@@ -151,80 +181,107 @@ class Decoder:
         if conversion.transform is not None:
             colours = from_pixels(upright_HWC.cpu().numpy(), metadata.icc)
             upright_HWC = torch.from_numpy(colours.pixels)
-        return Picture(upright_HWC, source.format, notes=noted(conversion), metadata=metadata, icc=conversion.icc)
+        notes = (*source.notes, *notes, *noted(conversion))
+        return Picture(upright_HWC, source.format, notes=notes, metadata=metadata, icc=conversion.icc)
 
 
 def jpeg_device(config: PipelineConfig) -> torch.device | None:
-    """Give the device that decodes baseline JPEGs: the generator's where that is a GPU; None is the CPU.
+    """Return the device that decodes baseline JPEGs: the generator's where that is a GPU; None is the CPU.
 
     Raises `SetupError` as `gpu_of` does.
     """
     return None if config.decode.jpegs == "cpu" else gpu_of(config.generate.device)
 
 
-def is_baseline(source: Inspected) -> bool:
-    """Whether it is a JPEG of one pass over gray or YCbCr: what libjpeg-turbo can check while it decodes."""
-    return source.format == "JPEG" and not source.progressive and source.mode in ("RGB", "L")
+def check_jpeg(source: Inspected) -> tuple[str, ...]:
+    """Check a JPEG that something else decodes; returns remarks, raises `SkipImage` where it is damaged.
 
-
-def decode_strictly(data: bytes, colours: Literal["RGB", "GRAY"], *, eighth: bool = False) -> NDArray[np.uint8]:
-    """Decode a baseline JPEG to uint8 [H, W, C]; with `eighth` at an eighth of its size, which is faster.
-
-    Raises `SkipImage` when its data contradict themselves. Other decoders paint over damaged data with a line in a log.
-    Damage that happens to make another valid stream cannot be seen by anyone.
+    Decodes gray at an eighth of the size, which costs little more than reading the entropy-coded data.
     """
-    smaller = {"min_height": 1, "min_width": 1, "min_factor": 8} if eighth else {}
-    try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True, **smaller)
-    except ValueError as error:
-        raise SkipImage(f"damaged: {error} (--allow-damaged translates it all the same)") from None
-    return pixels
-
-
-def check_jpeg(source: Inspected) -> None:
-    """Raise `SkipImage` for a damaged baseline JPEG that something else decodes."""
-    if is_baseline(source):
-        decode_strictly(source.data, "GRAY", eighth=True)
+    return jpeg.decode(source.data, "GRAY", least=(1, 1))[1]
 
 
 def with_profile(metadata: Metadata) -> Metadata:
-    """Give a photo that claims Adobe RGB in EXIF alone the profile it means."""
+    """Add the Adobe RGB profile to the metadata of an image that claims it in EXIF alone."""
     return replace(metadata, icc=adobe_rgb_icc()) if metadata.adobe_rgb else metadata
 
 
-def _for_gpu(record: Record[Inspected]) -> Jpeg | None:
-    """Say what the GPU shall make of an image; None for what the CPU decodes.
+def _upright_size(source: Inspected) -> tuple[int, int]:
+    turned = is_turned(source.metadata.orientation)
+    return (source.height, source.width) if turned else (source.width, source.height)
 
-    Where detail is brought back, the CPU needs the photo at its own size, so it decodes it, too.
+
+def _least(record: Record[Inspected]) -> tuple[int, int] | None:
+    """Return the height and width, as stored, that a JPEG must be decoded at; None where all pixels are needed."""
+    source = record.payload
+    own = _upright_size(source)
+    width, height = record.options.size.target(*own)
+    if not jpeg.is_jpeg(source) or (record.options.detail != "none" and (width, height) != own):
+        return None
+    if is_turned(source.metadata.orientation):
+        width, height = height, width
+    least = (DCT_MARGIN * height, DCT_MARGIN * width)
+    return least if least[0] < source.height and least[1] < source.width else None
+
+
+def _for_gpu(record: Record[Inspected]) -> Jpeg | None:
+    """Return what the GPU is to make of an image; None for what the CPU decodes.
+
+    Where detail is brought back, the CPU needs the image at its own size, so it decodes it, too.
     """
     source = record.payload
-    if not takes(source):
+    if not jpeg.is_baseline(source):
         return None
-    turned = _UPRIGHT[source.metadata.orientation][0]
-    own = (source.height, source.width) if turned else (source.width, source.height)
+    own = _upright_size(source)
     width, height = record.options.size.target(*own)
     if record.options.detail != "none" and (width, height) != own:
         return None
+    turned = is_turned(source.metadata.orientation)
     return Jpeg(source.data, *((width, height) if turned else (height, width)))
 
 
-def _dali_reads(source: Inspected) -> bool:
-    return (source.format, source.mode) in _DALI_READS and not source.translucent
+def _translated_all_the_same(error: Damaged) -> str:
+    return f"damaged: {error.reason}; translated all the same"
 
 
-def _pillow_colours(source: Inspected, icc: bytes | None) -> tuple[Colours, bytes | None]:
-    """Decode with Pillow; gives RGB and the profile that is still to be applied to it.
+def _by_pillow(source: Inspected, icc: bytes | None, notes: tuple[str, ...]) -> Stored:
+    """Decode with Pillow; CMYK and Lab go through their profile at once, whose channels RGB has no more.
 
-    CMYK and Lab go through their profile at once: it speaks of channels that RGB has no more. Raises `SkipImage`
-    with Pillow's reason.
+    Raises `SkipImage` with Pillow's reason.
     """
     at_once = source.mode in ("CMYK", "LAB")
     try:
         with Image.open(io.BytesIO(source.data)) as image:
             image.load()
-            return from_image(image, icc if at_once else None), None if at_once else icc
+            palette = tiff.old_palette(source.data) if source.format == "TIFF" and image.mode == "P" else None
+            if palette is not None:
+                image.palette = ImagePalette.ImagePalette("RGB", palette)
+                image.putpalette(palette)
+            colours = from_image(image, icc if at_once else None)
     except Exception as error:  # a plugin may raise anything on hostile bytes
         raise SkipImage(f"cannot be decoded: {error}") from error
+    return Stored.of(colours, None if at_once else icc, notes)
+
+
+def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> Stored:
+    """Decode with the optional reader that the header was assigned to; raises `SkipImage` where that fails."""
+    readers = {
+        "tiff": lambda: deep.read_tiff(source.data),
+        "png": lambda: deep.read_png(source.data),
+        "avif": lambda: deep.read_avif(source.data),
+        "raw": lambda: deep.read_raw(source.data),
+    }
+    samples = readers[source.reader]()
+    values, alpha = deep.to_16_bit(samples)
+    levels = deep.to_8_bit(values)
+    shown = None if alpha is None or alpha.min(initial=65535) == 65535 else deep.to_8_bit(alpha)
+    if samples.kind == "CMYK":
+        colours = from_ink(levels, icc)
+        return Stored.of(replace(colours, alpha=shown), None, samples.notes)
+    gray = samples.kind == "L"
+    pixels = np.repeat(levels, 3, axis=2) if gray else levels
+    kept = (np.repeat(values, 3, axis=2) if gray else values) if keep_depth else None
+    return Stored(pixels, icc, shown, kept, samples.notes)
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated image must fail, not be padded with gray"

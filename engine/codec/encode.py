@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a file.
+"""Encode pixels as the bytes of a file.
 
 Large JPEGs may be encoded on the generator's GPU (`engine.codec.nvimgcodec`); `encode_device` decides.
 """
@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.codec.colour import Colours, flatten, to_profile
-from engine.codec.formats import _MAX_SIDE, output_format
+from engine.codec import deep, jpeg, png
+from engine.codec.colour import Colours, flatten, to_profile, to_profile_16_bit
+from engine.codec.formats import Format, format_of, output_format
 from engine.codec.metadata.correct import for_output
 from engine.codec.metadata.write import into_encoded, save_arguments
 from engine.codec.nvimgcodec import GpuEncoder
@@ -27,7 +27,7 @@ from engine.system.device import gpu_of
 
 
 class Encoder:
-    """Encode translated pictures; safe to call from several threads at once."""
+    """Encode translated images; safe to call from several threads at once."""
 
     def __init__(self, config: EncodeConfig, device: torch.device | None = None) -> None:
         """`device` encodes JPEGs of at least `config.gpu_from_pixels`; None leaves them to the CPU like the rest."""
@@ -35,39 +35,44 @@ class Encoder:
         self._gpu = None if device is None else GpuEncoder(device)
 
     def __call__(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
-        """Answer each record, in order, with its file's bytes or with why there are none."""
+        """Return the file's bytes, or the reason why there are none, for each record in order."""
         return [r if isinstance(r, Failed) else r.attempt("encode", self._encode) for r in records]
 
     def _encode(self, record: Record[Picture]) -> Encoded:
         picture = record.payload
-        target = output_format(record.options.format, picture.format)
-        limit = _MAX_SIDE.get(target)
-        if limit is not None and max(picture.width, picture.height) > limit:
-            raise SkipImage(f"{target} cannot hold {picture.width}x{picture.height} pixels; use --format png or tiff")
+        target = format_of(output_format(record.options.format, picture.format))
+        if target.max_side is not None and max(picture.width, picture.height) > target.max_side:
+            raise SkipImage(
+                f"{target.name} cannot hold {picture.width}x{picture.height} pixels; use --format png or tiff"
+            )
         colours = self._colours(picture, target)
         metadata = self._metadata(picture, colours)
         quality = record.options.quality or self._config.quality
-        data, lost = into_encoded(self._data(with_alpha(colours), metadata, target, quality), metadata, target)
+        data = self._data(picture, colours, metadata, target, quality)
+        data, lost = into_encoded(data, metadata, target.name)
         return Encoded(
             data=data,
-            format=target,
+            format=target.name,
             width=picture.width,
             height=picture.height,
-            notes=(*picture.notes, *colours.notes, *metadata.notes, *lost),
+            notes=(*picture.notes, *colours.notes, *metadata.notes, *lost, *_reduced(picture, target)),
         )
 
-    def _colours(self, picture: Picture, target: str) -> Colours:
-        """Give the pixels as they are written: in the profile that was asked for, on white where alpha must go."""
+    def _colours(self, picture: Picture, target: Format) -> Colours:
+        """Return the pixels as they are written: in the profile that was asked for, on white where alpha must go."""
         colours = Colours(picture.pixels_HWC.numpy(), picture.icc)
-        if self._config.keep_profile and picture.metadata.icc is not None:
-            colours = to_profile(colours.pixels, picture.metadata.icc)
+        if self._keeps_profile(picture):
+            colours = to_profile(colours.pixels, picture.metadata.icc or b"")
         if picture.alpha_HW is None:
             return colours
         alpha = picture.alpha_HW.numpy()
-        if target != "JPEG":
+        if target.alpha:
             return replace(colours, alpha=alpha)
-        note = "transparency laid on white: JPEG has none"
+        note = f"transparency laid on white: {target.name} has none"
         return replace(colours, pixels=flatten(colours.pixels, alpha), notes=(*colours.notes, note))
+
+    def _keeps_profile(self, picture: Picture) -> bool:
+        return self._config.keep_profile and picture.metadata.icc is not None
 
     def _metadata(self, picture: Picture, colours: Colours) -> Metadata:
         if self._config.strip:
@@ -76,20 +81,32 @@ class Encoder:
         metadata = for_output(picture.metadata, picture.width, picture.height, srgb=not kept_profile)
         return replace(metadata, icc=colours.icc)
 
-    def _data(
-        self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], metadata: Metadata, target: str, quality: int
-    ) -> bytes:
-        if target == "JPEG" and not self._config.progressive:
+    def _data(self, picture: Picture, colours: Colours, metadata: Metadata, target: Format, quality: int) -> bytes:
+        """Return the file's bytes, with as much of `metadata` as the encoder writes by itself."""
+        if picture.deep_HWC is not None and 16 in target.depths:
+            return self._deep(picture, colours, metadata, target)
+        pixels_HWC = with_alpha(colours)
+        if target.name == "JPEG" and not self._config.progressive:
             on_gpu = self._on_gpu(pixels_HWC, quality)
-            if on_gpu is not None:
-                return on_gpu
-            # libjpeg-turbo straight from the array: no copy into a Pillow image, a third less time.
-            subsampling = self._config.subsampling.replace(":", "")
-            return bytes(simplejpeg.encode_jpeg(pixels_HWC, quality, "RGB", subsampling))
+            return jpeg.encode(pixels_HWC, quality, self._config.subsampling) if on_gpu is None else on_gpu
         buffer = io.BytesIO()
-        options = self._save_options(target, quality) | save_arguments(metadata, target)
-        Image.fromarray(pixels_HWC).save(buffer, target, **options)
+        options = self._save_options(target.name, quality) | save_arguments(metadata, target.name)
+        Image.fromarray(pixels_HWC).save(buffer, target.name, **options)
         return buffer.getvalue()
+
+    def _deep(self, picture: Picture, colours: Colours, metadata: Metadata, target: Format) -> bytes:
+        """Encode with 16 bits per channel."""
+        assert picture.deep_HWC is not None, "only called where there are deep pixels"
+        values_HWC = picture.deep_HWC.numpy()
+        if self._keeps_profile(picture) and colours.icc == picture.metadata.icc:
+            values_HWC = to_profile_16_bit(values_HWC, picture.metadata.icc or b"")
+        if colours.alpha is not None:
+            values_HWC = np.dstack([values_HWC, colours.alpha.astype(np.uint16) * 257])
+        if target.name == "TIFF":
+            return deep.encode_tiff(values_HWC, metadata.icc, metadata.dpi)
+        smallest = io.BytesIO()  # from which the metadata chunks are taken
+        Image.new("RGB", (1, 1)).save(smallest, "PNG", **save_arguments(metadata, "PNG"))
+        return png.with_metadata_of(deep.encode_png(values_HWC), smallest.getvalue())
 
     def _on_gpu(self, pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]], quality: int) -> bytes | None:
         least = self._config.gpu_from_pixels
@@ -110,8 +127,16 @@ class Encoder:
         return options[target]
 
 
+def _reduced(picture: Picture, target: Format) -> tuple[str, ...]:
+    """Return a remark where the result has fewer bits per channel than the photo."""
+    if picture.depth <= 8 or (picture.deep_HWC is not None and 16 in target.depths):
+        return ()
+    how = "--depth 16 keeps more in PNG and TIFF" if picture.deep_HWC is None else f"{target.name} holds no more"
+    return (f"{picture.depth} bits per channel became 8: {how}",)
+
+
 def encode_device(config: PipelineConfig) -> torch.device | None:
-    """Give the device that encodes large JPEGs: the generator's where that is a GPU; None is the CPU.
+    """Return the device that encodes large JPEGs: the generator's where that is a GPU; None is the CPU.
 
     Raises `SetupError` as `gpu_of` does.
     """
@@ -119,11 +144,11 @@ def encode_device(config: PipelineConfig) -> torch.device | None:
 
 
 def on_white(picture: Picture, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Lay pixels of `picture`, uint8 [H, W, 3], on white as far as they are translucent: how a page shows them."""
+    """Return pixels of `picture`, uint8 [H, W, 3], laid on white by its alpha, as a page shows them."""
     pixels = pixels_HWC.numpy()
     return pixels if picture.alpha_HW is None else flatten(pixels, picture.alpha_HW.numpy())
 
 
 def with_alpha(colours: Colours) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Give uint8 [H, W, 3], or [H, W, 4] where something is translucent."""
+    """Return uint8 [H, W, 3], or [H, W, 4] where something is translucent."""
     return colours.pixels if colours.alpha is None else np.dstack([colours.pixels, colours.alpha])

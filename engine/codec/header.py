@@ -1,4 +1,4 @@
-"""Read an image's header and refuse what must not be decoded, in microseconds and without touching its pixels."""
+"""Read an image's header, choose its reader, and refuse what must not be decoded, without touching its pixels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
-from engine.codec.metadata.read import read_opened, with_text_first
+from engine.codec import deep, png, tiff
+from engine.codec.formats import can_read, format_of
+from engine.codec.metadata.read import of_raw, of_tiff, read_opened
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
-from engine.records import Failed, Inspected, Record
+from engine.records import Failed, Inspected, Reader, Record
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_JXL_HEADS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+_TURNED_BY_PILLOW = ("TIFF", "HEIF", "JXL")
+_GRAY_BITS = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 
 # Pillow's own guard is one number for the whole process and stops below the default of `max_pixels`; here every
 # image is checked against `max_pixels` before its pixels are touched.
@@ -23,29 +29,14 @@ Image.MAX_IMAGE_PIXELS = None
 def inspect(data: bytes, max_pixels: int) -> Inspected:
     """Read the header of an encoded image.
 
-    Raises `SkipImage` for an empty file, for bytes that are no image, and for an image of more than `max_pixels`
-    pixels (the guard against decompression bombs).
+    Raises:
+        SkipImage: The file is empty, no image, in a format whose reader is not installed, or has more than `max_pixels`
+            pixels (the guard against decompression bombs).
     """
     if not data:
         raise SkipImage("empty file")
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        _register_heif()
     try:
-        with Image.open(io.BytesIO(with_text_first(data))) as image:
-            width, height = image.size
-            _check_size(width * height, max_pixels, "in the file")
-            metadata = read_opened(image, data)
-            return Inspected(
-                data=data,
-                format=image.format or "",
-                mode=image.mode,
-                width=width,
-                height=height,
-                metadata=metadata,
-                translucent=image.has_transparency_data,
-                frames=_num_frames(image),
-                progressive=bool(image.info.get("progressive")),
-            )
+        return _inspected(data, max_pixels)
     except UnidentifiedImageError:
         raise SkipImage("not an image, or in a format that cannot be read here") from None
     except SkipImage:
@@ -54,12 +45,114 @@ def inspect(data: bytes, max_pixels: int) -> Inspected:
         raise SkipImage(f"header cannot be read: {error}") from error
 
 
+def _inspected(data: bytes, max_pixels: int) -> Inspected:
+    if tiff.is_raw(data):
+        return _raw(data, max_pixels)
+    _register_plugins(data)
+    data, notes = png.without_bad_chunks(data)
+    try:
+        with Image.open(io.BytesIO(png.with_text_first(data))) as image:
+            width, height = image.size
+            _check_size(width * height, max_pixels, "in the file")
+            depth = _depth(image, data)
+            reader = _reader(image, data, depth)
+            return Inspected(
+                data=data,
+                format=image.format or "",
+                mode=image.mode,
+                width=width,
+                height=height,
+                metadata=read_opened(
+                    image, data, turned_by_decoder=reader == "pillow" and image.format in _TURNED_BY_PILLOW
+                ),
+                translucent=image.has_transparency_data,
+                frames=_num_frames(image),
+                progressive=bool(image.info.get("progressive")),
+                depth=depth,
+                inverted_ink="adobe" in image.info,
+                reader=reader,
+                notes=notes,
+            )
+    except UnidentifiedImageError:
+        if tiff.is_tiff(data):
+            return _deep_tiff(data, max_pixels)
+        raise
+
+
+def _reader(image: Image.Image, data: bytes, depth: int) -> Reader:
+    """Choose the reader of an image that Pillow has opened; Pillow where the optional ones are missing."""
+    if image.format == "TIFF" and tiff.needs_deep_reader(data):
+        if not deep.installed() and tiff.has_planes(data):
+            deep.require()
+        return "tiff" if deep.installed() else "pillow"
+    if image.format == "PNG" and depth == 16 and deep.installed():
+        return "png"
+    return "pillow"
+
+
+def _deep_tiff(data: bytes, max_pixels: int) -> Inspected:
+    """Read the header of a TIFF that Pillow does not open."""
+    deep.require()
+    width, height, mode, depth, translucent = deep.tiff_header(data)
+    _check_size(width * height, max_pixels, "in the file")
+    return Inspected(
+        data=data,
+        format="TIFF",
+        mode=mode,
+        width=width,
+        height=height,
+        metadata=of_tiff(data),
+        translucent=translucent,
+        depth=depth,
+        reader="tiff",
+    )
+
+
+def _raw(data: bytes, max_pixels: int) -> Inspected:
+    raw = format_of("RAW")
+    if not can_read(raw):
+        raise SkipImage(f"RAW photos need a reader: pip install 'solstice-engine[{raw.extra}]'")
+    width, height = deep.raw_header(data)
+    _check_size(width * height, max_pixels, "in the file")
+    return Inspected(
+        data=data,
+        format="RAW",
+        mode="RGB",
+        width=width,
+        height=height,
+        metadata=of_raw(data),
+        depth=16,
+        reader="raw",
+    )
+
+
+def _depth(image: Image.Image, data: bytes) -> int:
+    """Return the bits per channel of an image that Pillow has opened; 8 where its format does not tell."""
+    if image.mode in _GRAY_BITS:
+        return _GRAY_BITS[image.mode]
+    if image.format == "PNG":
+        return png.bits(data)
+    if image.format == "TIFF":
+        return tiff.bits(data)
+    if image.format == "JPEG2000":
+        at = data.find(b"\xff\x51", 0, 4096)  # image and tile size (SIZ); the precision of its first component
+        return (data[at + 40] & 0x7F) + 1 if 0 <= at < len(data) - 40 else 8
+    if image.format == "AVIF":
+        at = data.find(b"av1C", 0, 65_536)  # AV1 codec configuration: high_bitdepth and twelve_bit
+        flags = data[at + 6] if 0 <= at < len(data) - 6 else 0
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    if image.format == "HEIF":
+        at = data.find(b"hvcC", 0, 65_536)  # HEVC decoder configuration: bit_depth_luma_minus8
+        return 8 + (data[at + 21] & 7) if 0 <= at < len(data) - 21 else 8
+    return 8
+
+
 def inspect_record(record: Record[bytes], config: DecodeConfig) -> Record[Inspected] | Failed:
     """Read the header of a record's image; `Failed` for one that `inspect` refuses or that is too large to work on."""
 
     def work(record: Record[bytes]) -> Inspected:
         inspected = inspect(record.payload, config.max_pixels)
-        # A picture one pixel high grows beyond all bounds when its short side is brought to size.
+        # An image one pixel high grows beyond all bounds when its short side is brought to size.
         width, height = record.options.size.target(inspected.width, inspected.height)
         _check_size(width * height, config.max_pixels, "at working size")
         return inspected
@@ -70,14 +163,25 @@ def inspect_record(record: Record[bytes], config: DecodeConfig) -> Record[Inspec
     return outcome
 
 
-@lru_cache(maxsize=1)
-def _register_heif() -> None:
-    """Teach Pillow HEIC when the first one comes; raises `SkipImage` where the plugin is missing."""
-    try:
+def _register_plugins(data: bytes) -> None:
+    """Register the plugin of Pillow that an image needs; raises `SkipImage` where it is missing."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and data[8:12] not in _AVIF_BRANDS:
+        _register("HEIF")
+    elif data.startswith(_JXL_HEADS):
+        _register("JXL")
+
+
+@lru_cache(maxsize=2)
+def _register(name: str) -> None:
+    format = format_of(name)
+    if not can_read(format):
+        raise SkipImage(f"{name} needs a plugin: pip install 'solstice-engine[{format.extra}]'")
+    if name == "HEIF":
         from pillow_heif import register_heif_opener
-    except ImportError:
-        raise SkipImage("HEIC needs a plugin: pip install 'solstice-engine[heif]'") from None
-    register_heif_opener()
+
+        register_heif_opener()
+    else:
+        import pillow_jxl  # noqa: F401  # registers itself
 
 
 def _num_frames(image: Image.Image) -> int:

@@ -11,10 +11,16 @@ directories, each a count, entries of 12 bytes and the offset of the next direct
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-BYTES_PER_VALUE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+import numpy as np
+
+from engine.codec import tiff
+from engine.codec.tiff import BYTES_PER_VALUE, Value
+
+BYTES_PER_NUMBER = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4}
+"""Of each type, the size of the numbers that follow the byte order; 1 for any other type."""
 SHORT, LONG = 3, 4
 
 ORIENTATION = 0x0112
@@ -106,10 +112,14 @@ def corrected(exif: bytes, width: int, height: int, *, srgb: bool) -> tuple[byte
     round in a circle, are dropped. Raises `ExifError` when not even the first directory can be read.
     """
     block = open_block(exif)
-    thumbnail = find_thumbnail(block)
-    correct_table(block, first_table(block), "root", width, height, srgb)
-    if thumbnail is not None:
-        erase(block, *thumbnail)
+    offset = first_table(block)
+    entries, following = read_table(block, offset)
+    end = offset + 2 + 12 * len(entries)
+    correct_table(block, offset, "root", width, height, srgb)
+    if not is_taken(block, end, end + 4):
+        thumbnail = find_thumbnail(block, following)
+        if thumbnail is not None:
+            erase(block, *thumbnail)
     return bytes(block.data), block.notes
 
 
@@ -122,18 +132,77 @@ def without_orientation(exif: bytes) -> bytes:
     return bytes(block.data)
 
 
-def raw_value(tiff: bytes, tag: int) -> bytes | None:
-    """Return the bytes of a value in the first directory of a TIFF as they are stored, None where there is none."""
-    try:
-        block = open_block(tiff)
-        entries, _ = read_table(block, first_table(block))
-        entry = next(entry for entry in entries if entry.tag == tag)
-        check_value(block, entry)
-    except (ExifError, StopIteration):
+def from_tiff(data: bytes) -> bytes | None:
+    """Make an EXIF block of the tags of a TIFF that describe the photo; None where there are none.
+
+    Values are copied as they are stored. A MakerNote moves, so that offsets inside it may not fit any more.
+    """
+    tables = tables_of(data)
+    if not tables["root"] and not any(tables[name] for name in ("exif", "gps")):
         return None
-    size = BYTES_PER_VALUE[entry.kind] * entry.count
-    start = block_offset(block, entry)
-    return entry.cell[:size] if size <= 4 else tiff[start : start + size]
+    order = next((value.order for table in tables.values() for value in table.values()), "<")
+    head = {"<": b"II*\x00\x08\x00\x00\x00", ">": b"MM\x00*\x00\x00\x00\x08"}[order]
+    return head + built(tables, order, 8)
+
+
+def tables_of(data: bytes) -> dict[str, dict[int, Value]]:
+    """Return the directories of a TIFF, or of an EXIF block, that describe the photo: root, exif, interop and gps."""
+    root = tiff.first_directory(data)
+
+    def below(table: tiff.Directory, tag: int) -> dict[int, Value]:
+        offsets = table[tag].integers() if tag in table else ()
+        return dict(tiff.directory_at(data, offsets[0])) if offsets else {}
+
+    exif = below(root, EXIF_IFD)
+    return {
+        "root": {tag: value for tag, value in root.items() if tag in DESCRIPTIVE},
+        "exif": exif,
+        "interop": below(exif, INTEROP_IFD),
+        "gps": below(root, GPS_IFD),
+    }
+
+
+def built(tables: Mapping[str, Mapping[int, Value]], order: str, offset: int) -> bytes:
+    """Return directories and their values as they stand at `offset` of a file in byte order `order`.
+
+    `tables` has a root, and may have exif, interop and gps; pointers between them are made here.
+    """
+    pointers = {tag for children in CHILDREN.values() for tag in children}
+    plain = {
+        name: {tag: value for tag, value in table.items() if tag not in pointers and value.kind in BYTES_PER_VALUE}
+        for name, table in tables.items()
+    }
+
+    def one(name: str, at: int) -> bytes:
+        table: dict[int, Value] = dict(plain.get(name, {}))
+        below = [(tag, child) for tag, child in CHILDREN.get(name, {}).items() if has(child)]
+        for tag, _ in below:
+            table[tag] = Value(LONG, 1, bytes(4), order)
+        values_at = at + 2 + 12 * len(table) + 4
+        values, rows = b"", {}
+        for tag, value in sorted(table.items()):
+            stored = in_order(value, order)
+            cell = stored.ljust(4, b"\x00") if len(stored) <= 4 else struct.pack(order + "I", values_at + len(values))
+            rows[tag] = struct.pack(order + "HHI", tag, value.kind, value.count) + cell
+            values += b"" if len(stored) <= 4 else stored + bytes(len(stored) % 2)
+        for tag, child in below:
+            child_at = values_at + len(values)
+            rows[tag] = rows[tag][:8] + struct.pack(order + "I", child_at)
+            values += one(child, child_at)
+        return struct.pack(order + "H", len(rows)) + b"".join(rows.values()) + bytes(4) + values
+
+    def has(name: str) -> bool:
+        return bool(plain.get(name)) or any(has(child) for child in CHILDREN.get(name, {}).values())
+
+    return one("root", offset)
+
+
+def in_order(value: Value, order: str) -> bytes:
+    """Return the bytes of a value in byte order `order`."""
+    unit = BYTES_PER_NUMBER.get(value.kind, 1)
+    if value.order == order or unit == 1:
+        return value.data
+    return np.frombuffer(value.data, f"u{unit}").byteswap().tobytes()
 
 
 def open_block(exif: bytes) -> Block:
@@ -162,12 +231,22 @@ def read_table(block: Block, offset: int) -> tuple[list[Entry], int]:
     return [Entry(*row) for row in rows], following
 
 
-def write_table(block: Block, offset: int, entries: list[Entry], following: int) -> None:
-    """Write a directory over the old one at `offset`, which had at least as many entries."""
+def write_table(block: Block, offset: int, entries: list[Entry], following: int | None) -> None:
+    """Write a directory over the old one at `offset`, which had at least as many entries.
+
+    `following` is the offset of the next directory. None leaves that field alone: some programs write none, and the
+    first value stands in its place.
+    """
     rows = b"".join(block.pack("HHI", e.tag, e.kind, e.count) + e.cell for e in entries)
-    table = block.pack("H", len(entries)) + rows + block.pack("I", following)
+    field = b"" if following is None else block.pack("I", following)
+    table = block.pack("H", len(entries)) + rows + field
     end = min(offset + len(table), len(block.data))
     block.data[offset:end] = table[: end - offset]
+
+
+def is_taken(block: Block, start: int, end: int) -> bool:
+    """Return whether a value or another directory that was read lies in these bytes."""
+    return any(taken_start < end and start < taken_end for taken_start, taken_end in block.tables + block.values)
 
 
 def walk(block: Block, offset: int, name: str) -> Iterator[tuple[str, list[Entry]]]:
@@ -204,7 +283,10 @@ def correct_table(block: Block, offset: int, name: str, width: int, height: int,
             kept.append(correct_entry(block, entry, name, width, height, srgb))
     if not kept:
         raise ExifError("none of its entries can be read")
-    write_table(block, offset, kept, 0)
+    if len(kept) < len(entries) or (name == "root" and not is_taken(block, end, end + 4)):
+        write_table(block, offset, kept, 0)
+    else:
+        write_table(block, offset, kept, None)
 
 
 def correct_entry(block: Block, entry: Entry, name: str, width: int, height: int, srgb: bool) -> Entry:
@@ -248,11 +330,10 @@ def as_integer(block: Block, entry: Entry) -> int | None:
     return int(struct.unpack_from(block.order + layout, entry.cell)[0])
 
 
-def find_thumbnail(block: Block) -> tuple[int, int] | None:
-    """Return the half-open range of the thumbnail's bytes, None where there is none."""
+def find_thumbnail(block: Block, offset: int) -> tuple[int, int] | None:
+    """Return the half-open range of the bytes of the thumbnail that the directory at `offset` names, if any."""
     try:
-        _, following = read_table(block, first_table(block))
-        entries, _ = read_table(block, following)
+        entries, _ = read_table(block, offset)
     except ExifError:
         return None
     values = {entry.tag: as_integer(block, entry) for entry in entries}
@@ -265,7 +346,7 @@ def find_thumbnail(block: Block) -> tuple[int, int] | None:
 def erase(block: Block, start: int, end: int) -> None:
     """Remove the thumbnail's bytes if they end the block, else blank them; never touches what is kept."""
     kept = block.tables + block.values
-    if any(kept_start < end and start < kept_end for kept_start, kept_end in kept):
+    if is_taken(block, start, end):
         return
     is_last = not block.data[end:].strip(b"\0")
     if is_last and all(kept_end <= start for _, kept_end in kept):

@@ -11,16 +11,18 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
+from engine.codec.formats import format_of
 from engine.codec.metadata import exif as exif_block
-from engine.codec.metadata.read import IPTC_IN_PNG, IPTC_RESOURCE, XMP_IN_PNG
+from engine.codec.metadata.read import IPTC_IN_PNG, IPTC_RESOURCE, PHOTOSHOP_HEAD, XMP_HEAD, XMP_IN_PNG
+from engine.codec.tiff import Value
 from engine.records import NOTHING, Metadata
 
 JPEG_SEGMENT_BYTES = 65533
-XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\x00"
-HOLDS_IPTC = frozenset({"JPEG", "PNG", "TIFF"})
-HOLDS_EXIF = frozenset({"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"})
+NAMES = {"dpi": "resolution", "texts": "PNG texts"}
+"""Words in remarks for kinds of metadata."""
+_BYTE, _UNDEFINED = 1, 7
 
 
 def save_arguments(metadata: Metadata, format: str) -> dict[str, Any]:
@@ -34,45 +36,53 @@ def save_arguments(metadata: Metadata, format: str) -> dict[str, Any]:
     blocks: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
     if format == "PNG":
         blocks["pnginfo"] = png_info(metadata)
-    if format in ("PNG", "WEBP", "AVIF", "HEIF") and metadata.exif is not None:
+    if format in ("PNG", "WEBP", "AVIF") and metadata.exif is not None:
         blocks["exif"] = exif_block.without_orientation(metadata.exif) if format == "AVIF" else metadata.exif
-    if format in ("WEBP", "AVIF", "HEIF"):
+    if format in ("WEBP", "AVIF"):
         blocks["xmp"] = metadata.xmp
     return {name: block for name, block in blocks.items() if block is not None}
 
 
 def into_encoded(data: bytes, metadata: Metadata, format: str) -> tuple[bytes, list[str]]:
-    """Insert what `save_arguments` could not into an encoded image; say what the format has no room for."""
+    """Insert what `save_arguments` could not into an encoded image; return it with notes on what was left out."""
     if metadata == NOTHING:
         return data, []
+    notes = left_out(metadata, format)
     if format == "JPEG":
-        return into_jpeg(data, metadata)
-    if format == "TIFF":
-        return into_tiff(data, metadata)
-    return data, left_out(metadata, format)
+        data, lost = into_jpeg(data, metadata)
+        return data, notes + lost
+    return into_tiff(data, metadata) if format == "TIFF" else data, notes
 
 
 def left_out(metadata: Metadata, format: str) -> list[str]:
-    """Say which blocks the output format has no place for, one sentence each."""
-    lost = []
-    if format not in HOLDS_EXIF and (metadata.exif is not None or metadata.xmp is not None):
-        lost.append(f"EXIF and XMP dropped: {format} has no place for them")
-    if format not in HOLDS_IPTC and metadata.iptc is not None:
-        lost.append(f"IPTC dropped: {format} has no place for it")
-    return lost
+    """Return a note for each kind of metadata that the output format has no place for."""
+    blocks: dict[str, object] = {
+        "EXIF": metadata.exif,
+        "XMP": metadata.xmp,
+        "IPTC": metadata.iptc,
+        "dpi": None if metadata.exif is not None else metadata.dpi,  # EXIF holds the resolution as well
+        "comment": metadata.comment,
+        "texts": metadata.texts,
+    }
+    holds = format_of(format).carries
+    return [
+        f"{NAMES.get(kind, kind)} dropped: {format} has no place for {'them' if kind == 'texts' else 'it'}"
+        for kind, block in blocks.items()
+        if block and kind not in holds
+    ]
 
 
 def into_jpeg(jpeg: bytes, metadata: Metadata) -> tuple[bytes, list[str]]:
-    """Insert metadata into a JPEG that has none, and say what was too long for it.
+    """Insert metadata into a JPEG that has none; return it with notes on what was too long for it.
 
     Segments follow the JFIF header in the usual order: EXIF, XMP, ICC, IPTC, comment.
     """
     notes: list[str] = []
     segments = [
         *segment(0xE1, b"Exif\x00\x00", metadata.exif, "EXIF", notes),
-        *segment(0xE1, XMP_IN_JPEG, metadata.xmp, "XMP", notes),
+        *segment(0xE1, XMP_HEAD, metadata.xmp, "XMP", notes),
         *icc_segments(metadata.icc),
-        *segment(0xED, b"", photoshop_block(metadata.iptc), "IPTC", notes),
+        *photoshop_segments(metadata.iptc),
         *segment(0xFE, b"", metadata.comment, "the comment", notes),
     ]
     header, rest = split_after_jfif(jpeg)
@@ -82,37 +92,33 @@ def into_jpeg(jpeg: bytes, metadata: Metadata) -> tuple[bytes, list[str]]:
     return b"".join([header, *segments, rest]), notes
 
 
-def into_tiff(tiff: bytes, metadata: Metadata) -> tuple[bytes, list[str]]:
-    """Append EXIF, XMP and IPTC to a TIFF with one image, and make its directory name them."""
+def into_tiff(tiff: bytes, metadata: Metadata) -> bytes:
+    """Append EXIF, XMP and IPTC to a TIFF with one image, and add them to its directory.
+
+    Values are written as they are stored in the EXIF block, texts of any encoding included.
+    """
     block = exif_block.open_block(tiff)
     entries, _ = exif_block.read_table(block, exif_block.first_table(block))
-    values_at = len(tiff) + len(tiff) % 2
-    try:
-        values = tiff_values(metadata, block.order, values_at)
-    except Exception as error:  # noqa: BLE001  # Pillow raises whatever a damaged tag provokes
-        return tiff, [f"EXIF, XMP and IPTC dropped: {error}"]
-    block.data += bytes(values_at - len(tiff)) + values
-    added = exif_block.read_table(block, values_at)[0] if values else []
+    tables = {"root": {}} if metadata.exif is None else exif_block.tables_of(metadata.exif)
+    for tag, kind, content in (
+        (exif_block.XMP, _BYTE, metadata.xmp),
+        (exif_block.IPTC, _UNDEFINED, metadata.iptc),
+    ):
+        if content is not None:
+            tables["root"][tag] = Value(kind, len(content), content, block.order)
+    if not any(tables.values()):
+        return tiff
+    block.data += bytes(len(tiff) % 2)
+    values_at = len(block.data)
+    block.data += exif_block.built(tables, block.order, values_at)
+    added, _ = exif_block.read_table(block, values_at)
     merged = {entry.tag: entry for entry in [*entries, *added]}
-    table_at = len(block.data) + len(block.data) % 2
-    block.data += bytes(table_at - len(block.data) + 6 + 12 * len(merged))
+    block.data += bytes(len(block.data) % 2)
+    table_at = len(block.data)
+    block.data += bytes(6 + 12 * len(merged))
     exif_block.write_table(block, table_at, [merged[tag] for tag in sorted(merged)], 0)
     block.data[4:8] = block.pack("I", table_at)
-    return bytes(block.data), []
-
-
-def tiff_values(metadata: Metadata, order: str, offset: int) -> bytes:
-    """Return a directory and its values as they stand at `offset` of a TIFF, in its byte order."""
-    tags = Image.Exif()
-    if metadata.exif is not None:
-        tags.load(metadata.exif)
-        for tag in set(tags) - exif_block.DESCRIPTIVE:
-            del tags[tag]
-    tags.endian = order
-    for tag, value in ((exif_block.XMP, metadata.xmp), (exif_block.IPTC, metadata.iptc)):
-        if value is not None:
-            tags[tag] = value
-    return tags.tobytes(offset)[len(b"Exif\x00\x00") + 8 :] if len(tags) else b""
+    return bytes(block.data)
 
 
 def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
@@ -121,7 +127,7 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     if metadata.xmp is not None:
         info.add_itxt(XMP_IN_PNG, metadata.xmp.decode("utf-8", "replace"))
     if metadata.iptc is not None:
-        block = photoshop_block(metadata.iptc)[len(b"Photoshop 3.0\x00") :]
+        block = photoshop_block(metadata.iptc)
         digits = block.hex()
         lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
         info.add_text(IPTC_IN_PNG, f"\niptc\n{len(block):8d}\n{lines}\n", zip=True)
@@ -130,12 +136,20 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     return info
 
 
-def photoshop_block(iptc: bytes | None) -> bytes:
-    """Wrap IPTC records as the one image resource of a Photoshop block; empty for None."""
+def photoshop_block(iptc: bytes) -> bytes:
+    """Return IPTC records as the only Photoshop image resource."""
+    return b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+
+
+def photoshop_segments(iptc: bytes | None) -> list[bytes]:
+    """Return the APP13 segments of IPTC records; a long resource goes on in the next segment."""
     if iptc is None:
-        return b""
-    padding = b"\x00" * (len(iptc) % 2)
-    return b"Photoshop 3.0\x008BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + padding
+        return []
+    block, room = photoshop_block(iptc), JPEG_SEGMENT_BYTES - len(PHOTOSHOP_HEAD)
+    parts = [block[start : start + room] for start in range(0, len(block), room)]
+    return [
+        struct.pack(">BBH", 0xFF, 0xED, len(PHOTOSHOP_HEAD) + len(part) + 2) + PHOTOSHOP_HEAD + part for part in parts
+    ]
 
 
 def segment(marker: int, prefix: bytes, payload: bytes | None, name: str, notes: list[str]) -> list[bytes]:

@@ -19,6 +19,7 @@ from engine.codec.colour import (
     flatten,
     from_image,
     from_pixels,
+    has_black,
     open_profile,
     space_of,
     srgb_icc,
@@ -299,3 +300,63 @@ def test_a_photo_one_pixel_wide_is_a_photo() -> None:
         pixels = np.full((*shape, 3), 90, np.uint8)
         assert isinstance(from_pixels(pixels, adobe_rgb_icc()), Colours)
         assert from_image(Image.fromarray(pixels), adobe_rgb_icc()).pixels.shape == (*shape, 3)
+
+
+def test_16_bit_gray_of_which_one_value_is_transparent_keeps_its_transparency() -> None:
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG", transparency=4096)
+    with Image.open(io.BytesIO(buffer.getvalue())) as image:
+        image.load()
+        assert image.mode == "I;16"
+        colours = from_image(image)
+    assert colours.alpha is not None
+    np.testing.assert_array_equal(colours.alpha, np.where(values == 4096, 0, 255))
+
+
+def ycc_profile() -> bytes:
+    """Return a profile that takes RGB for the YCbCr that it is (sYCC), as a table of 9 values a side (ICC.1:2001, 6.5).
+
+    Its zero, which is Y = 0 and Cb = Cr = -1/2, is green.
+    """
+    levels = np.linspace(0, 1, 9)
+    y, cb, cr = np.meshgrid(levels, levels - 0.5, levels - 0.5, indexing="ij")
+    rgb = np.clip(np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1), 0, 1)
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    flat = (rgb.reshape(1, -1, 3) * 255).round().astype(np.uint8)
+    lab = np.asarray(to_lab.apply(Image.fromarray(flat))).astype(np.int32)
+    a, b = lab[..., 1].astype(np.uint8).view(np.int8), lab[..., 2].astype(np.uint8).view(np.int8)
+    grid = np.stack(
+        [lab[..., 0] * 0xFF00 // 255, (a.astype(np.int32) + 128) * 256, (b.astype(np.int32) + 128) * 256], -1
+    )
+    identity = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    ramp = struct.pack(">2H", 0, 65535) * 3
+    table = b"mft2" + bytes(4) + bytes((3, 3, 9, 0)) + identity + struct.pack(">2H", 2, 2) + ramp
+    table += np.clip(grid, 0, 65535).astype(">u2").tobytes() + ramp
+    tags = {b"A2B0": table, b"A2B1": table, b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)}
+    tags[b"desc"] = b"desc" + bytes(4) + struct.pack(">I", 5) + b"sYCC\0" + bytes(78)
+    tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
+    body, rows, at = b"", b"", 132 + 12 * len(tags)
+    for tag, value in tags.items():
+        rows += tag + struct.pack(">II", at + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", at + len(body), bytes(4), 0x02400000, b"mntr", b"RGB ", b"Lab ", bytes(12), b"acsp"
+    )
+    head = (head + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0")
+    return head + struct.pack(">I", len(tags)) + rows + body
+
+
+def test_a_profile_without_black_is_applied_without_black_point_compensation() -> None:
+    """Neutral gray in YCbCr stays neutral; compensation for a green black would make it magenta."""
+    gray = np.zeros((4, 4, 3), np.uint8)
+    gray[..., 0], gray[..., 1:] = 128, 128
+    found = from_pixels(gray, ycc_profile()).pixels.astype(int)
+    assert np.ptp(found, axis=-1).max() <= 6
+    assert np.abs(found - 128).max() <= 12
+
+
+def test_ordinary_profiles_have_a_black() -> None:
+    assert has_black(open_profile(adobe_rgb_icc()), "RGB")
+    assert has_black(open_profile(srgb_icc()), "RGB")
+    assert not has_black(open_profile(ycc_profile()), "RGB")

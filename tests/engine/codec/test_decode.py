@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from engine.codec.decode import Decoder
-from engine.codec.geometry import resize, upright
 from engine.codec.header import inspect
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
@@ -162,41 +160,6 @@ def test_every_orientation_comes_out_upright(orientation: int, format: str) -> N
     expected = np.asarray(picture() if turn is None else picture().transpose(turn)).astype(np.int16)
     assert result.shape == expected.shape
     assert np.abs(result - expected).mean() < 2
-
-
-def test_orientation_by_hand() -> None:
-    pixels_HWC = torch.arange(6, dtype=torch.uint8).reshape(2, 3, 1).repeat(1, 1, 3)
-    turned = {n: upright(pixels_HWC, n)[..., 0].tolist() for n in range(1, 9)}
-    assert turned[1] == [[0, 1, 2], [3, 4, 5]]
-    assert turned[3] == [[5, 4, 3], [2, 1, 0]]
-    assert turned[6] == [[3, 0], [4, 1], [5, 2]]
-    assert turned[8] == [[2, 5], [1, 4], [0, 3]]
-
-
-@pytest.mark.parametrize(
-    ("stored", "asked"),
-    [
-        ((1200, 900), (341, 256)),
-        ((300, 200), (75, 50)),
-        ((61, 43), (256, 180)),
-        ((61, 43), (61, 256)),
-        ((1000, 40), (100, 400)),
-        ((17, 23), (16, 16)),
-        ((1, 1), (16, 16)),
-        ((40, 1), (80, 16)),
-    ],
-)
-def test_resizing_equals_pillows_bicubic_within_one_step_nearly_everywhere(
-    stored: tuple[int, int], asked: tuple[int, int]
-) -> None:
-    image = picture(*stored)
-    expected = np.asarray(image.resize(asked, Image.Resampling.BICUBIC)).astype(np.int16)
-    result = resize(torch.from_numpy(np.array(image)), *asked)
-    assert result.is_contiguous()
-    difference = np.abs(result.numpy().astype(np.int16) - expected)
-    # Both compute in whole numbers, PyTorch with fewer bits: next to steep edges a few values are off by more.
-    assert (difference > 1).mean() < 0.002
-    assert difference.max() <= 4
 
 
 def test_pictures_come_out_at_their_working_size() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.codec.metadata import exif
 from engine.codec.metadata.exif import ExifError, claims_adobe_rgb, corrected, open_block, orientation, read_table
+from engine.codec.tiff import BYTES_PER_VALUE
 
 MAKE, MAKER_NOTE, GPS_LATITUDE = 0x010F, 0x927C, 0x0002
 Row = tuple[int, int, int, bytes]
@@ -91,7 +92,7 @@ def values(block: bytes) -> dict[str, dict[int, int | bytes]]:
         found[name] = {}
         for entry in entries:
             number = exif.as_integer(opened, entry)
-            size = exif.BYTES_PER_VALUE[entry.kind] * entry.count
+            size = BYTES_PER_VALUE[entry.kind] * entry.count
             at = exif.block_offset(opened, entry)
             found[name][entry.tag] = number if number is not None else block[at : at + size] if size > 4 else entry.cell
     return found
@@ -210,6 +211,7 @@ def test_adobe_rgb_is_recognised_without_a_profile() -> None:
     assert not claims_adobe_rgb(b"II*\0")
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_damage_does_harm(data: st.DataObject) -> None:
     """Whatever bytes are changed: an error that says so, or a block that is sound and stays as it is."""
@@ -225,3 +227,32 @@ def test_no_damage_does_harm(data: st.DataObject) -> None:
     assert len(once) <= len(block)
     assert orientation(once) == 1
     assert corrected(once, 640, 853, srgb=True) == (once, [])
+
+
+def without_following_field(order: str) -> bytes:
+    """Return a block whose root and EXIF directories have no next-IFD field: their first values follow at once."""
+    exposure = struct.pack(order + "II", 0xFFFFFFFF, 1)
+    root_at, exif_at = 8, 8 + 2 + 2 * 12 + 6
+    root = struct.pack(order + "HHHII", 2, MAKE, 2, 6, root_at + 26)
+    root += struct.pack(order + "HHII", exif.EXIF_IFD, 4, 1, exif_at) + b"Maker\0"
+    below = struct.pack(order + "HHHII", 1, 0x829A, 5, 1, exif_at + 14) + exposure
+    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + root + below
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_values_that_follow_a_directory_at_once_stay(order: str) -> None:
+    block = without_following_field(order)
+    after, notes = corrected(block, 40, 30, srgb=True)
+    assert after == block
+    assert notes == []
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_directories_are_built_with_all_values_and_pointers(order: str) -> None:
+    """What `from_tiff` makes of an EXIF block in one byte order can be read, and holds the same values."""
+    source = without_following_field(order)
+    for target in ("<", ">"):
+        head = (b"II*\0" if target == "<" else b"MM\0*") + struct.pack(target + "I", 8)
+        again = exif.tables_of(head + exif.built(exif.tables_of(source), target, 8))
+        assert again["root"][MAKE].data == b"Maker\0"
+        assert again["exif"][0x829A].data == struct.pack(target + "II", 0xFFFFFFFF, 1)

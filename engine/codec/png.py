@@ -1,0 +1,134 @@
+"""Chunks of a PNG: bring texts to the front, leave out what Pillow stumbles over, and check the pixels' checksums.
+
+W3C, "Portable Network Graphics (PNG) Specification (Third Edition)", sections 5 and 11.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK
+
+from engine.codec.damage import Damaged
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXTS = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt", b"tIME"})
+_COMPRESSED = {b"zTXt", b"iTXt"}
+_ANCILLARY = 0x20
+_EMPTY_PIXELS = b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of each whole chunk; a cut chunk at the end is left out."""
+    start = len(SIGNATURE)
+    while start + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + size
+        if end > len(data):
+            return
+        yield kind, start, end
+        start = end
+
+
+def without_bad_chunks(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return a PNG without the ancillary chunks that would make Pillow refuse it, and remarks on them.
+
+    These are chunks with a wrong checksum, and texts of more than Pillow's limit (1 MiB decompressed). Other data, and
+    a PNG without such chunks, come back as they are.
+    """
+    if not data.startswith(SIGNATURE):
+        return data, ()
+    bad: list[tuple[int, int]] = []
+    notes: list[str] = []
+    for kind, start, end in chunks(data):
+        if not kind[0] & _ANCILLARY:
+            continue
+        name = kind.decode("latin-1")
+        if not _checksum_fits(data, start, end):
+            notes.append(f"PNG chunk {name} dropped: its checksum is wrong")
+        elif kind in _COMPRESSED and _is_too_long(kind, data[start + 8 : end - 4]):
+            notes.append(f"PNG text {_keyword(data[start + 8 : end - 4])} dropped: longer than {MAX_TEXT_CHUNK} bytes")
+        else:
+            continue
+        bad.append((start, end))
+    if not bad:
+        return data, ()
+    parts, at = [], 0
+    for start, end in bad:
+        parts.append(data[at:start])
+        at = end
+    return b"".join([*parts, data[at:]]), tuple(notes)
+
+
+def with_text_first(data: bytes) -> bytes:
+    """Return a PNG without its pixels where texts follow them, so that Pillow sees these; other data as it is."""
+    if not data.startswith(SIGNATURE):
+        return data
+    found = list(chunks(data))
+    kinds = [kind for kind, _, _ in found]
+    behind_pixels = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
+    if not TEXTS & set(behind_pixels):
+        return data
+    kept = [data[start:end] for kind, start, end in found if kind not in (b"IDAT", b"IEND")]
+    return b"".join([data[: len(SIGNATURE)], *kept, _EMPTY_PIXELS])
+
+
+def check(data: bytes) -> tuple[str, ...]:
+    """Check the checksums of the pixels.
+
+    Returns:
+        A remark where a chunk's checksum is wrong but the one over all pixels (zlib's Adler-32) is right.
+
+    Raises:
+        Damaged: Both are wrong.
+    """
+    pixels = [(start, end) for kind, start, end in chunks(data) if kind == b"IDAT"]
+    if all(_checksum_fits(data, start, end) for start, end in pixels):
+        return ()
+    try:
+        zlib.decompress(b"".join(data[start + 8 : end - 4] for start, end in pixels))
+    except zlib.error as error:
+        raise Damaged(f"wrong PNG checksum, {error}") from None
+    return ("odd but undamaged PNG: the checksum of a chunk is wrong, that of the pixels is right",)
+
+
+def with_metadata_of(data: bytes, other: bytes) -> bytes:
+    """Return a PNG with the ancillary chunks of another PNG in place of its own."""
+    head = len(SIGNATURE) + 25
+    taken = [other[start:end] for kind, start, end in chunks(other) if kind[0] & _ANCILLARY]
+    kept = [data[start:end] for kind, start, end in chunks(data) if not kind[0] & _ANCILLARY]
+    return b"".join([data[:head], *taken, *kept[1:]])
+
+
+def bits(data: bytes) -> int:
+    """Return the bits per sample in the header of a PNG."""
+    return data[24] if len(data) > 24 else 8
+
+
+def _checksum_fits(data: bytes, start: int, end: int) -> bool:
+    return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
+
+
+def _is_too_long(kind: bytes, body: bytes) -> bool:
+    """Return whether a text is longer than Pillow's limit when decompressed."""
+    after_keyword = body.find(b"\x00") + 1
+    if kind == b"zTXt":
+        compressed = body[after_keyword + 1 :]
+    else:
+        flag = body[after_keyword : after_keyword + 1]
+        if flag != b"\x01":
+            return False
+        at = after_keyword + 2
+        for _ in range(2):  # language tag, translated keyword
+            at = body.find(b"\x00", at) + 1
+        compressed = body[at:]
+    try:
+        return len(zlib.decompressobj().decompress(compressed, MAX_TEXT_CHUNK + 1)) > MAX_TEXT_CHUNK
+    except zlib.error:
+        return False
+
+
+def _keyword(body: bytes) -> str:
+    return body[: max(body.find(b"\x00"), 0)].decode("latin-1")

@@ -1,0 +1,216 @@
+"""Directories of a TIFF: read tags as they are stored, choose a reader, and check compressed strips for damage.
+
+TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and offsets. Pillow reads most TIFFs. It misreads samples of 16
+bits in separate planes and old palettes, and cannot read 10, 12 and 14 bits, floating-point colour and big-endian
+BigTIFFs; tifffile reads these (`engine.codec.deep`).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from engine.codec import jpeg
+from engine.codec.damage import Damaged
+from engine.errors import SkipImage
+
+BYTES_PER_VALUE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+BYTES_PER_VALUE_BIG = BYTES_PER_VALUE | {16: 8, 17: 8, 18: 8}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_MAX_ENTRIES = 65_536
+
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339
+STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 273, 279, 324, 325, 347
+SUB_DIRECTORIES, COLOUR_MAP, DNG_VERSION = 330, 320, 50706
+_DEFLATE, _JPEG = (8, 32946), 7
+_SENSOR = (32803, 34892)
+"""Photometric interpretations of RAW files: colour filter array and linear RAW."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What one entry of a directory holds."""
+
+    kind: int
+    """Type as in TIFF 6.0."""
+    count: int
+    data: bytes
+    """In the byte order of the file."""
+    order: str
+    """`<` or `>`, as in `struct`."""
+
+    def integers(self) -> tuple[int, ...]:
+        """Return the value as integers; empty for any other type."""
+        letter = _INTEGERS.get(self.kind)
+        return () if letter is None else struct.unpack(f"{self.order}{self.count}{letter}", self.data)
+
+
+Directory = Mapping[int, Value]
+
+
+def is_tiff(data: bytes) -> bool:
+    """Return whether the data start like a TIFF or BigTIFF."""
+    return data[:4] in _HEADS
+
+
+def first_directory(data: bytes) -> Directory:
+    """Return the first directory; empty where it cannot be read. Entries that point outside the file are left out."""
+    return directory_at(data, first_offset(data))
+
+
+def first_offset(data: bytes) -> int:
+    """Return the offset of the first directory; 0 where the header is broken."""
+    if not is_tiff(data):
+        return 0
+    order, big = _layout(data)
+    try:
+        return int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
+    except struct.error:
+        return 0
+
+
+def directory_at(data: bytes, offset: int) -> Directory:
+    """Return the directory at `offset`; as `first_directory`."""
+    order, big = _layout(data)
+    sizes = BYTES_PER_VALUE_BIG if big else BYTES_PER_VALUE
+    count_layout, row_layout, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
+    found: dict[int, Value] = {}
+    try:
+        (count,) = struct.unpack_from(order + count_layout, data, offset)
+    except struct.error:
+        return found
+    at = offset + struct.calcsize(count_layout)
+    row_bytes = struct.calcsize(order + row_layout)
+    for row in range(min(count, _MAX_ENTRIES)):
+        if offset < 8 or at + (row + 1) * row_bytes > len(data):
+            break
+        tag, kind, number, cell = struct.unpack_from(order + row_layout, data, at + row * row_bytes)
+        size = sizes.get(kind, 0) * number
+        if size > inline:
+            start = int(struct.unpack(order + ("Q" if big else "I"), cell)[0])
+            cell = data[start : start + size]
+        if size and len(cell) >= size:
+            found.setdefault(tag, Value(kind, number, cell[:size], order))
+    return found
+
+
+def following_directory(data: bytes, offset: int) -> int:
+    """Return the offset of the directory after the one at `offset`; 0 where there is none."""
+    order, big = _layout(data)
+    try:
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
+        end = offset + (8 + 20 * count if big else 2 + 12 * count)
+        return int(struct.unpack_from(order + ("Q" if big else "I"), data, end)[0])
+    except struct.error:
+        return 0
+
+
+def is_raw(data: bytes) -> bool:
+    """Return whether the data are a RAW photo, by signature, or by a sensor's image in a directory of a TIFF."""
+    if data[:4] == b"II*\x00" and data[8:10] == b"CR":
+        return True
+    if data[4:12] == b"ftypcrx " or data.startswith(_RAW_HEADS):
+        return True
+    if not is_tiff(data):
+        return False
+    first = first_directory(data)
+    if DNG_VERSION in first:
+        return True
+    below = first[SUB_DIRECTORIES].integers() if SUB_DIRECTORIES in first else ()
+    return any(_is_sensor(table) for table in [first, *(directory_at(data, offset) for offset in below[:16])])
+
+
+_RAW_HEADS = (
+    b"FUJIFILMCCD-RAW",
+    b"IIRO",
+    b"IIRS",
+    b"MMOR",
+    b"IIU\x00",
+    b"II\x1a\x00\x00\x00HEAPCCDR",
+    b"FOVb",
+    b"\x00MRM",
+)
+
+
+def needs_deep_reader(data: bytes) -> bool:
+    """Return whether Pillow would misread the first image, or read fewer bits than it has."""
+    tags = first_directory(data)
+    sizes = _integers(tags, BITS) or (1,)
+    unsigned = set(_integers(tags, SAMPLE_FORMAT)) <= {1, 4}
+    if len(sizes) > 1:
+        return max(sizes) > 8 or not unsigned
+    return unsigned and 8 < sizes[0] <= 16
+
+
+def has_planes(data: bytes) -> bool:
+    """Return whether the channels of the first image are stored one after the other."""
+    return 2 in _integers(first_directory(data), PLANES)
+
+
+def old_palette(data: bytes) -> bytes | None:
+    """Return the palette, 3 bytes an entry, where it holds 0 to 255 instead of 0 to 65535; None for any other."""
+    tags = first_directory(data)
+    values = _integers(tags, COLOUR_MAP)
+    if not values or max(values) > 255:
+        return None
+    third = len(values) // 3
+    return bytes(values[channel * third + entry] for entry in range(third) for channel in range(3))
+
+
+def bits(data: bytes) -> int:
+    """Return the largest number of bits per sample of the first image."""
+    return max(_integers(first_directory(data), BITS), default=1)
+
+
+def check(data: bytes) -> None:
+    """Raise `Damaged` where a strip or tile compressed by deflate or JPEG is damaged.
+
+    libtiff stops decompressing when it has all pixels and never compares deflate's checksum; warnings of JPEG strips
+    are not errors for it. Other compressions have no checksum; what their decoders refuse fails without this check.
+    """
+    tags = first_directory(data)
+    compression = (_integers(tags, COMPRESSION) or (1,))[0]
+    if compression in _DEFLATE:
+        for part in _parts(data, tags):
+            try:
+                zlib.decompress(part)
+            except zlib.error as error:
+                raise Damaged(f"a deflate strip of the TIFF, {error}") from None
+    elif compression == _JPEG:
+        tables = tags[JPEG_TABLES].data[:-2] if JPEG_TABLES in tags else b"\xff\xd8"
+        for part in _parts(data, tags):
+            _check_jpeg(tables + part[2:])
+
+
+def _check_jpeg(data: bytes) -> None:
+    try:
+        jpeg.decode(data, "GRAY", least=(1, 1))
+    except Damaged as error:
+        raise Damaged(f"a JPEG strip of the TIFF, {error.reason}") from None
+    except SkipImage:  # colours that libjpeg-turbo does not convert; the reader finds truncation
+        return
+
+
+def _parts(data: bytes, tags: Directory) -> Iterator[bytes]:
+    offsets = _integers(tags, STRIP_OFFSETS) or _integers(tags, TILE_OFFSETS)
+    sizes = _integers(tags, STRIP_BYTES) or _integers(tags, TILE_BYTES)
+    for offset, size in zip(offsets, sizes, strict=False):
+        if size:
+            yield data[offset : offset + size]
+
+
+def _is_sensor(tags: Directory) -> bool:
+    return bool(set(_integers(tags, PHOTOMETRIC)) & set(_SENSOR))
+
+
+def _integers(tags: Directory, tag: int) -> tuple[int, ...]:
+    return tags[tag].integers() if tag in tags else ()
+
+
+def _layout(data: bytes) -> tuple[str, bool]:
+    """Return the byte order for `struct`, and whether it is a BigTIFF."""
+    order = ">" if data[:2] == b"MM" else "<"
+    return order, data[2:4] in (b"+\x00", b"\x00+")
