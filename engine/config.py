@@ -59,7 +59,7 @@ class BatchConfig:
 
 
 BackendName = Literal["auto", "eager", "inductor", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,8 @@ class GenerateConfig:
     backend: BackendName = "auto"
     """`eager` runs PyTorch's own kernels; `inductor` and `tensorrt` compile once per machine; `auto` chooses."""
     precision: PrecisionName = "auto"
-    """Floating-point type; `auto` is the fastest type with hardware support, and fp32 for the `eager` backend."""
+    """Floating-point type; `-mixed` computes the first and last layers in fp32; `auto` is the fastest type that passes
+    the parity check, and fp32 for the `eager` backend."""
     device: str = "auto"
     """`cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one, else the CPU."""
     sides: tuple[int, ...] = (256,)

@@ -115,6 +115,17 @@ class PackageCache:
         with self._locked(key):
             return self.get(key) or self._build(key, build)
 
+    def matching(self, key: Mapping[str, str]) -> dict[str, str] | None:
+        """Return the key of an intact package with at least all items of `key`, or None."""
+        for path in sorted(self._hashes.glob("*.json")):
+            try:
+                found = json.loads(path.read_text())["key"]
+                if key.items() <= found.items() and self.get(found) is not None:
+                    return dict(found)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+        return None
+
     def notes(self, key: Mapping[str, str]) -> dict[str, Any]:
         """Return the notes stored for `key`; empty if there are none."""
         notes: dict[str, Any] = self._read_record(key).get("notes", {})
@@ -133,7 +144,11 @@ class PackageCache:
         folder = self._packages / _name(key)
         if folder.exists() or self._record_of(key).exists():
             log.warning("The compiled package in %s is damaged and is built again.", folder)
-        private = Path(tempfile.mkdtemp(prefix="building-", dir=self._packages))
+        for left_behind in self._packages.glob(
+            f"building-{_name(key)}-*"
+        ):  # by a killed process: this one has the lock
+            shutil.rmtree(left_behind, ignore_errors=True)
+        private = Path(tempfile.mkdtemp(prefix=f"building-{_name(key)}-", dir=self._packages))
         try:
             built = private / PACKAGE
             build(built)

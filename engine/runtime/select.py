@@ -1,8 +1,8 @@
-"""Which backend translates: the one asked for, or else the one measured fastest, or else the one likely to be.
+"""Choose the backend: the requested one, or else the one measured fastest, or else the one likely to be.
 
-Whatever is compiled or rounds more than fp32 goes through the parity gate before it is used; when it is refused, or
-cannot be built, the next one takes its place and a warning says so. Eager fp32, which the gate compares with, is always
-the last.
+Every backend but eager fp32 must pass the parity check, which compares it with the fp32 module. One that fails or
+cannot be built is replaced by the next: the same backend with its first and last layers in fp32, then in fp32. Warnings
+and the reason for the choice state which ones were refused and why.
 """
 
 from __future__ import annotations
@@ -27,13 +27,10 @@ from engine.system.device import choose_device, fastest_precision
 
 log = logging.getLogger(__name__)
 
-# Compiling takes about as long as translating this much without: 500 photos of 256x256.
-_WORTH_COMPILING_PIXELS = 500 * 256 * 256
-
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend in a precision, and why it would be taken."""
+    """A backend in a precision, and why it is chosen."""
 
     name: str
     precision: str
@@ -43,15 +40,17 @@ class Choice:
         return f"{self.name} {self.precision}"
 
 
-def choose_backend(generator: Generator, config: GenerateConfig) -> tuple[Backend, str]:
-    """Pick the backend for `config` on this machine; gives it and one sentence about why.
+def choose_backend(
+    generator: Generator, config: GenerateConfig, candidates: list[Choice] | None = None
+) -> tuple[Backend, str]:
+    """Return the first of `candidates` that passes the parity check, and a sentence on why it was chosen.
 
-    Raises `SetupError` when the backend or device asked for is not to be had here.
+    The default candidates are `choices`. Raises `SetupError` if the requested backend or device is not available.
     """
     device = choose_device(config.device)
     packages = PackageCache(config.cache or default_cache())
     refused: list[str] = []
-    for choice in choices(generator, config, device, packages):
+    for choice in choices(generator, config, device, packages) if candidates is None else candidates:
         try:
             backend = build(choice, generator, config, device, packages)
         except BackendUnavailable as error:
@@ -60,51 +59,67 @@ def choose_backend(generator: Generator, config: GenerateConfig) -> tuple[Backen
             log.warning("%s Another backend is taken.", error)
             refused.append(f"{choice} could not be built")
             continue
-        parity = check(generator, backend, packages)
-        if parity.passed:
+        result = check(generator, backend, packages)
+        if result.passed:
             return backend, f"{choice} on {device}: {'; '.join([*refused, choice.why])}"
         log.warning(
-            "Backend %s does not agree with the fp32 module on this machine (%s) and is not used.", choice, parity
+            "Backend %s does not agree with the fp32 module on this machine (%s) and is not used.", choice, result
         )
-        refused.append(f"{choice} was refused ({parity})")
+        refused.append(f"{choice} was refused ({result})")
     raise SetupError("No backend translates this generator correctly here; --backend eager --precision fp32 should.")
 
 
 def choices(generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache) -> list[Choice]:
-    """List what to try, best first; the last is eager fp32 unless eager was asked for."""
-    last = Choice("eager", "fp32", "the module as it is")
-    if config.backend == "eager":  # for the published result: in fp32, unless asked otherwise
-        return [Choice("eager", "fp32" if config.precision == "auto" else config.precision, "as asked")]
+    """Return what to try, best first; the last is eager fp32 unless eager was requested.
+
+    On a CPU, `auto` compiles nothing here: see `engine.runtime.background`.
+    """
+    last = Choice("eager", "fp32", "nothing faster passed the parity check")
+    if config.backend == "eager":  # the published result, so fp32 unless requested otherwise
+        return [Choice("eager", "fp32" if config.precision == "auto" else config.precision, "as requested")]
     if config.backend != "auto":
-        return [Choice(config.backend, precision_of(config, device), "as asked"), last]
+        return [*ladder(config.backend, config, device, "as requested"), last]
     measured = measured_rates(generator, config, device, packages)
     if measured:
-        return [*_by_rate(measured, config, device), last]
-    compiled = [Choice(name, precision_of(config, device), "likely the fastest") for name in buildable(device)]
-    built = [choice for choice in compiled if packages.get(package_key(choice, generator, config, device))]
+        by_rate = sorted(measured.items(), key=lambda item: -item[1])
+        ladders = (
+            ladder(name, config, device, f"measured fastest here, {rate:.1f} images/s") for name, rate in by_rate
+        )
+        return _distinct([choice for ladder_ in ladders for choice in ladder_] + [last])
+    compiled = [choice for name in runnable(device) for choice in ladder(name, config, device, "")]
+    built = [choice for choice in compiled if is_built(choice, generator, config, device, packages)]
     if built:
-        return [*(replace(choice, why="already compiled for this machine") for choice in built), last]
-    eager = Choice("eager", precision_of(config, device))
-    if config.expected_pixels is not None and config.expected_pixels < _WORTH_COMPILING_PIXELS:
-        return _distinct(replace(eager, why="too few images to be worth compiling for"), last)
-    if not compiled:
+        built = [replace(choice, why="already compiled for this machine") for choice in built]
+        return _distinct([*built, *ladder("eager", config, device, "PyTorch's own kernels"), last])
+    if device.type == "cuda" and buildable(device):
+        likely = [choice for name in buildable(device) for choice in ladder(name, config, device, "likely the fastest")]
+        return _distinct([*likely, last])
+    if not buildable(device):
         log.warning("No C++ compiler found: running without compiling, slower (install g++ to change that).")
-        return _distinct(replace(eager, why="no C++ compiler for a faster backend"), last)
-    return [*compiled, last]
+    why = "nothing is compiled yet" if buildable(device) else "no C++ compiler for a faster backend"
+    return _distinct([*ladder("eager", config, device, why), last])
+
+
+def ladder(name: str, config: GenerateConfig, device: torch.device, why: str) -> list[Choice]:
+    """Return a backend in the requested precision, or in the fastest and its fallbacks down to fp32."""
+    precision = precision_of(config, device)
+    if config.precision != "auto" or precision == "fp32" or name == TensorRTBackend.name:
+        return [Choice(name, precision, why)]
+    return [Choice(name, precision, why), Choice(name, f"{precision}-mixed", why), Choice(name, "fp32", why)]
 
 
 def precision_of(config: GenerateConfig, device: torch.device) -> str:
-    """Give the precision asked for, or the fastest that is likely to pass the gate."""
+    """Return the requested precision, or the fastest that the device has hardware for."""
     return fastest_precision(device) if config.precision == "auto" else config.precision
 
 
 def profiles_for(config: GenerateConfig) -> tuple[Profile, ...]:
-    """Give the TensorRT profiles for the sizes that the images will have."""
+    """Return the TensorRT profiles for the configured image sizes."""
     return tuple(Profile.for_side(side) for side in config.sides)
 
 
 def buildable(device: torch.device) -> list[str]:
-    """Name the compiled backends that what is installed here can build for `device`, the likely fastest first."""
+    """Return the compiled backends that can be built for `device` with the installed software, likely fastest first."""
     names = []
     if device.type == "cuda" and tensorrt.installed():
         names.append(TensorRTBackend.name)
@@ -113,48 +128,59 @@ def buildable(device: torch.device) -> list[str]:
     return names
 
 
+def runnable(device: torch.device) -> list[str]:
+    """Return the compiled backends whose packages run on `device`; those of inductor need no compiler."""
+    return [*(name for name in buildable(device) if name != InductorBackend.name), InductorBackend.name]
+
+
 def build(
     choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> Backend:
-    """Make the backend, compiling when it is not in the registry; raises `BackendUnavailable`."""
+    """Create the backend, compiling what is not in the package cache; raises `BackendUnavailable` if it cannot."""
     if choice.name == EagerBackend.name:
         return EagerBackend(generator, choice.precision, device)
     if choice.name == InductorBackend.name:
-        return InductorBackend(generator, choice.precision, device, packages)
+        return InductorBackend(generator, choice.precision, device, packages, config.sides)
     if device.type != "cuda":
         raise BackendUnavailable("Backend tensorrt needs an NVIDIA GPU; use --backend inductor or --device cuda.")
     return TensorRTBackend(generator, choice.precision, device, packages, profiles_for(config))
 
 
-def package_key(
-    choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device
-) -> Mapping[str, str]:
-    """Give the key of a compiled backend's entry in the registry; of several engines, the first one's."""
+def is_built(
+    choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
+) -> bool:
+    """Return whether the package cache holds all packages of a compiled backend."""
+    return all(packages.get(key) is not None for key in package_keys(choice, generator, config, device, packages))
+
+
+def package_keys(
+    choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
+) -> list[Mapping[str, str]]:
+    """Return the keys of a compiled backend's packages."""
     if choice.name == TensorRTBackend.name:
-        return tensorrt.engine_key(generator, choice.precision, device, profiles_for(config)[0])
-    return inductor.package_key(generator, choice.precision, device)
+        return [tensorrt.engine_key(generator, choice.precision, device, profile) for profile in profiles_for(config)]
+    all_bounds = inductor.bounds_for(generator, device, config.sides)
+    keys = (inductor.package_key(generator, choice.precision, device, bounds) for bounds in all_bounds)
+    return [inductor.stored_key(key, packages) for key in keys]
 
 
 def measured_rates(
     generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> dict[str, float]:
-    """Images/s by backend, as `solstice compile` measured them here; empty when it never did."""
-    usable = buildable(device)
-    for name in usable:
-        choice = Choice(name, precision_of(config, device))
-        rates = packages.notes(package_key(choice, generator, config, device)).get("rates", {})
+    """Return images/s by backend as measured by `solstice compile` on this machine; empty if it was not run."""
+    usable = runnable(device)
+    for choice in (choice for name in usable for choice in ladder(name, config, device, "")):
+        key, *_ = package_keys(choice, generator, config, device, packages)
+        rates = packages.notes(key).get("rates", {})
         found = {backend: rate for backend, rate in rates.items() if backend in ("eager", *usable)}
         if found:
             return found
     return {}
 
 
-def _distinct(first: Choice, last: Choice) -> list[Choice]:
-    return [first] if str(first) == str(last) else [first, last]
-
-
-def _by_rate(measured: dict[str, float], config: GenerateConfig, device: torch.device) -> list[Choice]:
-    return [
-        Choice(name, precision_of(config, device), f"measured fastest here, {rate:.1f} images/s")
-        for name, rate in sorted(measured.items(), key=lambda item: -item[1])
-    ]
+def _distinct(choices: list[Choice]) -> list[Choice]:
+    """Drop later choices of the same backend and precision."""
+    first: dict[str, Choice] = {}
+    for choice in choices:
+        first.setdefault(str(choice), choice)
+    return list(first.values())

@@ -19,6 +19,22 @@ from engine.system.versions import code_of
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Precision:
+    """Floating-point types of a generator's layers."""
+
+    dtype: torch.dtype
+    outer_dtype: torch.dtype
+    """Type of the first and last layers."""
+
+
+PRECISIONS = {
+    **{name: Precision(dtype, dtype) for name, dtype in DTYPES.items()},
+    "bf16-mixed": Precision(torch.bfloat16, torch.float32),
+    "fp16-mixed": Precision(torch.float16, torch.float32),
+}
+
+
 def generator_key(
     backend: str, generator: Generator, precision: str, device: torch.device, *files: str
 ) -> dict[str, str]:
@@ -48,7 +64,7 @@ class ParityCase:
 class Backend(Protocol):
     """Run one generator on one device in one precision.
 
-    `name` is the value of `--backend`, `precision` a key of `DTYPES`.
+    `name` is the value of `--backend`, `precision` a key of `PRECISIONS`.
     """
 
     name: str
@@ -69,7 +85,7 @@ class Backend(Protocol):
 
 
 class PixelGenerator(nn.Module):
-    """A generator from uint8 [N, H, W, 3] to the same, so that the conversions are compiled with it."""
+    """A generator from uint8 [N, H, W, 3] to the same, otherwise unchanged: the reference of the parity check."""
 
     def __init__(self, module: ResnetGenerator, dtype: torch.dtype) -> None:
         super().__init__()

@@ -1,10 +1,12 @@
-"""The generator compiled ahead of time by TorchInductor, one package for all batch and image sizes.
+"""The generator compiled ahead of time by TorchInductor, for any batch and image size.
 
-`torch.export` fixes the graph, AOTInductor turns it into a shared library, the artefact store keeps it: the first run
-on a machine compiles for some tens of seconds, every later one loads it in milliseconds and needs no compiler.
+`torch.export` captures the graph, AOTInductor compiles it to a shared library, and the package cache stores that: the
+first run on a machine compiles for about half a minute, later runs load it in milliseconds and need no compiler.
 
-On a GPU the kernels are chosen by measurement (max-autotune) at the shape of the example. CUDA graphs are left out: the
-library starts some 115 kernels from C++, about 0.5 ms, while the GPU works 4 ms on a batch of 16 at 4,000 images/s.
+On a CPU one package takes every shape. On a GPU there are two: kernels of the tight package are selected by measurement
+(max-autotune) and index memory with 32 bits, because its shapes are bounded; the wide package takes every other shape.
+CUDA graphs are not used: the library launches some 115 kernels from C++ in about 0.5 ms, while the GPU computes 4 ms on
+a batch of 16 at 4,000 images/s.
 """
 
 from __future__ import annotations
@@ -12,97 +14,206 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
 import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
 from engine.errors import BackendUnavailable
-from engine.model import upsampling
-from engine.model.upsampling import folded_for_inference
+from engine.model import inference, upsampling
+from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
-from engine.runtime.backends.base import DTYPES, ParityCase, PixelGenerator, generator_key
+from engine.runtime.backends.aoti import CompiledLibrary
+from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
 from engine.runtime.backends.streams import CopyStreams
 from engine.runtime.cache import PackageCache
 
 log = logging.getLogger(__name__)
 
-_MAX_BATCH = 1024
-_MAX_SIDE = 65_536
+# GCC 12 miscompiles transposes that TorchInductor generates for bfloat16 with this optimisation: garbage or NaN.
+_CPP_FLAGS = "-fno-tree-slp-vectorize"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest shape that a package takes."""
+
+    images: int = 1024
+    side: int = 65_536
+    """Rows and columns in pixels."""
+
+    def takes(self, images: int, height: int, width: int) -> bool:
+        """Return whether a batch of this shape is within the bounds."""
+        return images <= self.images and max(height, width) <= self.side
+
+    @classmethod
+    def tight(cls, side: int, ngf: int) -> Bounds:
+        """Return bounds for images with a short side of `side`: twice the side, and all indices within 32 bits."""
+        per_image = ngf * (2 * side) ** 2
+        return cls(images=max(1, min(64, (2**31 - 1) // per_image)), side=2 * side)
+
+    def __str__(self) -> str:
+        return f"{self.images}x{self.side}x{self.side}"
+
+
+WIDE = Bounds()
 
 
 class InductorBackend:
-    """Runs an ahead-of-time compiled generator on the CPU or a CUDA device."""
+    """Run an ahead-of-time compiled generator on the CPU or a CUDA device."""
 
     name = "inductor"
 
-    def __init__(self, generator: Generator, precision: str, device: torch.device, packages: PackageCache) -> None:
-        """Load the package for this generator and machine, or compile it first.
+    def __init__(
+        self,
+        generator: Generator,
+        precision: str,
+        device: torch.device,
+        packages: PackageCache,
+        sides: tuple[int, ...] = (256,),
+    ) -> None:
+        """Load the packages of this generator for this machine, or compile them first.
 
-        Raises `BackendUnavailable` when compiling is needed and something that it takes is missing.
+        `sides` are the short sides to tune for on a GPU, of which the first is used. Raises `BackendUnavailable` if a
+        package must be compiled and something required for that is missing.
         """
         self.precision = precision
-        key = package_key(generator, precision, device)
-        package = packages.get_or_build(key, lambda path: _compile(generator, precision, device, path))
-        index = -1 if device.index is None else device.index
-        package_run = torch._inductor.aoti_load_package(str(package), device_index=index)
-        self._run = CopyStreams(package_run, device) if device.type == "cuda" else package_run
-        self.parity_cases = [ParityCase(key, self)]
+        self._runs: list[tuple[Bounds, Callable[[Tensor], Tensor]]] = []
+        self.parity_cases = []
+        for bounds in bounds_for(generator, device, sides):
+            key = stored_key(package_key(generator, precision, device, bounds), packages)
+            package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds))
+            run = _load(package, device)
+            self._runs.append((bounds, run))
+            self.parity_cases.append(ParityCase(key, torch.inference_mode()(run)))
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        translated: Tensor = self._run(pixels_NHWC)
-        return translated
+        shape = pixels_NHWC.shape[:3]
+        run = next((run for bounds, run in self._runs if bounds.takes(*shape)), self._runs[-1][1])
+        return run(pixels_NHWC.contiguous())
 
 
-def package_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
-    """Name everything that a compiled package depends on."""
-    return generator_key(InductorBackend.name, generator, precision, device, upsampling.__file__, __file__)
+def bounds_for(generator: Generator, device: torch.device, sides: tuple[int, ...]) -> list[Bounds]:
+    """Return the bounds of the packages for a device, the tightest first."""
+    if device.type == "cpu":
+        return [WIDE]
+    return [Bounds.tight(sides[0], generator.card.architecture.ngf), WIDE]
+
+
+def package_key(generator: Generator, precision: str, device: torch.device, bounds: Bounds = WIDE) -> dict[str, str]:
+    """Return everything that a package depends on; without a compiler on this machine, everything but the compiler."""
+    files = (inference.__file__, upsampling.__file__, __file__)
+    key = generator_key(InductorBackend.name, generator, precision, device, *files)
+    compiler = find_compiler()
+    versions = {} if compiler is None else {"compiler": _compiler_version(compiler)}
+    return {**key, "bounds": str(bounds), "flags": _march(), **versions}
+
+
+def stored_key(key: Mapping[str, str], packages: PackageCache) -> Mapping[str, str]:
+    """Return `key`, or without a compiler the key of a package that any compiler built; it needs none to run."""
+    return key if "compiler" in key else packages.matching(key) or key
 
 
 def find_compiler() -> str | None:
-    """Path of the C++ compiler that TorchInductor would use, None where there is none."""
+    """Return the path of the C++ compiler that TorchInductor uses, or None."""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def _compile(generator: Generator, precision: str, device: torch.device, path: Path) -> None:
-    if find_compiler() is None:
-        raise BackendUnavailable("Backend inductor needs a C++ compiler (g++); install one or use --backend eager.")
-    log.warning("Compiling %s for this machine (%s): once, about half a minute.", generator.card.name, precision)
-    module = PixelGenerator(folded_for_inference(generator.module), DTYPES[precision]).to(device).eval()
-    with (
-        torch.inference_mode(mode=False),
-        torch.no_grad(),
-        # The default is a folder in /tmp whose name can be guessed, where others may have put code to compile.
-        temporary_cache_dir(str(path.parent / "inductor")),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # deprecations inside torch, nothing a user can act on
-        program = _export(module, generator.card.architecture.stride, device)
-        if device.type == "cpu":
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-        else:
-            _compile_for_gpu(program, path)
+@cache
+def _compiler_version(compiler: str) -> str:
+    shown = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+    return (shown.stdout.splitlines() or [compiler])[0]
 
 
-def _export(module: PixelGenerator, stride: int, device: torch.device) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
-    rows = torch.export.Dim("rows", min=4, max=_MAX_SIDE // stride)
-    columns = torch.export.Dim("columns", min=4, max=_MAX_SIDE // stride)
-    # Different sides and more than one image: equal or single ones would be taken for constants. On a GPU, the shape
-    # at which kernels are compared.
-    shape = (2, 64, 96, 3) if device.type == "cpu" else (16, 256, 320, 3)
+def _march() -> str:
+    return f"{os.environ.get('TORCHINDUCTOR_CPP_MARCH') or 'native'} {_CPP_FLAGS}"
+
+
+def _load(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    if device.type == "cpu":
+        try:
+            return CompiledLibrary(package)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise BackendUnavailable(f"Backend inductor cannot load its package {package} ({error}).") from error
+    # Single-threaded: otherwise a call waits for the GPU to finish the previous batch, holding the interpreter's lock.
+    # `CopyStreams` lets one thread at a time enqueue work.
+    index = -1 if device.index is None else device.index
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, index)
+    return CopyStreams(lambda pixels_NHWC: loader.run([pixels_NHWC])[0], device)
+
+
+@dataclass(frozen=True)
+class _Compilation:
+    """Compile a generator into a package."""
+
+    generator: Generator
+    precision: str
+    device: torch.device
+    bounds: Bounds
+
+    def __call__(self, path: Path) -> None:
+        """Write the package to `path`; raises `BackendUnavailable` if something required is missing."""
+        if find_compiler() is None:
+            raise BackendUnavailable("Backend inductor needs a C++ compiler (g++); install one or use --backend eager.")
+        log.warning(
+            "Compiling %s for this machine (%s): once, about half a minute.", self.generator.card.name, self.precision
+        )
+        types = PRECISIONS[self.precision]
+        module = InferenceGenerator(
+            self.generator.module,
+            types.dtype,
+            outer_dtype=types.outer_dtype,
+            compiled=True,
+            norm_by_rows=self.device.type == "cpu",
+        ).to(self.device)
+        from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir  # not at the top: it loads the compiler
+
+        with (
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+            # The default is a folder in /tmp with a predictable name, where others may have put code to compile.
+            temporary_cache_dir(str(path.parent / "inductor")),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
+            program = _export(module, self.generator.card.architecture.stride, self.device, self.bounds)
+            # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
+            options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
+            if self.device.type == "cpu":
+                options["cpp.march"] = _march()
+                torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+            else:
+                options["max_autotune"] = self.bounds != WIDE
+                _compile_for_gpu(program, path, options)
+
+
+def _export(
+    module: InferenceGenerator, stride: int, device: torch.device, bounds: Bounds
+) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1, max=max(2, bounds.images))
+    rows = torch.export.Dim("rows", min=4, max=bounds.side // stride)
+    columns = torch.export.Dim("columns", min=4, max=bounds.side // stride)
+    # Different sides and more than one image, because equal sides or a single image would be taken for constants. On a
+    # GPU, kernels are compared at this shape.
+    side = 256 if bounds == WIDE else bounds.side // 2
+    shape = (2, 64, 96, 3) if device.type == "cpu" else (max(2, bounds.images // 4), side, side + 64, 3)
     example_NHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
     return torch.export.export(
         module, (example_NHWC,), dynamic_shapes=({0: batch, 1: stride * rows, 2: stride * columns},)
     )
 
 
-def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Compile with kernels chosen by measurement; raises `BackendUnavailable` where CUDA's headers are missing."""
+def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path, options: dict[str, Any]) -> None:
+    """Compile for a GPU; raises `BackendUnavailable` if CUDA's headers are missing or compiling fails."""
     home = find_cuda_home()
     if home is None:
         raise BackendUnavailable(
@@ -110,16 +221,14 @@ def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path) -> None:
         )
     os.environ.setdefault("CUDA_HOME", str(home))
     try:
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs={"max_autotune": True}
-        )
-    except (RuntimeError, OSError) as error:  # a header or a library of the toolkit that the compiler did not find
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    except (RuntimeError, OSError) as error:  # for example a header or library of the toolkit that was not found
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackendUnavailable(f"Backend inductor could not compile for this GPU: {reason}") from error
 
 
 def find_cuda_home() -> Path | None:
-    """Folder of CUDA's headers: a toolkit, or what PyTorch's own CUDA wheels brought; None where there is neither."""
+    """Return the folder of CUDA's headers: a toolkit, or PyTorch's own CUDA wheels; None if there is neither."""
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     wheels = Path(torch.__file__).parents[1] / "nvidia"
     folders = [Path(named)] if named else [Path("/usr/local/cuda"), *sorted(wheels.glob("cu*"), reverse=True)]

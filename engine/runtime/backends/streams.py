@@ -13,6 +13,7 @@ Pinned and device memory comes from PyTorch's caching allocators: once a size ha
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ import torch
 from torch import Tensor
 
 from engine.observe.profiling import stage_range
+
+_CALLS_BEFORE_TUNING = 2
+"""Calls with a shape after which cuDNN measures its convolution algorithms for it, which takes some 0.1 s per layer."""
 
 
 class CopyStreams:
@@ -33,6 +37,7 @@ class CopyStreams:
         self._api: Any = torch.get_device_module(device)
         self._compute = self._new_stream()
         self._enqueue = threading.Lock()
+        self._calls: Counter[torch.Size] = Counter()
         self._local = threading.local()
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
@@ -46,6 +51,7 @@ class CopyStreams:
             arrived = copies.record_event()
         with stage_range("compute"), self._enqueue, self._api.stream(self._compute):
             self._compute.wait_event(arrived)
+            self._tune_convolutions(on_device_NHWC.shape)
             translated_NHWC = self._network(on_device_NHWC)
             computed = self._compute.record_event()
         with stage_range("copy out"), self._api.stream(copies):
@@ -55,6 +61,12 @@ class CopyStreams:
             self._wait_for(copies)
         # Tensors shared between streams are released only here, when no stream uses them any more.
         return result_NHWC
+
+    def _tune_convolutions(self, shape: torch.Size) -> None:
+        """Let cuDNN select algorithms by measurement for shapes that recur, and by heuristics for all others."""
+        if self._device.type == "cuda":
+            torch.backends.cudnn.benchmark = self._calls[shape] >= _CALLS_BEFORE_TUNING
+        self._calls[shape] += 1
 
     def _uploaded(self, pixels_NHWC: Tensor) -> Tensor:
         if pixels_NHWC.device == self._device:

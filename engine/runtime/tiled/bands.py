@@ -15,23 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.model.inference import ConvByRows
 from engine.model.upsampling import folded_kernel
 
 Border = Literal["reflect", "repeat", "zero"]
 
 
-def reflect_conv(conv: nn.Conv2d, margin: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+def reflect_conv(conv: nn.Conv2d | ConvByRows, margin: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
     """Apply `ReflectionPad2d(margin)` and `conv`; only the border of the image is padded."""
-    (kernel, _) = conv.kernel_size
+    kernel = conv.kernel_size[0]
     for window in windows(bands, kernel=kernel, top=margin, bottom=margin, border="reflect"):
-        padded = F.pad(window, (margin, margin, 0, 0), mode="reflect")
-        yield F.conv2d(padded, conv.weight, conv.bias)
+        yield conv(F.pad(window.to(conv.weight.dtype), (margin, margin, 0, 0), mode="reflect"))
 
 
 def down_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
     """Apply a 3x3 convolution of stride 2 and zero padding 1, which halves rows and columns."""
     for window in windows(bands, kernel=3, stride=2, top=1, bottom=1, border="zero"):
-        yield F.conv2d(window, conv.weight, conv.bias, stride=2, padding=(0, 1))
+        yield F.conv2d(window.to(conv.weight.dtype), conv.weight, conv.bias, stride=2, padding=(0, 1))
 
 
 def up_conv(layer: nn.Module, bands: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ cheap and are computed twice, once for statistics and once for values.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from engine.errors import SkipImage
 from engine.model.card import Architecture
+from engine.model.inference import ConvByRows
 from engine.model.network import ResnetBlock, ResnetGenerator
 from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
 from engine.runtime.tiled.bands import down_conv, reflect_conv, up_conv
@@ -88,6 +90,15 @@ def tables_bytes(arch: Architecture, height: int, width: int, dtype: torch.dtype
     return 2 * (height // 4) * width * arch.ngf * dtype.itemsize
 
 
+def cast_layers(module: ResnetGenerator, dtype: torch.dtype, outer_dtype: torch.dtype) -> ResnetGenerator:
+    """Return a copy of `module` in `dtype`, its first and last convolution in `outer_dtype`."""
+    cast = copy.deepcopy(module).to(dtype)
+    layers, original = cast.model, module.model
+    for place in (1, -2):
+        layers[place] = copy.deepcopy(original[place]).to(outer_dtype)
+    return cast
+
+
 def translate_tiled(
     module: ResnetGenerator,
     pixels_HWC: Tensor,
@@ -95,7 +106,7 @@ def translate_tiled(
     budget_bytes: int,
     spill_folder: Path | None = None,
 ) -> Tensor:
-    """Translate uint8 [H, W, 3] to the same, in the dtype and on the device of `module`'s weights.
+    """Translate uint8 [H, W, 3] to the same, in the dtypes and on the device of `module`'s weights.
 
     H and W must be multiples of 4 and at least 16; the caller pads other images by reflection and crops the result, as
     for a whole image. Memory beyond the arguments, result included, stays below `budget_bytes`. If the two tables do
@@ -124,6 +135,7 @@ def translated_bands(
         raise ValueError(f"height and width must be multiples of 4 from 16, got {tuple(pixels_HWC.shape) = }")
     net = _Layers(module)
     weight = next(module.parameters())
+    dtype = _conv(module.model[4]).weight.dtype  # of everything but the first and last convolution
 
     def photo() -> Iterator[Tensor]:
         for first in range(0, height, 4 * plan.full_rows):
@@ -132,7 +144,7 @@ def translated_bands(
 
     shape = (height // 4, width * module.arch.ngf)
     with ExitStack() as stack:
-        tables = [stack.enter_context(_scratch(plan.in_file, shape, weight.dtype, spill_folder)) for _ in range(2)]
+        tables = [stack.enter_context(_scratch(plan.in_file, shape, dtype, spill_folder)) for _ in range(2)]
         kept, raw = (QuarterView(table, shape[0], width // 4, plan.quarter_rows, weight.device) for table in tables)
         half = HalfView(tables[0], tables[1], shape[0], width // 2, plan.full_rows, weight.device)
 
@@ -182,7 +194,8 @@ class _Layers:
         first = 10 + len(self.blocks)
         self.ups: list[Layer] = [partial(up_conv, layers[i]) for i in (first, first + 3)]
         self.up_norms = [WholeImageNorm(layers[i]) for i in (first + 1, first + 4)]
-        self.tail: Layer = _reflect_layer(layers[-3], layers[-2])
+        last = _conv(layers[-2])
+        self.tail: Layer = partial(reflect_conv, ConvByRows(last, last.weight.dtype, shifted_sums=False), 3)
 
 
 def _reflect_layer(pad: nn.Module, conv: nn.Module) -> Layer:
@@ -220,7 +233,7 @@ def _added_to(pixels_HWC: Tensor, changes: Iterable[Tensor]) -> Iterator[Tensor]
     first = 0
     for change in changes:
         rows = pixels_HWC[None, first : first + change.shape[2]].to(change.device)
-        yield change.add_(to_network(rows, change.dtype))
+        yield change.float() + to_network(rows)
         first += change.shape[2]
 
 

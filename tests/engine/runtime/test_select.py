@@ -8,13 +8,15 @@ import torch
 
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable, SetupError
+from engine.model.card import Architecture, Card
+from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
 from engine.runtime.backends.eager import eager_key
 from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB
-from engine.runtime.select import choices, choose_backend, measured_rates
+from engine.runtime.select import Choice, choices, choose_backend, ladder, measured_rates
 from engine.system.device import has_bf16
 
 CPU = torch.device("cpu")
@@ -38,45 +40,74 @@ def pretend_compiled(generator: Generator, tmp_path: Path, **notes: object) -> N
     store.note(key, **notes)
 
 
-def test_few_images_are_not_compiled_for(generator: Generator, tmp_path: Path) -> None:
-    assert names(generator, config(tmp_path, expected_pixels=10 * 256 * 256), tmp_path) == ["eager fp32"]
+def test_nothing_is_compiled_before_a_run_starts(generator: Generator, tmp_path: Path) -> None:
+    assert names(generator, config(tmp_path), tmp_path) == ["eager fp32"]
+
+
+@pytest.mark.parametrize("backend", ["inductor", "eager"])
+def test_a_refused_precision_is_followed_by_mixed_and_then_by_fp32(
+    backend: str, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.runtime.select.fastest_precision", lambda _: "bf16")
+    rungs = [str(choice) for choice in ladder(backend, GenerateConfig(device="cpu"), CPU, "")]
+    assert rungs == [f"{backend} bf16", f"{backend} bf16-mixed", f"{backend} fp32"]
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU computes bfloat16 in software")
-def test_few_images_take_the_fast_type_where_the_gate_lets_it(generator: Generator, tmp_path: Path) -> None:
+def test_a_run_starts_in_the_fastest_type_that_passes_the_parity_check(generator: Generator, tmp_path: Path) -> None:
     backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
 
     assert (backend.name, backend.precision) == ("eager", "bf16")
-    assert "too few images" in reason
+    assert "nothing is compiled yet" in reason
     assert PackageCache(tmp_path).notes(eager_key(generator, "bf16", CPU))["parity"]["psnr_db"] >= MIN_PSNR_DB
 
 
-def test_rounding_that_the_gate_refuses_leaves_eager_fp32(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("refused", "used"), [(["bf16"], "bf16-mixed"), (["bf16", "bf16-mixed"], "fp32")])
+def test_a_precision_that_the_parity_check_refuses_is_replaced_by_the_next(
+    refused: list[str], used: str, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A parity kept from before stands for a generator that bfloat16 ruins."""
+    """Stored results of the check stand for a generator that rounding ruins."""
     monkeypatch.setattr("engine.runtime.select.fastest_precision", lambda _: "bf16")
-    PackageCache(tmp_path).note(eager_key(generator, "bf16", CPU), parity={"psnr_db": 31.0, "max_error": 90})
+    for precision in refused:
+        PackageCache(tmp_path).note(eager_key(generator, precision, CPU), parity={"psnr_db": 31.0, "max_error": 90})
 
-    backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
+    backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path))
 
-    assert (backend.name, backend.precision) == ("eager", "fp32")
-    assert "eager bf16 was refused (31.0 dB, largest error 90 of 255)" in reason
+    assert (backend.name, backend.precision) == ("eager", used)
+    assert all(f"eager {name} was refused (31.0 dB, largest error 90 of 255)" in reason for name in refused)
 
 
-def test_eager_that_was_asked_for_is_the_reference(generator: Generator, tmp_path: Path) -> None:
+@pytest.mark.skipif(not has_bf16(), reason="this CPU computes bfloat16 in software")
+def test_weights_as_the_reference_initialises_them_keep_a_fast_type(tmp_path: Path) -> None:
+    """Given weights N(0, 0.02) without residual, which the check refuses in bfloat16, then mixed precision passes."""
+    torch.manual_seed(1)
+    module = ResnetGenerator(Architecture(ngf=32)).eval().requires_grad_(False)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.weight.normal_(0, 0.02)
+            assert layer.bias is not None
+            layer.bias.zero_()
+    generator = Generator(module, Card(name="initial"), "initial weights")
+
+    backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path))
+
+    assert (backend.name, backend.precision) == ("eager", "bf16-mixed")
+    assert "eager bf16 was refused" in reason
+
+
+def test_eager_on_request_is_the_reference(generator: Generator, tmp_path: Path) -> None:
     backend, _ = choose_backend(generator, GenerateConfig(backend="eager", device="cpu", cache=tmp_path))
 
     assert (backend.name, backend.precision) == ("eager", "fp32")
 
 
 @pytest.mark.needs_compiler
-def test_many_images_are_compiled_for_with_eager_fp32_to_fall_back_on(generator: Generator, tmp_path: Path) -> None:
-    assert names(generator, config(tmp_path), tmp_path) == ["inductor fp32", "eager fp32"]
+def test_a_requested_backend_falls_back_on_eager_fp32(generator: Generator, tmp_path: Path) -> None:
+    assert names(generator, config(tmp_path, backend="inductor"), tmp_path) == ["inductor fp32", "eager fp32"]
 
 
 @pytest.mark.needs_compiler
-def test_what_is_compiled_is_taken_even_for_few(generator: Generator, tmp_path: Path) -> None:
+def test_a_compiled_package_is_used_even_for_one_image(generator: Generator, tmp_path: Path) -> None:
     pretend_compiled(generator, tmp_path)
 
     first, *_ = choices(generator, config(tmp_path, expected_pixels=1), CPU, PackageCache(tmp_path))
@@ -86,7 +117,7 @@ def test_what_is_compiled_is_taken_even_for_few(generator: Generator, tmp_path: 
 
 @pytest.mark.needs_compiler
 @pytest.mark.parametrize("faster", ["eager", "inductor"])
-def test_what_was_measured_faster_is_taken(generator: Generator, tmp_path: Path, faster: str) -> None:
+def test_the_backend_measured_faster_is_used(generator: Generator, tmp_path: Path, faster: str) -> None:
     pretend_compiled(generator, tmp_path, rates={"eager": 5.0, "inductor": 5.0} | {faster: 9.5})
 
     first, *_ = choices(generator, config(tmp_path), CPU, PackageCache(tmp_path))
@@ -95,7 +126,7 @@ def test_what_was_measured_faster_is_taken(generator: Generator, tmp_path: Path,
 
 
 @pytest.mark.needs_compiler
-def test_a_backend_that_is_no_longer_installed_is_not_taken_for_its_rate(generator: Generator, tmp_path: Path) -> None:
+def test_the_rate_of_a_backend_that_is_not_installed_is_ignored(generator: Generator, tmp_path: Path) -> None:
     pretend_compiled(generator, tmp_path, rates={"inductor": 5.0, "tensorrt": 900.0})
 
     assert measured_rates(generator, config(tmp_path), CPU, PackageCache(tmp_path)) == {"inductor": 5.0}
@@ -114,7 +145,7 @@ def test_without_a_compiler_auto_goes_on_and_says_so(
     assert "no C++ compiler" in reason
 
 
-def test_a_backend_that_was_asked_for_and_cannot_be_had_stops_the_run(
+def test_a_requested_backend_that_is_unavailable_stops_the_run(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -132,10 +163,12 @@ def test_auto_takes_the_next_backend_when_compiling_fails(
     def fail(*_: object) -> None:
         raise BackendUnavailable("Backend inductor could not compile: no space left.")
 
-    monkeypatch.setattr(inductor, "_compile", fail)
+    monkeypatch.setattr(inductor._Compilation, "__call__", fail)
 
     with caplog.at_level(logging.WARNING):
-        backend, reason = choose_backend(generator, config(tmp_path))
+        backend, reason = choose_backend(
+            generator, config(tmp_path), [Choice("inductor", "fp32"), Choice("eager", "fp32", "the next one")]
+        )
 
     assert backend.name == "eager"
     assert "no space left. Another backend is taken." in caplog.text

@@ -14,14 +14,14 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_it_gives_what_the_module_gives(device: str, generator: Generator) -> None:
-    """Equal on a CPU; a GPU may round float32 convolutions to TF32, which is within two steps of 255."""
+    """Up to the order of sums on a CPU; a GPU may round float32 convolutions to TF32, within two steps of 255."""
     backend: Backend = EagerBackend(generator, "fp32", torch.device(device))
     x = torch.randint(0, 256, (3, 32, 48, 3), dtype=torch.uint8)
     result = backend(x)
     assert (result.shape, result.dtype, result.device.type) == (x.shape, torch.uint8, "cpu")
     with torch.no_grad():
         expected = torch.cat([PixelGenerator(generator.module, torch.float32)(one_HWC[None]) for one_HWC in x])
-    assert (result.int() - expected.int()).abs().max() <= (0 if device == "cpu" else 2)
+    assert (result.int() - expected.int()).abs().max() <= (1 if device == "cpu" else 2)
 
 
 def test_the_generator_it_was_made_from_stays_as_it_was(generator: Generator) -> None:

@@ -1,8 +1,14 @@
-"""Really compiles a tiny generator, once for all these tests, and compares it with eager."""
+"""Compile a tiny generator, once for all these tests, and compare it with eager."""
 
 from __future__ import annotations
 
 import logging
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +17,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import BackendUnavailable, SetupError
-from engine.model import network, upsampling
+from engine.model import inference, network, upsampling
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import InductorBackend, find_compiler, package_key
+from engine.runtime.backends.inductor import WIDE, Bounds, InductorBackend, bounds_for, find_compiler, package_key
 from engine.runtime.cache import PACKAGE, PackageCache
 from tests.images import picture, psnr_db
 
@@ -71,7 +77,7 @@ def test_company_changes_no_value_by_more_than_a_step(compiled: InductorBackend)
 
 @pytest.mark.needs_compiler
 @pytest.mark.usefixtures("compiled")
-def test_what_is_compiled_is_loaded_without_a_compiler(
+def test_a_package_is_found_and_loaded_without_a_compiler(
     generator: Generator, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -101,7 +107,7 @@ def test_a_damaged_package_is_not_loaded_but_built_again(
     store = PackageCache(tmp_path)
     package = store.get_or_build(key, build)
     package.write_bytes(content[:-1000])
-    monkeypatch.setattr(inductor, "_compile", lambda _generator, _precision, _device, path: build(path))
+    monkeypatch.setattr(inductor._Compilation, "__call__", lambda _, path: build(path))
     assert InductorBackend(generator, "fp32", CPU, store)(pictures(1, 16, 16)).shape == (1, 16, 16, 3)
     assert len(builds) == 2
     assert (package.parent / PACKAGE).read_bytes() == content
@@ -129,7 +135,7 @@ def test_a_package_belongs_to_the_code_that_shaped_it(
 ) -> None:
     """Given a network or a backend that was changed, then another key, so that old packages are not used."""
     before = package_key(generator, "fp32", CPU)
-    for module in (network, upsampling, inductor):
+    for module in (network, inference, upsampling, inductor):
         changed = tmp_path / f"{module.__name__}.py"
         changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed")
         with monkeypatch.context() as patched:
@@ -151,3 +157,105 @@ def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, mo
 
     monkeypatch.setattr(Path, "read_text", other_cpu)
     assert package_key(generator, "fp32", CPU)["machine"] != here["machine"]
+
+
+def test_a_package_belongs_to_the_compiler_and_its_flags(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = package_key(generator, "fp32", CPU)
+    assert "-fno-tree-slp-vectorize" in before["flags"]
+    monkeypatch.setenv("TORCHINDUCTOR_CPP_MARCH", "x86-64-v4")
+    assert package_key(generator, "fp32", CPU)["flags"] == "x86-64-v4 -fno-tree-slp-vectorize"
+    other = tmp_path / "g++"
+    other.write_text("#!/bin/sh\necho 'g++ (of another version) 99.1'\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("CXX", str(other))
+    assert package_key(generator, "fp32", CPU)["compiler"] == "g++ (of another version) 99.1"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "compiler" not in package_key(generator, "fp32", CPU)
+
+
+@pytest.mark.needs_compiler
+def test_a_call_lets_other_threads_run(compiled: InductorBackend) -> None:
+    """Given a call that lasts a while, then another thread counts meanwhile as it does beside an idle one."""
+    x = pictures(8, 512, 512)
+    compiled(x)
+    steps, running = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal steps
+        while running.is_set():
+            steps += 1
+            threading.Event().wait(0.001)
+
+    running.set()
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = steps
+    compiled(x)
+    during = steps - before
+    running.clear()
+    thread.join()
+    assert during > 10
+
+
+@pytest.mark.needs_compiler
+def test_repeated_calls_release_their_memory(compiled: InductorBackend) -> None:
+    x = pictures(1, 64, 64)
+    compiled(x)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3000):
+        compiled(x)
+    added_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+    assert added_kib < 3000 * 64 * 64 * 3 / 1024 / 2, "inputs and outputs together are twice as much"
+
+
+@pytest.mark.needs_compiler
+@pytest.mark.usefixtures("compiled")
+def test_loading_a_package_does_not_import_the_compiler(model_file: Path, cache: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from engine.config import GenerateConfig
+        from engine.model.weights import load_generator
+        from engine.runtime.translator import BatchTranslator
+
+        config = GenerateConfig(backend="inductor", precision="fp32", device="cpu", cache=Path(sys.argv[2]))
+        translator = BatchTranslator(load_generator(sys.argv[1]), config)
+        print(translator.backend.name, *({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
+        """
+    )
+    command = [sys.executable, "-c", script, str(model_file), str(cache)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["inductor"]
+
+
+def test_the_tight_package_of_a_gpu_indexes_with_32_bits() -> None:
+    for side in (64, 256, 512, 1024, 4096):
+        bounds = Bounds.tight(side, ngf=64)
+        assert bounds.images * 64 * bounds.side**2 < 2**31 or bounds.images == 1
+        assert bounds.takes(1, side, 2 * side)
+        assert not bounds.takes(1, side, 2 * side + 4)
+    assert Bounds.tight(256, ngf=64) == Bounds(images=64, side=512) or Bounds.tight(256, ngf=64).images >= 32
+
+
+def test_a_gpu_has_a_tight_package_beside_the_wide_one(generator: Generator) -> None:
+    assert bounds_for(generator, CPU, (256,)) == [WIDE]
+    tight, wide = bounds_for(generator, torch.device("cuda", 0), (256, 512))
+    assert wide == WIDE
+    assert tight.takes(64, 256, 256)
+
+
+def test_each_batch_goes_to_the_tightest_package_that_takes_it() -> None:
+    """The packages are stand-ins."""
+    backend = InductorBackend.__new__(InductorBackend)
+    calls: list[str] = []
+
+    def package(name: str) -> Callable[[Tensor], Tensor]:
+        return lambda pixels: calls.append(name) or pixels  # type: ignore[func-returns-value]
+
+    backend._runs = [(Bounds(images=2, side=64), package("tight")), (WIDE, package("wide"))]
+    for shape in ((2, 64, 64), (3, 64, 64), (1, 64, 68)):
+        backend(torch.zeros(*shape, 3, dtype=torch.uint8))
+    assert calls == ["tight", "wide", "wide"]

@@ -58,5 +58,5 @@ def test_the_file_has_no_name_and_its_full_size(tmp_path: Path) -> None:
     with FileScratch(10, 7, torch.float32, tmp_path) as table:
         assert list(tmp_path.iterdir()) == []
         assert table.read(9, 10).shape == (1, 7)
-        with pytest.raises(OSError, match="shorter"):
+        with pytest.raises(OSError, match="truncated"):
             table.read(10, 11)

@@ -1,0 +1,33 @@
+"""Errors of compiled libraries; test_inductor.py runs real ones."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.errors import BackendUnavailable
+from engine.runtime.backends.aoti import CompiledLibrary
+from engine.runtime.backends.inductor import _load
+
+
+def test_a_package_that_is_no_library_of_this_machine_is_unavailable(tmp_path: Path) -> None:
+    package = tmp_path / "package.pt2"
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("data/model.so", b"not an ELF file")
+    with pytest.raises(OSError, match=r"invalid ELF header|too short"):
+        CompiledLibrary(package)
+    with pytest.raises(BackendUnavailable, match="cannot load its package"):
+        _load(package, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("content", [{}, {"a.so": b"", "b.so": b""}, {"readme": b"text"}])
+def test_a_package_without_exactly_one_library_is_unavailable(content: dict[str, bytes], tmp_path: Path) -> None:
+    package = tmp_path / "package.pt2"
+    with zipfile.ZipFile(package, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    with pytest.raises(BackendUnavailable, match="cannot load its package"):
+        _load(package, torch.device("cpu"))
