@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import engine
 import trainer
 from tests import ROOT
+from tests.images import photo, picture
 
 PAGES = [
     ROOT / "README.md",
@@ -44,3 +48,37 @@ def test_the_reference_has_every_public_name() -> None:
     listed = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     public = [f"{package.__name__}.{name}" for package in (engine, trainer) for name in package.__all__]
     assert sorted(listed) == sorted(public)
+
+
+def test_the_python_of_the_readme_runs_and_its_shapes_are_true(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tiny model in the place of the shipped one, and no compiler, which would take half a minute."""
+    (tmp_path / "models").mkdir()
+    shutil.copy(model_file, tmp_path / "models/summer2winter.safetensors")
+    monkeypatch.setenv("SOLSTICE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("SOLSTICE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(photo())
+    video = np.stack([np.asarray(picture(32, 24, seed)) for seed in range(3)])
+    names: dict[str, Any] = {
+        "summer": picture(),
+        "image": picture(48, 32),
+        "video": video,
+        "a": video[0],
+        "b": picture(),
+    }
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+
+    exec(blocks[0], names)
+    assert names["winter"].size == names["summer"].size
+    exec(blocks[1], names)
+    assert names["winter"].size == names["image"].size
+    assert names["frames"].shape == video.shape
+    assert min(names["small"][0].shape[:2]) == min(names["small"][1].size) == 256
+    exec(blocks[2], names)
+    assert (names["summary"].converted, names["summary"].failed) == (1, 0)
+    assert (tmp_path / "winter/a.jpg").exists()
