@@ -142,6 +142,11 @@ _MAX_WAIT_S = 0.05
     help="Stop when more than this share of the last 1000 jobs failed.",
 )
 @LIMITS.option(
+    "--skip-undecodable",
+    is_flag=True,
+    help="Send a dead letter for messages that cannot be decoded, instead of stopping.",
+)
+@LIMITS.option(
     "--reset-dead-letter-limit",
     is_flag=True,
     help="Start although an earlier worker of the group stopped at the limit.",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from engine.errors import SetupError
@@ -26,6 +27,18 @@ MAX_REQUEST_BYTES = 64 << 20
 """What the client lets through; the broker's own limit, usually 1 MiB, is the one that counts."""
 
 
+class UndecodableBatch(Exception):
+    """A batch of messages that this client cannot decode: unknown codec, wrong checksum, damaged."""
+
+    def __init__(self, topic: str, partition: int, first: int, after: int | None, cause: Exception) -> None:
+        where = f"partition {partition} of {topic}, "
+        where += f"offset {first}" if after is None else f"offsets {first} to {after - 1}"
+        super().__init__(f"{where}: {str(cause) or type(cause).__name__}")
+        self.topic, self.partition, self.first = topic, partition, first
+        self.after = after
+        """Offset after the batch; None when the batch does not reveal it."""
+
+
 def make_consumer(connection: Connection, *topics: str, **settings: Any) -> Any:
     """Connect a `KafkaConsumer` that commits nothing by itself; raises `SetupError` with the cause."""
     settings = {
@@ -35,7 +48,9 @@ def make_consumer(connection: Connection, *topics: str, **settings: Any) -> Any:
         "receive_message_max_bytes": 200_000_000,
         **settings,
     }
-    return _connected(connection, lambda common: KafkaConsumer(*topics, **{**common, **settings}))
+    consumer = _connected(connection, lambda common: KafkaConsumer(*topics, **{**common, **settings}))
+    consumer._fetcher.PartitionRecords = _CheckedRecords
+    return consumer
 
 
 def make_producer(connection: Connection, **settings: Any) -> Any:
@@ -57,6 +72,49 @@ def make_producer(connection: Connection, **settings: Any) -> Any:
 def make_admin(connection: Connection) -> Any:
     """Connect a `KafkaAdminClient`; raises `SetupError` with the cause."""
     return _connected(connection, lambda common: KafkaAdminClient(**common))
+
+
+class _CheckedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python is untyped
+    """Raise `UndecodableBatch` from `poll` for as long as a partition's next batch cannot be decoded.
+
+    kafka-python raises the cause once, without the offsets, and then never returns from `poll`.
+    """
+
+    _undecodable: UndecodableBatch | None = None
+
+    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
+        batches = _Batches(records)
+        try:
+            yield from super()._unpack_records(tp, batches, *deserializers)
+        except Exception as error:
+            first, after = int(self.next_fetch_offset), batches.offset_after
+            if after is not None and after <= first:  # a damaged header
+                after = None
+            self._undecodable = UndecodableBatch(tp.topic, tp.partition, first, after, error)
+            raise self._undecodable from error
+
+    def take(self, n: int | None = None) -> Any:
+        """Return up to `n` records; raises `UndecodableBatch` when there are none before such a batch."""
+        records = super().take(n)
+        if not records and self._undecodable is not None:
+            raise self._undecodable
+        return records
+
+
+class _Batches:
+    """The batches of a fetch, and the offset after the current one."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+        self.offset_after: int | None = None
+
+    def next_batch(self) -> Any:
+        """Return the next batch, or None."""
+        self.offset_after = None
+        batch = self._records.next_batch()
+        if batch is not None and batch.magic == 2:
+            self.offset_after = int(batch.next_offset)
+        return batch
 
 
 def topic_id(consumer: Any, topic: str) -> object:

@@ -41,6 +41,8 @@ class KafkaSourceConfig:
     """How long a rebalance waits for jobs that have begun."""
     instance: str | None = None
     """Stable name of this member, for restarts without a rebalance."""
+    skip_undecodable: bool = False
+    """Turn batches of messages that cannot be decoded into dead letters instead of stopping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ class StreamConfig:
     """Likewise when jobs are under way and none ends; leave time for compiling a model."""
     metrics_port: int | None = None
     metrics_host: str = LOOPBACK
+    skip_undecodable: bool = KafkaSourceConfig.skip_undecodable
     create_topics: int | None = None
     """Partitions of topics that are missing; None makes none."""
     reset_dead_letter_limit: bool = False
@@ -119,6 +122,7 @@ class StreamConfig:
             session_timeout_s=self.session_timeout_s,
             drain_s=self.drain_s,
             instance=self.instance,
+            skip_undecodable=self.skip_undecodable,
         )
 
     def sink(self, worker: str) -> KafkaSinkConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Optio
         return _job(_parsed(value), defaults)
     if not value:
         raise SkipImage("the message is empty")
+    _refuse_framing(value)
     id = _text(key, "the key") if key else fallback_id
     return Job(id=id[:512], source=None, data=value, options=defaults)
 
@@ -74,6 +76,24 @@ def read_id(value: bytes | None, key: bytes | None, fallback_id: str) -> str:
         return key.decode()[:512] if key else fallback_id
     except UnicodeDecodeError:
         return fallback_id
+
+
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_BOXED_IMAGES = (b"ftyp", b"jP  ", b"JXL ")  # image files that begin with the length of their first part
+_ICON = b"\0\0\1\0"
+
+
+def _refuse_framing(value: bytes) -> None:
+    """Raise `SkipImage` for JSON in an encoding or a framing that is not read, which would pass for a broken image."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if value.startswith(mark):
+            raise SkipImage(f"the message begins with a byte-order mark ({encoding}); send JSON as UTF-8 without one")
+    if value[:1] == b"\0" and len(value) > 5 and value[4:8] not in _BOXED_IMAGES and value[:4] != _ICON:
+        schema_id = int.from_bytes(value[1:5], "big")
+        raise SkipImage(
+            f"the message has the framing of a schema registry (schema id {schema_id}); send JSON without a serializer "
+            "of a schema registry"
+        )
 
 
 def _parsed(value: bytes) -> dict[str, Any]:
@@ -169,7 +189,7 @@ def _validator(name: str) -> Callable[[object], object]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the jobs topic, as it came."""
+    """One message of the jobs topic, unchanged."""
 
     topic: str
     partition: int
@@ -179,11 +199,14 @@ class Message:
     key: bytes | None
     value: bytes = field(repr=False)
     headers: tuple[tuple[str, bytes], ...] = ()
+    undecodable: str = ""
+    """Why the client could not decode it; empty for all others."""
 
     @property
     def num_bytes(self) -> int:
-        """Memory it takes, about."""
-        return len(self.value) + len(self.key or b"") + 200
+        """Approximate memory that it takes."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.value) + len(self.key or b"") + headers + 200
 
     @property
     def position(self) -> str:

@@ -22,7 +22,7 @@ from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
 from engine.errors import StopRun
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
-from engine.stream.client import make_consumer, rebalance_sleep, topic_id
+from engine.stream.client import UndecodableBatch, make_consumer, rebalance_sleep, topic_id
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import JobState, Message
@@ -35,6 +35,8 @@ POLL_S = 0.2
 TOPIC_GONE_S = 30.0
 """How long the jobs topic may be missing before the worker stops."""
 _COMMIT_EVERY_S = 1.0
+_FINISH_S = 60.0
+"""How long jobs in flight may take after an error that stops fetching."""
 _DRAIN_POLL_S = 0.02
 _LEAVE_TIMEOUT_MS = 5000
 
@@ -62,6 +64,8 @@ class GroupMember:
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._error: Exception | None = None
+        self._failing: StopRun | None = None
+        self._failing_since_s = 0.0
         self._consumer: Any = None
         self._topic_seen_s = 0.0
         self._topic_id: object = None
@@ -145,6 +149,7 @@ class GroupMember:
                 self._poll()
                 self._health.beat("poll")
                 self._pause_or_resume()
+                self._stop_when_finished()
                 self._require_topic()
                 if time.monotonic() - committed_s >= _COMMIT_EVERY_S:
                     committed_s = time.monotonic()
@@ -160,6 +165,8 @@ class GroupMember:
             self._take(self._consumer.poll(timeout_ms=int(POLL_S * 1000)))
         except (AuthorizationError, FencedInstanceIdError):
             raise
+        except UndecodableBatch as error:
+            self._handle_undecodable(error)
         except KafkaError as error:
             log.warning("Kafka: %s", error)
             time.sleep(0.5)
@@ -171,6 +178,35 @@ class GroupMember:
                 for raw in messages:
                     self._assignment.take(_message(raw, now_s), now_s)
             self._changed.notify_all()  # also for those that wait while `stop` was called
+
+    def _handle_undecodable(self, error: UndecodableBatch) -> None:
+        """Replace an undecodable batch by one job that fails, or stop once the jobs before it have finished."""
+        if self._config.skip_undecodable and error.after is not None:
+            log.error("Skipping messages that cannot be decoded: %s", error)
+            now_s = time.time()
+            reason = f"cannot be decoded: {error}"
+            message = Message(error.topic, error.partition, error.after - 1, now_s, None, b"", undecodable=reason)
+            with self._changed:
+                self._assignment.take(message, now_s)
+                self._changed.notify_all()
+            self._consumer.seek(TopicPartition(error.topic, error.partition), error.after)
+            return
+        if self._failing is None:
+            log.error("Messages cannot be decoded; the worker stops after the jobs before them: %s", error)
+            advice = (
+                "correct the producer or the topic, or turn such messages into dead letters with --skip-undecodable"
+            )
+            self._failing = StopRun(f"Messages cannot be decoded: {error}; {advice}.")
+            self._failing_since_s = time.monotonic()
+
+    def _stop_when_finished(self) -> None:
+        """Raise what has stopped the fetching once the jobs that were fetched before have finished."""
+        if self._failing is None:
+            return
+        with self._changed:
+            left = self._assignment.num_queued or self._assignment.num_begun(self._assignment.owned)
+        if not left or time.monotonic() - self._failing_since_s > _FINISH_S:
+            raise self._failing
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, FencedInstanceIdError):
@@ -205,7 +241,7 @@ class GroupMember:
         consumer = self._consumer
         assigned, paused = consumer.assignment(), consumer.paused()
         with self._changed:
-            wanted = self._assignment.to_pause(assigned, paused, stopping=self.stopping)
+            wanted = self._assignment.to_pause(assigned, paused, stopping=self.stopping or self._failing is not None)
             self._measure(len(wanted))
         if wanted - paused:
             consumer.pause(*(wanted - paused))

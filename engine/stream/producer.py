@@ -15,11 +15,12 @@ from engine.observe.metrics import Metrics
 from engine.stream.client import make_producer
 from engine.stream.connection import Connection
 
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
+"""Errors of messages that the brokers will never accept."""
 
 
 @dataclass(slots=True)
-class Letter:
+class OutgoingMessage:
     """One message to send."""
 
     topic: str
@@ -27,47 +28,46 @@ class Letter:
     value: bytes
     headers: list[tuple[str, bytes]]
     outcome: int
-    """Index of the outcome that it tells."""
+    """Index of the outcome that it reports."""
     sent: bool = False
 
 
 class Producer:
-    """Sends messages and waits for their acknowledgements; safe for several threads.
+    """Sends messages and waits for their acknowledgements; thread-safe.
 
-    A message that is larger than the brokers take makes them refuse its whole batch, and then kafka-python refuses
-    whatever else it was given. So all that was refused as too large is sent once more, each alone over a connection of
-    its own, before that is believed of it.
+    The brokers refuse a whole batch for one message in it that is too large, and kafka-python then refuses all others
+    that it holds. So each message that was refused as too large is sent again, alone, over a connection of its own.
     """
 
     def __init__(self, connection: Connection, acknowledge_s: float, metrics: Metrics) -> None:
         """Connect; raises `SetupError`."""
-        self._together = _Line(connection, acknowledge_s, metrics)
-        self._alone = _Line(connection, acknowledge_s, metrics)
+        self._together = RestartingProducer(connection, acknowledge_s, metrics)
+        self._alone = RestartingProducer(connection, acknowledge_s, metrics)
         self._one_at_a_time = threading.Lock()
         self._together.connect()
 
-    def send(self, letters: Sequence[Letter]) -> list[Exception | None]:
-        """Send all and wait for their acknowledgements; gives for each what went wrong, or None."""
-        answers = self._together.send(letters)
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[Exception | None]:
+        """Send all and wait for their acknowledgements; returns the error of each, or None."""
+        answers = self._together.send(messages)
         return [
-            self._send_alone(letter) if isinstance(answer, _TOO_LARGE) else answer
-            for letter, answer in zip(letters, answers, strict=True)
+            self._send_alone(message) if isinstance(answer, TOO_LARGE) else answer
+            for message, answer in zip(messages, answers, strict=True)
         ]
 
     def close(self, timeout_s: float) -> None:
-        """Close what is open."""
+        """Close the connections."""
         self._together.close(timeout_s)
         self._alone.close(timeout_s)
 
-    def _send_alone(self, letter: Letter) -> Exception | None:
+    def _send_alone(self, message: OutgoingMessage) -> Exception | None:
         with self._one_at_a_time:
-            return self._alone.send([letter])[0]
+            return self._alone.send([message])[0]
 
 
-class _Line:
-    """A kafka-python producer that is made when it is needed, and anew after an error; safe for several threads.
+class RestartingProducer:
+    """A kafka-python producer that is created when needed, and again after an error; thread-safe.
 
-    An idempotent producer whose sequence numbers the brokers no longer know never recovers by itself.
+    An idempotent producer whose sequence numbers the brokers have forgotten never recovers by itself.
     """
 
     def __init__(self, connection: Connection, acknowledge_s: float, metrics: Metrics) -> None:
@@ -77,40 +77,40 @@ class _Line:
         self._lock = threading.Lock()
         self._producer: Any = None
 
-    def send(self, letters: Sequence[Letter]) -> list[Exception | None]:
-        """Send all and wait for their acknowledgements; gives for each what went wrong, or None."""
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[Exception | None]:
+        """Send all and wait for their acknowledgements; returns the error of each, or None."""
         try:
             producer = self.connect()
         except EngineError as error:
-            return [error] * len(letters)
-        futures = [self._start(producer, letter) for letter in letters]
+            return [error] * len(messages)
+        futures = [self._start(producer, message) for message in messages]
         answers = [future if isinstance(future, Exception) else self._answer(future) for future in futures]
         if any(answer is not None for answer in answers):
             self._discard(producer)
         return answers
 
     def close(self, timeout_s: float) -> None:
-        """Close it, if there is one."""
+        """Close the producer, if there is one."""
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout_s)
 
-    def _start(self, producer: Any, letter: Letter) -> Any:
+    def _start(self, producer: Any, message: OutgoingMessage) -> Any:
         try:
-            return producer.send(letter.topic, value=letter.value, key=letter.key, headers=letter.headers)
-        except Exception as error:  # noqa: BLE001 (as for those that are answered later)
+            return producer.send(message.topic, value=message.value, key=message.key, headers=message.headers)
+        except Exception as error:  # noqa: BLE001 (treated like an error of the brokers)
             return error
 
     def _answer(self, future: Any) -> Exception | None:
         try:
             future.get(timeout=self._acknowledge_s)
             return None
-        except Exception as error:  # noqa: BLE001 (whatever it is, this message is not acknowledged)
+        except Exception as error:  # noqa: BLE001 (of any kind: the message is not acknowledged)
             return error
 
     def connect(self) -> Any:
-        """Give the producer; raises `SetupError` when there is none and none can be made."""
+        """Return the producer; raises `SetupError` when there is none and none can be created."""
         with self._lock:
             if self._producer is None:
                 delivery_ms = int(self._acknowledge_s * 1000)
@@ -128,9 +128,9 @@ class _Line:
                 return  # another thread was faster
             self._producer = None
         self._metrics.count("producer_rebuilds_total")
-        threading.Thread(target=_give_up, args=(producer,), daemon=True).start()  # may block although told not to
+        threading.Thread(target=_close_quietly, args=(producer,), daemon=True).start()  # may block despite its time-out
 
 
-def _give_up(producer: Any) -> None:
-    with suppress(Exception):  # it raises once more what it was given up for
+def _close_quietly(producer: Any) -> None:
+    with suppress(Exception):  # raises the error again for which it is discarded
         producer.close(0)

@@ -1,9 +1,8 @@
-"""A sink that stores images under the output root and tells their results to a topic.
+"""A sink that stores images under the output root and publishes their results on a topic.
 
-For each job, in this order: the image is durable, then its result is acknowledged by the brokers, then (by the source)
-the offset is marked done. A job that fails gets a result that says so and a dead letter, both acknowledged. While the
-storage or the brokers are away a call waits, which in the end pauses fetching; nothing is lost and nothing is a dead
-letter because of it.
+The order for each job: the image is durable, its result is acknowledged by the brokers, the source marks the offset as
+done. A failed job has a result with the reason, and a dead letter, both acknowledged. While the storage or the brokers
+are unavailable, calls wait, which in the end pauses fetching; no job is lost or becomes a dead letter because of it.
 """
 
 from __future__ import annotations
@@ -26,23 +25,27 @@ from engine.records import Encoded, Failed, Outcome, Record, Stored
 from engine.stream.config import KafkaSinkConfig
 from engine.stream.connection import Connection
 from engine.stream.dead_letters import DeadLetterGuard
-from engine.stream.jobs import VERSION, JobState, job_state
+from engine.stream.jobs import VERSION, JobState, Message, job_state
 from engine.stream.outputs import Output
-from engine.stream.producer import _TOO_LARGE, Letter, Producer
+from engine.stream.producer import TOO_LARGE, OutgoingMessage, Producer
 from engine.system.retry import pauses_s
 from engine.system.versions import installed
 
 log = logging.getLogger(__name__)
 
 HEADER = "solstice-"
-"""Begins the names of the headers that a dead letter gets."""
+"""Prefix of the headers that are added to a dead letter."""
+REPLAYS = HEADER + "replays"
+"""Header with the number of times that a job was replayed from the dead letters."""
+CUT = HEADER + "cut"
+"""Header of a dead letter that does not hold its whole message."""
 
 _LONGEST_HEADER = 1000
 _KEPT_OF_LARGE = 1000
 
 
 class KafkaSink:
-    """Stores images and tells results; safe for several threads."""
+    """Stores images and publishes results; thread-safe."""
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class KafkaSink:
         metrics: Metrics,
         health: Health,
     ) -> None:
-        """With no `output` every result travels inline. Raises `SetupError` when the brokers cannot be reached."""
+        """Without `output`, every result carries its image. Raises `SetupError` when the brokers cannot be reached."""
         self.guard = DeadLetterGuard(config.limit)
         """Limit on failed jobs."""
         self._config = config
@@ -65,7 +68,7 @@ class KafkaSink:
         self._up(True)
 
     def give_up(self) -> None:
-        """Let every call that waits for storage or brokers raise `StopRun`."""
+        """Make every call that waits for storage or brokers raise `StopRun`."""
         self._give_up.set()
 
     def close(self, timeout_s: float) -> None:
@@ -73,7 +76,7 @@ class KafkaSink:
         self._producer.close(timeout_s)
 
     def store(self, record: Record[Encoded]) -> Stored:
-        """Make the image durable, or keep it for its result. Blocks while the storage is away."""
+        """Store the image durably, or keep it for its result. Blocks while the storage is unavailable."""
         state = job_state(record)
         encoded, job = record.payload, state.job
         assert job is not None, "only parsed jobs are translated"
@@ -83,7 +86,7 @@ class KafkaSink:
             if len(encoded.data) > self._config.inline_limit:
                 raise SkipImage(
                     f"the result has {len(encoded.data):,} bytes, over the limit of {self._config.inline_limit:,} for "
-                    "inline ones; let it be stored, or ask for a smaller size or quality"
+                    "inline results; store it, or ask for a smaller size or quality"
                 )
             state.result["data"] = base64.b64encode(encoded.data).decode()
             return Stored.of(encoded, "")
@@ -99,31 +102,31 @@ class KafkaSink:
         """Do nothing yet: `settle` sends failures together with results."""
 
     def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Send results and dead letters and wait until the brokers have them, for as long as that takes.
+        """Send results and dead letters, and wait until the brokers have acknowledged them, however long that takes.
 
         Raises `StopRun` when too many jobs fail.
         """
         for outcome in outcomes:
             self.guard.saw(isinstance(outcome, Failed))
         settled = list(outcomes)
-        letters = [letter for i, outcome in enumerate(outcomes) for letter in self._letters(i, outcome)]
-        while letters:
-            refused = self._sent(letters)
-            letters = []
-            for letter in refused:
-                outcome = settled[letter.outcome]
+        messages = [message for i, outcome in enumerate(outcomes) for message in self._messages(i, outcome)]
+        while messages:
+            refused = self._sent(messages)
+            messages = []
+            for message in refused:
+                outcome = settled[message.outcome]
                 if isinstance(outcome, Record):
-                    settled[letter.outcome] = outcome.failed("store", "its result is larger than the brokers take")
-                    letters += self._letters(letter.outcome, settled[letter.outcome])
+                    settled[message.outcome] = outcome.failed("store", "its result is larger than the brokers take")
+                    messages += self._messages(message.outcome, settled[message.outcome])
                 else:
-                    letters.append(_cut(letter))
+                    messages.append(_cut(message))
         for outcome in settled:
             if isinstance(outcome, Failed):
                 self._metrics.count("dead_letters_total", 1.0, outcome.stage)
         return settled
 
     def answered(self, state: JobState) -> bool:
-        """Send the result of an earlier delivery of this very job again, if it is there still."""
+        """Send the result of an earlier delivery of this job again, if it is still there; return whether it was."""
         job = state.job
         if self._output is None or job is None or job.inline:
             return False
@@ -135,10 +138,10 @@ class KafkaSink:
             if self._output.size(receipt["name"]) != receipt["result"]["bytes"]:
                 return False
             state.result = receipt["result"]
-        except (ValueError, KeyError, TypeError):  # cut off by a crash
+        except (ValueError, KeyError, TypeError):  # truncated by a crash
             return False
         fields = {**self._fields(state, {}), "status": "done", **state.result, "duplicate": True}
-        self._sent([Letter(self._config.results, state.id.encode(), _json(fields), [], 0)])
+        self._sent([self._result(0, state, fields)])
         self.guard.saw(failed=False)
         self._metrics.count("duplicates_total")
         self._metrics.count("jobs_total", 1.0, "duplicate", "")
@@ -146,19 +149,21 @@ class KafkaSink:
 
     # ---- results and dead letters ----
 
-    def _letters(self, index: int, outcome: Outcome) -> list[Letter]:
+    def _messages(self, index: int, outcome: Outcome) -> list[OutgoingMessage]:
+        """Return the result of an outcome, and the dead letter of a failed one."""
         state = job_state(outcome)
         fields = self._fields(state, outcome.timings)
-        key = state.id.encode()
         if isinstance(outcome, Record):
-            done = {**fields, "status": "done", **state.result}
-            return [Letter(self._config.results, key, _json(done), [], index)]
+            return [self._result(index, state, {**fields, "status": "done", **state.result})]
         reason = outcome.reason[:_LONGEST_HEADER]
         failed = {**fields, "status": "failed", "error": {"stage": outcome.stage, "reason": reason}}
-        return [
-            Letter(self._config.results, key, _json(failed), [], index),
-            self._dead_letter(index, outcome, state),
-        ]
+        return [self._result(index, state, failed), self._dead_letter(index, outcome, state)]
+
+    def _result(self, index: int, state: JobState, fields: dict[str, Any]) -> OutgoingMessage:
+        """Return a result with the key and the headers of its job, such as trace and correlation ids."""
+        message = state.message
+        key = state.id.encode() if message.key is None else message.key
+        return OutgoingMessage(self._config.results, key, _json(fields), _own_headers(message), index)
 
     def _fields(self, state: JobState, timings: dict[str, float]) -> dict[str, Any]:
         message = state.message
@@ -172,10 +177,10 @@ class KafkaSink:
             "job": {"topic": message.topic, "partition": message.partition, "offset": message.offset},
         }
 
-    def _dead_letter(self, index: int, failed: Failed, state: JobState) -> Letter:
-        """Give the message as it came, with what became of it in headers."""
+    def _dead_letter(self, index: int, failed: Failed, state: JobState) -> OutgoingMessage:
+        """Return the message of a job with the failure in additional headers."""
         message = state.message
-        told = {
+        context = {
             "topic": message.topic,
             "partition": message.partition,
             "offset": message.offset,
@@ -187,11 +192,14 @@ class KafkaSink:
             "worker": self._config.worker,
             "worker-version": installed("solstice-engine"),
         }
-        own = [(HEADER + name, str(value).encode()[:_LONGEST_HEADER]) for name, value in told.items()]
-        theirs = [(name, value) for name, value in message.headers if not name.startswith(HEADER) or name == REPLAYS]
-        return Letter(self._config.dead_letters, message.key, message.value, [*theirs, *own], index)
+        own = [(HEADER + name, str(value).encode()[:_LONGEST_HEADER]) for name, value in context.items()]
+        if message.undecodable:
+            own.append((CUT, b"messages that cannot be decoded"))
+        replays = [(name, value) for name, value in message.headers if name == REPLAYS]
+        headers = [*_own_headers(message), *replays, *own]
+        return OutgoingMessage(self._config.dead_letters, message.key, message.value, headers, index)
 
-    # ---- waiting for what is away ----
+    # ---- waiting for storage and brokers ----
 
     def _write(self, output: Output, name: str, data: bytes) -> None:
         began_s = time.monotonic()
@@ -207,16 +215,16 @@ class KafkaSink:
                 self._up(True)
                 return
 
-    def _sent(self, letters: Sequence[Letter]) -> list[Letter]:
-        """Send until all are acknowledged; gives those that the brokers will never take."""
-        refused: list[Letter] = []
+    def _sent(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        """Send until all are acknowledged; returns those that are too large for the brokers."""
+        refused: list[OutgoingMessage] = []
         for pause_s in pauses_s():
             trouble: Exception | None = None
-            waiting = [letter for letter in letters if not letter.sent]
-            for letter, error in zip(waiting, self._producer.send(waiting), strict=True):
-                letter.sent = error is None or isinstance(error, _TOO_LARGE)
-                if isinstance(error, _TOO_LARGE):
-                    refused.append(letter)
+            waiting = [message for message in messages if not message.sent]
+            for message, error in zip(waiting, self._producer.send(waiting), strict=True):
+                message.sent = error is None or isinstance(error, TOO_LARGE)
+                if isinstance(error, TOO_LARGE):
+                    refused.append(message)
                 elif error is not None:
                     trouble = error
             if trouble is None:
@@ -227,19 +235,15 @@ class KafkaSink:
 
     def _wait(self, what: str, error: Exception, pause_s: float) -> None:
         self._up(False)
-        self._health.beat("pipeline")  # it waits, and is not stuck
+        self._health.beat("pipeline")  # waiting is not being stuck
         self._metrics.count("retries_total", 1.0, "store")
-        log.warning("%s takes no results at the moment, waiting: %s", what, error or type(error).__name__)
+        log.warning("%s takes no results at the moment; waiting: %s", what, error or type(error).__name__)
         if self._give_up.wait(pause_s):
             raise StopRun(f"{what} took no results until the end of the grace period: {error}.")
 
     def _up(self, up: bool) -> None:
         self._metrics.gauge("sink_up", float(up))
         self._health.require("sink", up)
-
-
-REPLAYS = HEADER + "replays"
-"""Header that counts how often a job came back from the dead letters."""
 
 
 def _described(record: Record[Encoded], state: JobState) -> dict[str, Any]:
@@ -256,7 +260,7 @@ def _described(record: Record[Encoded], state: JobState) -> dict[str, Any]:
 
 
 def _output_name(state: JobState, encoded: Encoded) -> str:
-    """Give the job's own name for its result, or one from its id and all that decides the image."""
+    """Return the result's name from the job, or one made of its id and the hash of all that decides the image."""
     job = state.job
     assert job is not None
     if job.output is not None:
@@ -264,12 +268,17 @@ def _output_name(state: JobState, encoded: Encoded) -> str:
     return f"{quote(job.id, safe='')[:150]}-{state.digest[:16]}{FORMATS[encoded.format.lower()]}"
 
 
-def _cut(letter: Letter) -> Letter:
-    """Shorten a letter that the brokers do not take; its beginning tells what it was."""
-    note = (HEADER + "cut", f"value of {len(letter.value)} bytes".encode())
-    if any(name == note[0] for name, _ in letter.headers):
-        raise StopRun(f"The topic {letter.topic} takes not even a message of {len(letter.value)} bytes.")
-    return replace(letter, value=letter.value[:_KEPT_OF_LARGE], headers=[*letter.headers, note], sent=False)
+def _own_headers(message: Message) -> list[tuple[str, bytes]]:
+    """Return the headers that the producer of a job gave it."""
+    return [(name, value) for name, value in message.headers if not name.startswith(HEADER)]
+
+
+def _cut(message: OutgoingMessage) -> OutgoingMessage:
+    """Return a message with the beginning of its value, for brokers that refuse the whole of it."""
+    note = (CUT, f"value of {len(message.value)} bytes".encode())
+    if any(name == CUT for name, _ in message.headers):
+        raise StopRun(f"The topic {message.topic} refuses even a message of {len(message.value)} bytes.")
+    return replace(message, value=message.value[:_KEPT_OF_LARGE], headers=[*message.headers, note], sent=False)
 
 
 def _json(fields: dict[str, Any]) -> bytes:

@@ -127,6 +127,8 @@ class KafkaSource:
 
     def _parse(self, state: JobState) -> None:
         message = state.message
+        if message.undecodable:
+            raise SkipImage(message.undecodable)
         state.id = read_id(message.value, message.key, message.position)
         job = parse_job(message.value, message.key, message.position, self._defaults)
         state.id = job.id

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from engine.errors import SetupError, StopRun
 from engine.stream.client import make_consumer, make_producer
 from engine.stream.connection import Connection
-from engine.stream.sink import HEADER, REPLAYS
+from engine.stream.sink import CUT, HEADER, REPLAYS
 
 _POLL_MS = 200
 
@@ -107,7 +107,7 @@ def _result(value: bytes | None) -> dict[str, Any] | None:
 
 def _is_chosen(letter: Any, stage: str | None) -> bool:
     headers = dict(letter.headers)
-    whole = HEADER + "topic" in headers and HEADER + "cut" not in headers
+    whole = HEADER + "topic" in headers and CUT not in headers
     return whole and (stage is None or headers.get(HEADER + "stage") == stage.encode())
 
 

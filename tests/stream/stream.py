@@ -219,6 +219,10 @@ class Stream:
         """Wait for `count` dead letters and give all that there are."""
         return self._read(self.dead_topic, count, seconds)
 
+    def messages(self, topic: str, count: int, seconds: float = 60.0) -> list[Any]:
+        """Wait for messages with `count` different keys or offsets on a topic and return all there are."""
+        return self._read(topic, count, seconds)
+
     def files(self) -> dict[str, bytes]:
         """Give every result file by its name."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,19 @@ def test_messages_of_five_megabytes(stream: Stream, megabytes: int) -> None:
     stream.worker(max_in_flight_bytes=8 << 20)
     results = stream.results(3)
     assert [result["status"] for result in results] == ["done"] * 3
+
+
+def test_results_and_dead_letters_carry_the_headers_and_the_key_of_their_job(stream: Stream) -> None:
+    good = {"id": "good", "source": stream.add_photo("x.jpg", photo()), "output": "x.jpg"}
+    headers = [("traceparent", b"00-1-2-01"), ("correlation-id", b"\xff"), ("solstice-stage", b"forged")]
+    for key, value in ((b"customer-7", json.dumps(good).encode()), (b"customer-8", b"{")):
+        stream.send(value, key=key, headers=headers)
+    stream.flush()
+    stream.worker()
+    results = stream.messages(stream.results_topic, 2)
+    assert {message.key for message in results} == {b"customer-7", b"customer-8"}
+    for message in results:
+        assert message.headers == headers[:2]
+    (letter,) = stream.dead_letters(1)
+    assert letter.headers[:2] == headers[:2]
+    assert [value for name, value in letter.headers if name == "solstice-stage"] == [b"job"]

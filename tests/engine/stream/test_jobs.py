@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -104,3 +105,26 @@ def test_two_jobs_share_no_result() -> None:
     one.result["output"] = "a.jpg"
     assert other.result == {}
     assert one.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'\xef\xbb\xbf{"id": "x", "source": "x"}', "byte-order mark (UTF-8)"),
+        ('{"id": "x", "source": "x"}'.encode("utf-16"), "byte-order mark (UTF-16)"),
+        (b'\0\0\0\0\x2a{"id": "x", "source": "x"}', "framing of a schema registry (schema id 42)"),
+        (b"\0\0\0\1\0\x02\x0aabcde", "framing of a schema registry (schema id 256)"),
+    ],
+)
+def test_an_encoding_that_is_not_read_is_named(value: bytes, reason: str) -> None:
+    with pytest.raises(SkipImage, match=re.escape(reason)):
+        parse_job(value, b"k", "t-0-0", DEFAULTS)
+
+
+@pytest.mark.parametrize("head", [b"\0\0\0\x20ftypheic", b"\0\0\0\x0cjP  \r\n", b"\0\0\0\x0cJXL \r\n", b"\0\0\1\0\1\0"])
+def test_an_image_that_begins_with_a_zero_is_an_image(head: bytes) -> None:
+    assert parse_job(head + bytes(50), b"k", "t-0-0", DEFAULTS).data == head + bytes(50)
+
+
+def test_the_id_of_a_job_with_a_byte_order_mark_is_found() -> None:
+    assert read_id(b'\xef\xbb\xbf{"id": "x"}', None, "t-0-0") == "x"
