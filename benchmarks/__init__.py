@@ -1,1 +1,1 @@
-"""Measurements: each file states its ceiling, measures, and ends with one line of JSON."""
+"""Measurements: each script states its ceiling, measures, and ends with one line of JSON; `run_all` runs them all."""

@@ -1,7 +1,7 @@
-"""Native, plain and guided side by side at full scale: the picture that docs/detail.md is about.
+"""Draw the comparison of native, plain and guided in docs/detail.md.
 
-Each photo gives two rows: the whole, small, and a crop at its own resolution. The columns are the photo, native, plain
-and guided, made by `solstice convert` as a user would.
+Each photo has two rows: the whole photo reduced, and a crop at its own resolution. The columns are the photo, native,
+plain and guided, made with `solstice convert`.
 
     python -m benchmarks.detail PHOTO:X,Y [PHOTO:X,Y …] --model summer2winter --out docs/detail.jpg
 """
@@ -19,27 +19,27 @@ from benchmarks.common import run
 from trainer.sheets import Pixels, save_sheet
 
 WAYS = (("native", "none"), ("512", "plain"), ("512", "guided"))
-"""`--size` and `--detail` of each column after the photo's own."""
+"""`--size` and `--detail` of the columns after the photo."""
 SIDE = 360
-"""Pixels: width of a column."""
+"""Width of a column in pixels."""
 
 
 def rows_of(photo: Path, corner: tuple[int, int], model: str) -> list[list[Pixels]]:
-    """Give the two rows of `photo`; the crop's upper left `corner` is (x, y) in pixels."""
-    pictures = [np.asarray(Image.open(photo).convert("RGB"))]
+    """Return the two rows of `photo`; `corner` is the upper left (x, y) of the crop in pixels."""
+    columns = [np.asarray(Image.open(photo).convert("RGB"))]
     for size, detail in WAYS:
         with tempfile.TemporaryDirectory() as folder:
             options = ("--model", model, "--size", size, "--detail", detail, "--format", "png")
             run("-m", "engine", "convert", photo, folder, *options)
             (result,) = Path(folder).glob("*.png")
-            pictures.append(np.asarray(Image.open(result)))
+            columns.append(np.asarray(Image.open(result)))
     x, y = corner
-    return [[_small(picture) for picture in pictures], [picture[y : y + SIDE, x : x + SIDE] for picture in pictures]]
+    return [[_small(column) for column in columns], [column[y : y + SIDE, x : x + SIDE] for column in columns]]
 
 
-def _small(picture: Pixels) -> Pixels:
-    height = round(picture.shape[0] * SIDE / picture.shape[1])
-    return np.asarray(Image.fromarray(picture).resize((SIDE, height), Image.Resampling.LANCZOS))
+def _small(column: Pixels) -> Pixels:
+    height = round(column.shape[0] * SIDE / column.shape[1])
+    return np.asarray(Image.fromarray(column).resize((SIDE, height), Image.Resampling.LANCZOS))
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
-"""Photos at full size: speed against megapixels, tiles against the whole image, memory, guided against native.
+"""Photos at full size: tiles against the whole image, and guided detail against native size.
 
-The ceiling is the rate of the residual blocks' own convolution, in the same type and at the width of a band: no
-translation of a whole photo can be faster than its arithmetic at that rate. Every size runs in a process of its
-own, so that peaks of memory are its own. On a machine that does other things at the same time, trust the
-ratios of alternated runs, not single times.
+The ceiling is the rate of the residual blocks' convolution, in the same type and at the width of a band: no
+translation of a whole photo can be faster than its arithmetic at that rate. Each size runs in a process of its
+own, so that its peak memory is its own. On a busy machine trust the ratios of alternated runs, not single times.
+`benchmarks/scaling.py megapixels` measures the rate by size.
 
-    python -m benchmarks.full_size scaling --megapixels 1 4 16 100
     python -m benchmarks.full_size whole --megapixels 1 4 12
     python -m benchmarks.full_size guided --megapixels 24
 """
@@ -13,7 +12,6 @@ ratios of alternated runs, not single times.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -26,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common import generator_gflop, machine, seconds, spread
+from benchmarks.common import generator_gflop, report, seconds, spread
 from engine.codec.detail import guided_upsample
 from engine.codec.geometry import resize
 from engine.model.card import Architecture
@@ -40,25 +38,24 @@ DTYPE = torch.bfloat16
 def main() -> None:
     """Measure what the command line asks for; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["scaling", "whole", "guided"])
+    parser.add_argument("what", choices=["whole", "guided"])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16])
     parser.add_argument("--ngf", type=int, default=32)
     parser.add_argument("--upsample", choices=["transpose", "resize"], default="transpose")
-    parser.add_argument("--budget-mb", type=int, default=4500, help="memory that tiles may add")
     parser.add_argument("--working", type=int, default=512, help="short side for guided, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     arch = Architecture(ngf=arguments.ngf, upsample=arguments.upsample)
-    measure = {"scaling": scaling, "whole": tiled_against_whole, "guided": guided_against_native}[arguments.what]
+    measure = {"whole": tiled_against_whole, "guided": guided_against_native}[arguments.what]
     with torch.inference_mode():
         ceiling = ceiling_mp_s(arch)
         print(f"ceiling {ceiling:.2f} MP/s: all arithmetic at the rate of a residual convolution")
         results = [measure(arch, megapixels, arguments) for megapixels in arguments.megapixels]
-    print(json.dumps({"machine": machine(), "arch": str(arch), "ceiling_mp_s": round(ceiling, 3), "results": results}))
+    report(f"full-size-{arguments.what}", {"arch": str(arch), "ceiling_mp_s": round(ceiling, 3), "results": results})
 
 
 def ceiling_mp_s(arch: Architecture) -> float:
-    """Convert the rate of a 3x3 convolution over a band, best of ten, into megapixels of photo a second."""
+    """Return the rate of a 3x3 convolution over a band, best of ten, as megapixels of photo per second."""
     channels, rows, width = 4 * arch.ngf, 16, 1500
     band = torch.randn(1, channels, rows + 2, width + 2).to(DTYPE).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(channels, channels, 3, 3).to(DTYPE)
@@ -67,13 +64,13 @@ def ceiling_mp_s(arch: Architecture) -> float:
     return flop_s / 1e9 / generator_gflop(arch, 1000, 1000)
 
 
-def scaling(arch: Architecture, megapixels: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Translate one photo in tiles, in a new process: time, rate and what it added to memory."""
-    budget_bytes = arguments.budget_mb * 1_000_000
+def scaling(arch: Architecture, megapixels: float, budget_mb: int) -> dict[str, Any]:
+    """Translate one photo in tiles, in a new process: time, rate and added memory."""
+    budget_bytes = budget_mb * 1_000_000
     result = in_new_process(_tiled_once, arch, shape_of(megapixels), budget_bytes)
     print(
         f"{megapixels:6.1f} MP {result['seconds']:8.1f} s {result['mp_s']:.3f} MP/s, "
-        f"{result['added_mb']} MB added of {arguments.budget_mb} MB allowed, {result['resident_mb']} MB resident",
+        f"{result['added_mb']} MB added of {budget_mb} MB allowed, {result['resident_mb']} MB resident",
         flush=True,
     )
     return result
@@ -97,11 +94,11 @@ def _tiled_once(arch: Architecture, shape: tuple[int, int], budget_bytes: int) -
 
 
 def tiled_against_whole(arch: Architecture, megapixels: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Alternate tiles, the whole image compiled and the whole image as it is; ratios of neighbouring runs."""
+    """Alternate tiles, the whole image compiled and the whole image in eager mode; ratios of neighbouring runs."""
     result = in_new_process(_alternate, arch, shape_of(megapixels), arguments.rounds)
     print(
         f"{megapixels:6.1f} MP tiled {result['tiled_s']['median']:.2f} s; of the whole image's time: "
-        f"compiled {result['of_compiled']['median']:.2f}, as it is {result['of_eager']['median']:.2f}",
+        f"compiled {result['of_compiled']['median']:.2f}, eager {result['of_eager']['median']:.2f}",
         flush=True,
     )
     return result
@@ -130,7 +127,7 @@ def _alternate(arch: Architecture, shape: tuple[int, int], rounds: int) -> dict[
 
 
 def guided_against_native(arch: Architecture, megapixels: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """JPEG to JPEG both ways; native is measured on a piece of 2 MP and scaled, since its time is linear."""
+    """Compare JPEG to JPEG both ways; native is measured on a piece of 2 MP and scaled, since its time is linear."""
     result = in_new_process(_guided, arch, shape_of(megapixels), arguments.working, arguments.rounds)
     print(
         f"{megapixels:6.1f} MP guided {result['guided_s']['median']:.2f} s from JPEG to JPEG, of which the filter "
@@ -179,7 +176,7 @@ def _guided(arch: Architecture, shape: tuple[int, int], working: int, rounds: in
 
 
 def in_new_process(work: Any, *arguments: Any) -> dict[str, Any]:
-    """Run `work` in a process of its own, which ends with it."""
+    """Return the result of `work`, run in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         result: dict[str, Any] = pool.submit(_without_gradients, work, *arguments).result()
     return result
@@ -192,7 +189,7 @@ def _without_gradients(work: Any, *arguments: Any) -> dict[str, Any]:
 
 
 def shape_of(megapixels: float) -> tuple[int, int]:
-    """Give (height, width) of a photo of 3:2, both multiples of 4."""
+    """Return (height, width) of a photo of 3:2, both multiples of 4."""
     height = 4 * round((megapixels * 1e6 / 1.5) ** 0.5 / 4)
     return height, 4 * round(megapixels * 1e6 / height / 4)
 
@@ -205,7 +202,7 @@ def _module(arch: Architecture) -> ResnetGenerator:
 
 
 def _photo(height: int, width: int) -> Tensor:
-    """Make coarse shapes under fine grain, without ever holding more than the uint8 result and a few rows."""
+    """Return coarse shapes under fine grain; memory holds no more than the uint8 result and a few rows."""
     coarse = torch.randint(0, 256, (9, 13, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photo = resize(coarse, width, height)
     for first in range(0, height, 256):

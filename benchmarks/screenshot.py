@@ -18,11 +18,11 @@ from selenium.webdriver.chrome.service import Service
 
 WIDTH, HEIGHT = 1120, 1000
 COLOURS = 256
-"""Of the saved picture: a quarter of the bytes, and hardly visible at the size of a README."""
+"""Of the saved picture: a quarter of the bytes, and no visible difference at the size of a README."""
 
 
 def capture(page: Path, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Show `page` in headless Chromium, in a window of `width` x `height`, and return what is to be seen."""
+    """Return what headless Chromium shows of `page` in a window of `width` x `height` pixels."""
     with tempfile.TemporaryDirectory() as profile:
         options = Options()
         options.binary_location = "/usr/bin/chromium"
@@ -34,14 +34,14 @@ def capture(page: Path, width: int = WIDTH, height: int = HEIGHT) -> Image.Image
             size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             browser.get(page.resolve().as_uri())
-            time.sleep(2)  # for the pictures in view to be decoded
+            time.sleep(2)  # until the images in view are decoded
             return Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
         finally:
             browser.quit()
 
 
 def main(page: str, picture: str) -> None:
-    """Write the picture and say how large it is."""
+    """Write the picture and print its size."""
     image = capture(Path(page)).quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
     image.save(picture, optimize=True)
     print(f"{picture}: {Path(picture).stat().st_size / 1000:.0f} kB")

@@ -1,6 +1,6 @@
-"""Bytes that the compiled generator moves, kernel by kernel, as TorchInductor's scheduler counts them.
+"""Count the bytes that the compiled generator moves, by kind of kernel, as TorchInductor's scheduler counts them.
 
-It says what is fused and what a kernel of our own could still save. No GPU is needed: it counts, and times nothing.
+Shows what is fused and what a hand-written kernel could still save. Nothing is timed, so no GPU is needed.
 
     python -m benchmarks.traffic                # ResNet-9, ngf 64, 16 images of 256x256
 """
@@ -24,11 +24,11 @@ from engine.model.network import ResnetGenerator
 from engine.model.upsampling import folded_for_inference
 from engine.runtime.backends.base import PixelGenerator
 
-_DTYPE = torch.bfloat16  # two bytes, as fp16 on a GPU, and what a CPU's convolutions are made for
+_DTYPE = torch.bfloat16  # two bytes, as fp16 on a GPU
 
 
 def main() -> None:
-    """Compile, and print megabytes for one image by kind of kernel."""
+    """Compile, and print megabytes per image by kind of kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def traffic(generator: ResnetGenerator, batch: int, side: int) -> dict[str, float]:
-    """Count megabytes read and written for one image of a batch, by what the kernel does."""
+    """Return megabytes read and written per image of a batch, by kind of kernel."""
     module = PixelGenerator(folded_for_inference(generator), _DTYPE).eval()
     moved: Counter[str] = Counter()
     with torch.inference_mode(mode=False), torch.no_grad(), _counting(moved):
@@ -64,7 +64,7 @@ def _counting(moved: Counter[str]) -> Iterator[None]:
 
 
 def _kind(node: Any) -> str:
-    """Name what a kernel does, by the operators that were fused into it."""
+    """Return the kind of a kernel, judged by the operators that were fused into it."""
     if node.is_extern():
         return "convolution"
     if node.is_reduction():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.config import GenerateConfig
@@ -50,9 +50,8 @@ THUMBNAILS = Workload(
 )
 PHONE = Workload(name="phone photos", width=4000, height=3000, size="auto", detail="guided", different=4, min_images=4)
 FULL_SIZE = Workload(name="full size", width=4000, height=3000, size="native", detail="none", different=1, min_images=1)
-FULL_SIZE_QUICK = Workload(
-    name="full size", width=2048, height=1536, size="native", detail="none", different=1, min_images=1
-)
+PHONE_QUICK = replace(PHONE, different=2, min_images=2)
+FULL_SIZE_QUICK = replace(FULL_SIZE, width=1536, height=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +83,11 @@ FULL = Effort(
 )
 QUICK = Effort(
     rounds=3,
-    measured_s=0.2,
-    run_s=2.0,
-    batches=(1, 4, 16),
+    measured_s=0.1,
+    run_s=1.0,
+    batches=(1, 4),
     sides=(128, 256, 512),
-    workloads=(THUMBNAILS, PHONE, FULL_SIZE_QUICK),
+    workloads=(THUMBNAILS, PHONE_QUICK, FULL_SIZE_QUICK),
     jobs=1000,
 )
 
