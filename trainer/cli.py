@@ -24,6 +24,7 @@ from trainer.config import (
     RunConfig,
     ScheduleConfig,
 )
+from trainer.curate import CurateConfig
 from trainer.export import Labels
 from trainer.export import export as export_pair
 from trainer.exported import architecture_of
@@ -44,6 +45,31 @@ def main() -> None:
 @click.group()
 def commands() -> None:
     """Curate photos, train a pair of generators, score and export it."""
+
+
+def default(config: type, field: str, help: str, **kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of an option whose default is that of a configuration's field."""
+    return {"default": getattr(config, field), "show_default": True, "help": help, **kwargs}
+
+
+@commands.command()
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New folder for links to the kept photos, and for the sheets.")
+@click.option("--a-max-snow", **default(CurateConfig, "a_max_snow", "Photos of A show less snow than this share."))
+@click.option("--a-min-green", **default(CurateConfig, "a_min_green", "Photos of A show more green than this share."))
+@click.option("--b-min-snow", **default(CurateConfig, "b_min_snow", "Photos of B show more snow than this share."))
+@click.option("--b-max-green", **default(CurateConfig, "b_max_green", "Photos of B show less green than this share."))
+@click.option("--max-flat-edges", **default(CurateConfig, "max_flat_edges", "More flat edges are a frame or caption."))
+def curate(data: Path, out: Path, **thresholds: Any) -> None:
+    """Keep the photos of DATA that show their season: green for A (summer), snow for B (winter)."""
+    from trainer.curate import curate as curate_seasons
+
+    for split in curate_seasons(data, out, CurateConfig(**thresholds)):
+        total = len(split.kept) + len(split.left_out) + len(split.unreadable)
+        click.echo(f"{split.name}: {len(split.kept)} of {total} photos kept")
+        for reason in split.unreadable:
+            click.echo(f"Left out {reason}.", err=True)
+    click.echo(f"Look at {out}/*.jpg: kept photos above, photos left out below.")
 
 
 def machine_options(command: Command) -> Command:
@@ -68,11 +94,6 @@ def machine_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def default(config: type, field: str, help: str, **kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of an option whose default is that of a configuration's field."""
-    return {"default": getattr(config, field), "show_default": True, "help": help, **kwargs}
 
 
 @commands.command()
@@ -179,15 +200,20 @@ def export(folder: Path, to: Path, **labels: str) -> None:
 @click.option("--reverse", is_flag=True, help="MODEL translates B to A.")
 @click.option("--limit", type=int, help="Test photos of each domain at most.")
 @click.option("--backend", type=click.Choice(get_args(BackendName)), default=GenerateConfig.backend, show_default=True)
+@click.option("--curated", type=FOLDER, help="Also score on this curated part of DATA, made by `curate`.")
 @click.option("--fid", is_flag=True, help="FID and KID too; needs the extra `fid`, downloads weights.")
 @click.option("--fid-weights", type=click.Path(path_type=Path, exists=True), help="File of the weights for --fid.")
-def evaluate(target: Path, data: Path, back: Path | None, reverse: bool, limit: int | None, **options: Any) -> None:
+def evaluate(
+    target: Path, data: Path, back: Path | None, reverse: bool, limit: int | None, curated: Path | None, **options: Any
+) -> None:
     """Score a run, or a model file, on the test photos of DATA (testA/ testB/; trainA/ trainB/ for the classifier)."""
     from trainer import scoring
 
     config = GenerateConfig(backend=options["backend"])
     fid = Fid(options["fid_weights"]) if options["fid"] or options["fid_weights"] else None
-    scores = scoring.score(target, data, back=back, reverse=reverse, limit=limit, config=config, fid=fid)
+    scores = scoring.score(
+        target, data, back=back, reverse=reverse, limit=limit, config=config, fid=fid, curated=curated
+    )
     click.echo(json.dumps(scores, indent=2))
 
 
@@ -201,6 +227,25 @@ def sheet(there: Path, photos: tuple[Path, ...], out: Path, side: int) -> None:
     from trainer import scoring
 
     scoring.before_after(there, photos, out, side=side)
+
+
+@commands.command()
+@click.argument("first", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("second", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("photos", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Sheet of PHOTOS, PNG or JPEG.")
+@click.option("--side", type=int, default=256, show_default=True, help="Short side of the photos in pixels.")
+def compare(first: Path, second: Path, photos: tuple[Path, ...], out: Path | None, side: int) -> None:
+    """Print the scores in the cards of two models side by side, and draw PHOTOS above both translations."""
+    from trainer import scoring
+
+    if bool(photos) != (out is not None):
+        raise click.UsageError("PHOTOS and --out belong together.")
+    table = scoring.compare(first, second, photos, out, side=side)
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    for name, *values in table:
+        columns = (value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
+        click.echo(f"{name.ljust(widths[0])}  {'  '.join(columns)}")
 
 
 def run_config(

@@ -1,4 +1,4 @@
-"""Judge a pair of generators by test photos, through the engine's own generate path: what is scored is served."""
+"""Scores of a pair of generators on test photos, translated as the engine serves them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor
 
 from engine.errors import SetupError
 from trainer.photos import image_paths, load_photo, training_paths
+from trainer.scores.blobs import blob_energy
 from trainer.scores.checkerboard import checkerboard_energy
 from trainer.scores.classifier import DomainClassifier, shrink, train_classifier
 from trainer.scores.distance import sliced_wasserstein
 from trainer.scores.fid import Fid
+from trainer.scores.seams import seam_energy
 from trainer.scores.similarity import mean_absolute_error, ssim
 
 SIDE = 256
-"""Test photos are judged as squares of this many pixels, cut from their middle."""
+"""Side in pixels of the squares that are cut from the middle of test photos."""
 BATCH = 8
 
 Translate = Callable[[Tensor], Tensor]
@@ -30,52 +32,56 @@ class Direction:
     """Scores of one generator."""
 
     photos: int
-    """Test photos translated."""
+    """Number of test photos translated."""
     distance: float
     """Sliced Wasserstein distance of the translations from real photos of the target domain."""
     taken_for_target: float
-    """Share of the translations that the classifier takes for the target domain."""
+    """Share of the translations that the classifier assigns to the target domain."""
     originals_taken_for_target: float
-    """The same of the photos before translation."""
+    """The same share of the photos before translation."""
     real_taken_for_target: float
-    """The same of real photos of the target domain."""
+    """The same share of real photos of the target domain."""
     gap_closed: float
-    """Where `taken_for_target` lies between the originals, 0, and the real photos, 1."""
+    """Position of `taken_for_target` between the originals, 0, and the real photos, 1."""
     cycle_error: float | None
-    """Mean absolute difference of there and back from the original, range [-1, 1]; None without the way back."""
+    """Mean absolute difference of the photo after there and back, range [-1, 1]; None without the way back."""
     ssim: float
     """Structural similarity of the luminance of translation and original."""
     checkerboard: float
     """Energy at the periods of 4 and 2 pixels over that of real photos of the target domain."""
+    blobs: float
+    """Unexplained low-frequency change of colour over the colour differences within real photos (scores/blobs.py)."""
+    seams: float
+    """Colour contrast at borders of white areas over that of the originals; 1 for no seams (scores/seams.py)."""
     fid: float | None = None
-    """Frechet Inception Distance to real photos of the target domain, where it was asked for."""
+    """Frechet Inception Distance to real photos of the target domain, if requested."""
     kid: float | None = None
-    """Kernel Inception Distance, likewise."""
+    """Kernel Inception Distance, if requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What the scores of both directions are to be held against."""
+    """Reference values for the scores of both directions."""
 
     classifier_accuracy: float
-    """Of the classifier, on real test photos of both domains."""
+    """Share of real test photos of both domains that the classifier assigns correctly."""
     distance_of_domains: float
     """Sliced Wasserstein distance between the real test photos of both domains."""
     distance_within_a: float
-    """The same between two halves of the test photos of A: what cannot be told apart."""
+    """The same between two halves of the test photos of A: the least that can be reached."""
     distance_within_b: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """All that `evaluate` found."""
+    """Result of `evaluate`."""
 
     scale: Scale
     a_to_b: Direction | None
     b_to_a: Direction | None
 
     def as_dict(self) -> dict[str, object]:
-        """Give plain data, numbers rounded to four digits."""
+        """Return plain data, numbers rounded to four digits."""
         return {name: _rounded(part) for name, part in asdict(self).items() if part is not None}
 
 
@@ -89,8 +95,8 @@ def evaluate(
 ) -> Scores:
     """Score one or both directions on the photos of `data` (trainA, trainB for the classifier, testA, testB).
 
-    Takes at most `limit` test photos of each domain. Raises `SetupError` when a folder is missing or holds fewer
-    than two photos.
+    At most `limit` test photos of each domain are used. Raises `SetupError` if a folder is missing or has fewer than
+    two photos.
     """
     test_a, test_b = (load_squares(image_paths(data / name)[:limit]) for name in ("testA", "testB"))
     classifier = train_on(data)
@@ -119,7 +125,7 @@ def judge(
     taken: Callable[[Tensor], float],
     fid: Fid | None = None,
 ) -> Direction:
-    """Score the generator `there` on uint8 photos [N, H, W, 3]; `taken` gives the share that passes for the target."""
+    """Score the generator `there` on uint8 photos [N, H, W, 3]; `taken` returns the share assigned to the target."""
     translated = in_batches(there, originals)
     before, after, real = taken(originals), taken(translated), taken(targets)
     return Direction(
@@ -132,12 +138,14 @@ def judge(
         cycle_error=None if back is None else mean_absolute_error(originals, in_batches(back, translated)),
         ssim=ssim(originals, translated),
         checkerboard=checkerboard_energy(translated) / checkerboard_energy(targets),
+        blobs=blob_energy(originals, translated, targets),
+        seams=seam_energy(originals, translated),
         **({} if fid is None else fid(translated, targets)),
     )
 
 
 def train_on(data: Path) -> DomainClassifier:
-    """Train the classifier on the training photos of `data`, test photos left out."""
+    """Train the classifier on the training photos of `data`, without those that are test photos too."""
     held_out = (data / "testA", data / "testB")
     a, b = (
         torch.cat([shrink(load_square(path)[None]) for path in training_paths(data / name, held_out)])
@@ -154,14 +162,14 @@ def load_squares(paths: Sequence[Path]) -> Tensor:
 
 
 def load_square(path: Path) -> Tensor:
-    """Load the middle of a photo as uint8 [SIDE, SIDE, 3]."""
+    """Load the central square of a photo as uint8 [SIDE, SIDE, 3]."""
     pixels_HWC = load_photo(path, load=SIDE)
     top, left = ((side - SIDE) // 2 for side in pixels_HWC.shape[:2])
     return pixels_HWC[top : top + SIDE, left : left + SIDE]
 
 
 def in_batches(translate: Translate, pixels_NHWC: Tensor) -> Tensor:
-    """Translate many photos, a few at a time."""
+    """Translate uint8 photos [N, H, W, 3] in batches."""
     return torch.cat([translate(batch) for batch in torch.split(pixels_NHWC, BATCH)])
 
 

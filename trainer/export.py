@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 
 import torch
 
+from engine.errors import SetupError, SkipImage
 from engine.model.card import Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, load_generator, save_generator
 from trainer.checkpoints import Checkpoint, load_checkpoint
+from trainer.preview import EpochSheet
+from trainer.sheets import Pixels, save_sheet
 
+logger = logging.getLogger(__name__)
+
+GRID_SIDE = 256
+"""Short side in pixels of the photos in an exported grid."""
 SCORES_NAME = "scores.json"
 """File in a run's folder with the scores that `evaluate` wrote and `export` puts into the cards."""
 
@@ -38,13 +46,18 @@ class Labels:
 def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.float16) -> tuple[Path, Path]:
     """Write the generators of the folder `run` as `folder`/<a>2<b>.safetensors and <b>2<a>.safetensors; returns both.
 
+    Beside each, <name>.jpg shows fixed test photos, their translations and the way back; the card names the photos.
     The cards include the scores that `evaluate` wrote to `run`. Raises `SetupError` if there is no usable checkpoint.
     """
     checkpoint = load_checkpoint(run)
     scores = read_scores(run)
     a, b = labels.domain_a, labels.domain_b
+    grids = draw_grids(checkpoint)
     paths = (folder / f"{a}2{b}.safetensors", folder / f"{b}2{a}.safetensors")
     for path, direction, source, target in ((paths[0], "a_to_b", a, b), (paths[1], "b_to_a", b, a)):
+        photos, rows = grids.get(direction, ([], []))
+        if rows:
+            save_sheet(path.with_suffix(".jpg"), rows)
         card = Card(
             name=path.stem,
             source_domain=source,
@@ -53,17 +66,37 @@ def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.f
             data=labels.data,
             licence=labels.licence,
             notes=labels.notes,
-            training=describe_training(checkpoint),
-            scores={"scale": scores["scale"], **scores[direction]} if direction in scores else {},
+            training={**describe_training(checkpoint), "grid": photos},
+            scores=scores_of(scores, direction),
         )
         save_generator(path, generator_of(checkpoint, direction), card, dtype)
     return paths
 
 
+def draw_grids(checkpoint: Checkpoint) -> dict[str, tuple[list[str], list[list[Pixels]]]]:
+    """Return the test photos' names and rows of photo, translation, return for each direction; empty without photos."""
+    try:
+        sheet = EpochSheet(checkpoint.config, load=GRID_SIDE)
+    except (SetupError, SkipImage) as error:
+        logger.warning("Exporting without grids of test photos: %s", error)
+        return {}
+    rows = sheet.rows(generator_of(checkpoint, "a_to_b"), generator_of(checkpoint, "b_to_a"))
+    names_a, names_b = ([path.name for path in paths] for paths in sheet.paths)
+    return {"a_to_b": (names_a, rows[: len(names_a)]), "b_to_a": (names_b, rows[len(names_a) :])}
+
+
+def scores_of(scores: dict[str, Any], direction: str) -> dict[str, Any]:
+    """Return the part of `scores` that belongs into the card of one direction; `curated` is a part of its own."""
+    if direction not in scores:
+        return {}
+    own = {"scale": scores["scale"], **scores[direction]}
+    return {**own, "curated": scores_of(scores["curated"], direction)} if "curated" in scores else own
+
+
 def load_pair(target: Path, scratch: Path) -> tuple[Generator, Generator | None]:
     """Load both generators of a run's folder, or the one of a model file.
 
-    A run is exported to the folder `scratch` first, so that the loaded generators are the ones that would be served.
+    The run is exported to the folder `scratch` first, so that the loaded generators are the ones that would be served.
     """
     if target.is_dir():
         there, back = export(target, scratch, Labels())

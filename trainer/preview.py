@@ -18,13 +18,16 @@ PHOTOS = 4
 class EpochSheet:
     """A few photos, from the test folders where there are any, and their translations."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """Read the first photos of each test folder, or of each training folder where there are no test folders."""
+    def __init__(self, config: RunConfig, load: int | None = None) -> None:
+        """Read the first photos of each test folder, or of each training folder where there are no test folders.
+
+        Their short sides are resized to `load` pixels, by default those of training.
+        """
         data = config.data
         folders = data.held_out if len(data.held_out) == 2 else (data.train_a, data.train_b)
+        self.paths = [image_paths(folder)[:PHOTOS] for folder in folders]
         self._a, self._b = (
-            [load_photo(path, load=data.load, crop=data.crop) for path in image_paths(folder)[:PHOTOS]]
-            for folder in folders
+            [load_photo(path, load=load or data.load, crop=data.crop) for path in paths] for paths in self.paths
         )
 
     def rows(self, there: nn.Module, back: nn.Module) -> list[list[Pixels]]:

@@ -1,4 +1,4 @@
-"""Pictures for people to look at: sheets of photos beside their translations, and loss curves."""
+"""Sheets of photos beside their translations, and loss curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from engine.system.files import write_atomically
 
@@ -16,13 +16,15 @@ Pixels = NDArray[np.uint8]
 """One image, uint8 [H, W, 3]."""
 
 LOSSES = ("fool", "cycle", "identity", "real")
-"""How the names of losses in a log begin."""
+"""First parts of the names of losses in a log."""
 GAP = 4
-"""Pixels of white between two images."""
+"""White pixels between two images."""
+LABEL = 14
+"""Height in pixels of the label below an image."""
 
 
 def draw_sheet(rows: Sequence[Sequence[Pixels]]) -> Pixels:
-    """Lay out `rows` of images on white; images of a row stand side by side, top edges aligned."""
+    """Arrange `rows` of images on white; images of a row are side by side, with aligned top edges."""
     heights = [max(image.shape[0] for image in row) for row in rows]
     width = max(sum(image.shape[1] + GAP for image in row) for row in rows)
     sheet = np.full((sum(heights) + GAP * (len(rows) + 1), width + GAP, 3), 255, np.uint8)
@@ -37,7 +39,7 @@ def draw_sheet(rows: Sequence[Sequence[Pixels]]) -> Pixels:
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Pixels]]) -> Pixels:
-    """Write `rows` to `path` as PNG, or as JPEG where the name says so, and return the pixels."""
+    """Write `rows` to `path` as PNG, or as JPEG for a name in .jpg, and return the pixels."""
     sheet = draw_sheet(rows)
     kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     buffer = io.BytesIO()
@@ -46,9 +48,21 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Pixels]]) -> Pixels:
     return sheet
 
 
+def save_labelled_sheet(path: Path, rows: Sequence[Sequence[tuple[Pixels, str]]]) -> Pixels:
+    """Write rows of images with a line of text below each, as `save_sheet` does."""
+    return save_sheet(path, [[_labelled(image, text) for image, text in row] for row in rows])
+
+
+def _labelled(image: Pixels, text: str) -> Pixels:
+    canvas = Image.new("RGB", (image.shape[1], image.shape[0] + LABEL), "white")
+    canvas.paste(Image.fromarray(image))
+    ImageDraw.Draw(canvas).text((1, image.shape[0]), text, fill="black", font=ImageFont.load_default(LABEL - 4))
+    return np.asarray(canvas)
+
+
 def draw_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
-    """Draw every loss in `log` over the epochs and write the picture to `path` as PNG."""
-    from matplotlib.figure import Figure  # slow to import and needed once, at the end
+    """Draw every loss in `log` over the epochs to `path` as PNG."""
+    from matplotlib.figure import Figure  # slow to import, needed once at the end
 
     names = [name for name in (log[0] if log else {}) if name.startswith(LOSSES)]
     figure = Figure(figsize=(9, 5), layout="constrained")

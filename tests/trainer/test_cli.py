@@ -30,6 +30,7 @@ def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> N
     assert (resumed.steps_done, resumed.config.data.load) == (6, 48)
 
     output = invoke("export", tmp_path / "run", "--to", tmp_path, "--domain-a", "warm", "--domain-b", "cold")
+    invoke("compare", tmp_path / "warm2cold.safetensors", tmp_path / "cold2warm.safetensors")
     assert output.split() == [str(tmp_path / "warm2cold.safetensors"), str(tmp_path / "cold2warm.safetensors")]
 
     evaluated = invoke("evaluate", tmp_path / "run", domains, "--limit", 2, "--backend", "eager")
@@ -65,3 +66,15 @@ def test_no_data_is_a_usage_error() -> None:
 def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There is no folder"):
         invoke("fit", tmp_path / "none", "--out", tmp_path / "run", *TINY)
+
+
+def test_options_that_generators_decide_are_refused_beside_start_from(tmp_path: Path) -> None:
+    arguments = ["fit", str(tmp_path), "--out", str(tmp_path / "run"), "--start-from", "a.safetensors", "--ngf", "32"]
+    result = CliRunner().invoke(commands, arguments)
+    assert result.exit_code == 2
+    assert "--ngf is decided by the generators" in result.output
+
+
+def test_a_generator_to_start_from_that_does_not_exist_is_an_error(domains: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no model"):
+        invoke("fit", domains, "--out", tmp_path / "run", "--start-from", "nothing.safetensors")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from engine.model.card import read_card
 from engine.model.weights import load_generator
@@ -55,3 +56,22 @@ def test_a_run_is_scored_as_it_would_be_served_in_half_precision(run: Path, tmp_
     assert back is not None
     weight = next(iter(there.module.parameters()))
     assert torch.equal(weight, weight.half().float())
+
+
+def test_a_grid_of_test_photos_translations_and_returns_stands_beside_each_model(run: Path, tmp_path: Path) -> None:
+    there, back = export(run, tmp_path / "models", Labels())
+    for path in (there, back):
+        assert read_card(path).training["grid"] == ["00.png", "01.png", "02.png", "03.png"]
+        with Image.open(path.with_suffix(".jpg")) as grid:
+            assert grid.width > 3 * 256
+            assert grid.height > 4 * 256
+
+
+def test_a_run_whose_test_photos_are_gone_is_exported_without_a_grid(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainer.photos.SUFFIXES", frozenset())
+    there, _ = export(run, tmp_path / "models", Labels())
+    assert there.exists()
+    assert not there.with_suffix(".jpg").exists()
+    assert "without grids" in caplog.text

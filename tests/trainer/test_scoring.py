@@ -9,6 +9,7 @@ from PIL import Image
 
 from engine.config import GenerateConfig
 from engine.errors import SetupError
+from engine.model.card import read_card
 from trainer import evaluate, loop, scoring
 from trainer.config import RunConfig
 from trainer.export import Labels, export
@@ -40,6 +41,8 @@ def test_a_run_is_scored_in_both_directions_and_keeps_its_scores(run: Path, doma
         assert 0 < part["cycle_error"] < 2
         assert -1 <= part["ssim"] <= 1
         assert part["checkerboard"] > 0
+        assert part["blobs"] >= 0
+        assert part["seams"] > 0
 
 
 def test_a_model_file_is_scored_alone_or_with_its_way_back(run: Path, domains: Path, tmp_path: Path) -> None:
@@ -53,7 +56,9 @@ def test_a_model_file_is_scored_alone_or_with_its_way_back(run: Path, domains: P
     assert both["b_to_a"]["cycle_error"] is not None
 
 
-def test_fid_without_its_library_is_told_in_words(run: Path, domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fid_without_its_library_is_an_error_with_the_remedy(
+    run: Path, domains: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(SetupError, match=r"pip install 'solstice-engine\[fid\]'"):
         scoring.score(run, domains, config=EAGER, limit=3, fid=Fid())
@@ -67,3 +72,29 @@ def test_a_sheet_shows_photos_above_their_translations(run: Path, domains: Path,
         assert sheet.format == "JPEG"
         assert sheet.width >= 3 * 64
         assert sheet.height >= 2 * 48
+
+
+def test_scores_on_the_curated_part_stand_beside_those_on_all_photos_in_the_card(
+    run: Path, domains: Path, tmp_path: Path
+) -> None:
+    scores = scoring.score(run, domains, config=EAGER, limit=3, curated=domains)
+    there, _ = export(run, tmp_path / "models", Labels())
+    card = read_card(there)
+    assert card.scores["curated"] == {"scale": scores["curated"]["scale"], **scores["curated"]["a_to_b"]}
+    assert card.scores["photos"] == 3
+
+
+def test_two_models_are_compared_by_all_scores_of_their_cards_and_by_a_sheet(
+    run: Path, domains: Path, tmp_path: Path
+) -> None:
+    first, _ = export(run, tmp_path / "bare", Labels())
+    scoring.score(run, domains, config=EAGER, limit=3)
+    second, _ = export(run, tmp_path / "scored", Labels())
+    photos = sorted((domains / "testA").iterdir())[:2]
+    table = scoring.compare(first, second, photos, tmp_path / "sheet.png", side=48)
+    rows = {name: values for name, *values in table}
+    assert rows["score"] == [str(first), str(second)]
+    assert rows["gap_closed"] == ["-", f"{read_card(second).scores['gap_closed']:g}"]
+    assert rows["scale.classifier_accuracy"] == ["-", "1"]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 3 * 48
