@@ -1,7 +1,7 @@
-"""Fixtures that many tests share, and what happens where something that a test needs is missing.
+"""Shared fixtures, and the markers of tests that need more than Python packages.
 
-Such a test is skipped on a laptop and fails where SOLSTICE_REQUIRE_<NAME> is 1. A new need is one line in `NEEDS` and
-one in pyproject.toml.
+Such a test is skipped where its need is missing, and fails instead where SOLSTICE_REQUIRE_<NAME>=1. A new marker is a
+line in `NEEDS` and one in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-# Tiny networks on busy cores: threads would wait for each other a hundred times longer than they compute.
+# Networks of tests are tiny: on busy cores, threads would wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -26,16 +26,16 @@ from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, load_generator, save_generator
 from engine.runtime.backends.inductor import find_compiler
 
-# A shell starts background jobs with SIGINT ignored, and child processes inherit that: tests of Ctrl-C would never end.
+# A shell starts background jobs with SIGINT ignored, which child processes inherit; tests of Ctrl-C would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PHOTOS = Path(os.environ.get("SOLSTICE_PHOTOS", Path(__file__).parents[2] / "shared/data/photos"))
-"""The shared photo collection: folders of photos and INDEX.tsv."""
+"""Collection of real photos, which is not part of the repository: folders of photos and INDEX.tsv."""
 
 
 def can_mount() -> bool:
-    """Whether a process here may mount a file system of its own, as root or in a user namespace."""
-    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"]  # gone with the process
+    """Return whether a process may mount a file system here, as root or in a user namespace."""
+    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"]  # ends with the process
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -62,11 +62,11 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
     "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
     "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),
 }
-"""For each marker: the NAME in SOLSTICE_REQUIRE_NAME, whether it is there, and what to say when it is not."""
+"""For each marker: NAME of SOLSTICE_REQUIRE_NAME, a function that returns whether it is there, the reason to skip."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose need is missing; fail it where SOLSTICE_REQUIRE_... is 1."""
+    """Skip a test whose need is missing, or fail it where SOLSTICE_REQUIRE_<NAME>=1."""
     for marker, (name, is_there, missing) in NEEDS.items():
         if item.get_closest_marker(marker) is None or is_there():
             continue
@@ -77,13 +77,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def photos() -> Path:
-    """Return the folder of the shared photo collection; for tests marked `needs_photos`."""
+    """Return the folder of the photo collection; for tests marked `needs_photos`."""
     return PHOTOS
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a model file with the smallest useful generator: one block, four channels, fixed random weights."""
+    """Return a model file with the smallest useful generator: one block, four channels, fixed random weights."""
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(20)
@@ -94,5 +94,5 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def generator(model_file: Path) -> Generator:
-    """Give the generator of `model_file`; nothing may change its module."""
+    """Return the generator of `model_file`; tests must not change its module."""
     return load_generator(model_file)

@@ -11,7 +11,7 @@ import click
 from engine.cli.options import MONITORING, command
 
 if TYPE_CHECKING:
-    from engine.cli.machine import Machine
+    from engine.cli.machine import MachineReport
 
 
 @command("doctor")
@@ -24,7 +24,7 @@ def doctor(as_json: bool) -> None:
     click.echo(json.dumps(dataclasses.asdict(machine)) if as_json else describe(machine))
 
 
-def describe(machine: Machine) -> str:
+def describe(machine: MachineReport) -> str:
     """Return the facts and the advice as text."""
     width = max(map(len, machine.facts))
     lines = [f"{name:{width}}  {value}" for name, value in machine.facts.items()]

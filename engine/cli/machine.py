@@ -21,7 +21,7 @@ from engine.system.device import choose_device, cuda_obstacle, fastest_precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class MachineReport:
     """What `solstice doctor` shows."""
 
     facts: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Machine:
     """Sentences about what to install or fix for more speed."""
 
 
-def examine() -> Machine:
+def examine() -> MachineReport:
     """Inspect this machine; raises nothing, whatever is missing."""
     device = choose_device("auto")
     names = [*buildable(device), "eager"]
@@ -55,7 +55,7 @@ def examine() -> Machine:
         "C++ compiler": inductor.find_compiler() or "none",
         "cache": _cache(default_cache()),
     }
-    return Machine(facts=facts, backend=f"{names[0]} {precision} on {device}", advice=tuple(_advice(device)))
+    return MachineReport(facts=facts, backend=f"{names[0]} {precision} on {device}", advice=tuple(_advice(device)))
 
 
 def _advice(device: torch.device) -> list[str]:

@@ -1,3 +1,5 @@
+"""`solstice compile` prints a row for each backend and size."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +38,7 @@ def test_json_has_one_row_for_each_backend_and_size(model_file: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", ["", "30", "8", "256,", "256;512", "-256", "big"])
-def test_sizes_that_no_network_takes_are_refused(model_file: Path, sizes: str) -> None:
+def test_sizes_that_are_not_multiples_of_4_are_refused(model_file: Path, sizes: str) -> None:
     result = CliRunner().invoke(compile_model, [str(model_file), "--sizes", sizes])
 
     assert result.exit_code == 2

@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from engine.cli.doctor import describe, doctor
-from engine.cli.machine import Machine
+from engine.cli.machine import MachineReport
 
 
 def test_the_facts_and_the_backend_that_auto_picks_are_printed() -> None:
@@ -26,6 +26,6 @@ def test_json_has_the_same_facts() -> None:
 
 
 def test_a_machine_that_lacks_nothing() -> None:
-    words = describe(Machine(facts={"GPU": "one"}, backend="tensorrt fp16 on cuda:0"))
+    words = describe(MachineReport(facts={"GPU": "one"}, backend="tensorrt fp16 on cuda:0"))
 
     assert words.endswith("Nothing is missing for the fastest backend of this machine.")

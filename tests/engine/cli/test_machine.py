@@ -14,7 +14,7 @@ from engine.model.weights import Generator
 from engine.runtime.select import choose_backend
 
 
-def test_every_fact_has_a_value_and_all_that_decides_is_there() -> None:
+def test_every_fact_has_a_value() -> None:
     machine = examine()
 
     assert {
@@ -32,13 +32,13 @@ def test_every_fact_has_a_value_and_all_that_decides_is_there() -> None:
 
 
 @pytest.mark.needs_compiler
-def test_it_names_the_backend_that_auto_then_takes(generator: Generator, tmp_path: Path) -> None:
+def test_the_backend_is_the_one_that_auto_picks(generator: Generator, tmp_path: Path) -> None:
     backend, _ = choose_backend(generator, GenerateConfig(cache=tmp_path))
 
     assert examine().backend.startswith(f"{backend.name} {backend.precision} on ")
 
 
-def test_a_missing_compiler_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_gives_advice_to_install_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
 
     machine = examine()
@@ -50,7 +50,7 @@ def test_a_missing_compiler_is_named_with_what_to_install(monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_gives_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o500)
     monkeypatch.setenv("SOLSTICE_CACHE", str(tmp_path / "cache"))
 
@@ -60,7 +60,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     assert any("SOLSTICE_CACHE" in sentence for sentence in machine.advice)
 
 
-def test_a_driver_that_answers_with_rubbish_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_smi_that_fails_counts_as_no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "nvidia-smi"
     command.write_text("#!/bin/sh\necho NVIDIA-SMI has failed >&2\nexit 9\n")
     command.chmod(0o755)
@@ -69,7 +69,7 @@ def test_a_driver_that_answers_with_rubbish_does_no_harm(tmp_path: Path, monkeyp
     assert examine().facts["NVIDIA driver"] == "none"
 
 
-def test_a_driver_without_a_gpu_for_this_pytorch_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_pytorch_cannot_use_gives_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine's GPU works")
     command = tmp_path / "nvidia-smi"

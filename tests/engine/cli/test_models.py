@@ -1,4 +1,4 @@
-"""Models are listed, and checkpoints become models."""
+"""`solstice models` lists models; `solstice import` converts checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.model.network import ResnetGenerator
 from engine.model.weights import load_generator
 
 
-def test_every_model_that_can_be_named_is_listed(
+def test_every_named_model_is_listed(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(model_file, tmp_path / "mine.safetensors")
@@ -46,20 +46,20 @@ def test_a_checkpoint_becomes_a_model_with_the_same_weights(tmp_path: Path) -> N
     assert all(torch.equal(value, loaded[key]) for key, value in module.state_dict().items())
 
 
-def test_a_checkpoint_of_a_network_that_learns_a_change_is_told_so(tmp_path: Path) -> None:
+def test_learn_residual_is_recorded_in_the_architecture(tmp_path: Path) -> None:
     torch.save(ResnetGenerator(Architecture(blocks=1, ngf=2)).state_dict(), tmp_path / "net.pth")
     arguments = [str(tmp_path / "net.pth"), str(tmp_path / "net.safetensors"), "--learn-residual"]
     assert CliRunner().invoke(import_model, arguments).exit_code == 0
     assert load_generator(tmp_path / "net.safetensors").module.arch.learn_residual
 
 
-def test_a_model_file_has_its_suffix(tmp_path: Path) -> None:
+def test_a_model_file_without_its_suffix_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(import_model, [str(tmp_path / "a.pth"), str(tmp_path / "model.pth")])
     assert isinstance(result.exception, SetupError)
     assert "must end in .safetensors" in str(result.exception)
 
 
-def test_a_card_is_laid_out_for_reading() -> None:
+def test_a_card_is_described_in_lines_of_at_most_100_columns() -> None:
     card = Card(name="n", data="Photos " * 30, licence="MIT", training={"epochs": 3}, scores={"kid": 0.1})
     lines = describe(card).splitlines()
     assert lines[0] == "n: A → B"
@@ -69,7 +69,7 @@ def test_a_card_is_laid_out_for_reading() -> None:
     assert "notes" not in describe(card)
 
 
-def test_a_network_is_told_in_a_few_words() -> None:
+def test_a_network_is_described_in_a_few_words() -> None:
     arch = Architecture(affine=True, track_running_stats=True, upsample="resize", learn_residual=True)
     assert network_of(Card(name="n", architecture=arch)) == (
         "ResNet-9, ngf 64, affine, running statistics, resize up-sampling, learned residual"
