@@ -1,4 +1,4 @@
-"""Which package may import which, as a table of packages.
+"""Which package may import which, as a table of packages; and that a class name means one thing.
 
 Each row lists everything that a package may import from `engine`; no module of it may import anything else. Inside a
 package, imports must not form a cycle. `trainer` imports from `engine`, never the other way round.
@@ -162,3 +162,12 @@ def test_translating_needs_no_queue_no_exporter_and_no_trainer() -> None:
     loaded = set(shown.stdout.split())
     assert "engine.archive.convert" in loaded
     assert not loaded & {"kafka", "prometheus_client", "nvidia.dali", "torch_tensorrt", "pillow_heif", "trainer"}
+
+
+def test_a_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(ast.parse(MODULES[module].read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}

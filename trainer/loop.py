@@ -26,7 +26,7 @@ from trainer.fallback import ensure_right_gradients
 from trainer.health import LossMonitor, check_weights
 from trainer.networks import Networks, build_networks
 from trainer.preview import EpochSheet
-from trainer.report import NullReport, RunReport
+from trainer.report import NullReport, TrainingReport
 from trainer.sampling import Sampler
 from trainer.signals import StopRequest
 from trainer.speed import ceiling_pairs_per_s
@@ -219,11 +219,11 @@ def save(run: TrainingRun) -> None:
     run.saved_at_s = time.monotonic()
 
 
-def open_report(run: TrainingRun) -> RunReport | NullReport:
+def open_report(run: TrainingRun) -> TrainingReport | NullReport:
     """Return the report of `run`; only the leading process writes one."""
     if not run.team.leads:
         return NullReport()
-    return RunReport(
+    return TrainingReport(
         run.out,
         steps_done=run.steps_done,
         steps=run.steps,

@@ -17,7 +17,7 @@ from trainer.sheets import Pixels, draw_curves, save_sheet
 LOG_NAME = "losses.jsonl"
 
 
-class RunReport:
+class TrainingReport:
     """Writes into the folder `run`; use as a context manager."""
 
     def __init__(
@@ -58,7 +58,7 @@ class RunReport:
         self._task = self._progress.add_task("", total=steps, completed=steps_done, epoch=0.0, speed="", losses="")
         self._clock = (time.monotonic(), steps_done)
 
-    def __enter__(self) -> RunReport:
+    def __enter__(self) -> TrainingReport:
         self._progress.start()
         return self
 
@@ -115,7 +115,7 @@ class RunReport:
 
 
 class NullReport:
-    """A `RunReport` that writes nothing."""
+    """A `TrainingReport` that writes nothing."""
 
     def __enter__(self) -> NullReport:
         return self

@@ -29,10 +29,10 @@ from engine.archive.convert import ArchiveRun, Progress, Summary, begin, open_so
 from engine.archive.manifest import FOLDER
 from engine.archive.parallel_child import Share, ShareTask, translate_share
 from engine.archive.parallel_messages import (
+    ChildMessage,
     ComparisonMade,
     ImagesEnded,
     LogMessage,
-    Message,
     ModelLoaded,
     ProcessCrashed,
     RunStopped,
@@ -188,7 +188,7 @@ def _received_outcomes(children: list[ChildProcess], run: ArchiveRun) -> Iterato
         for messages in wait(list(listening)):
             child = listening[messages]  # type: ignore[index]
             try:
-                message: Message = child.messages.recv()
+                message: ChildMessage = child.messages.recv()
             except EOFError:
                 child.process.join(SHUTDOWN_TIMEOUT_S)
                 raise StopRun(_death(child)) from None
@@ -197,7 +197,7 @@ def _received_outcomes(children: list[ChildProcess], run: ArchiveRun) -> Iterato
                 del listening[child.messages]
 
 
-def handle_message(message: Message, child: ChildProcess, run: ArchiveRun) -> Iterator[Outcome | None]:
+def handle_message(message: ChildMessage, child: ChildProcess, run: ArchiveRun) -> Iterator[Outcome | None]:
     """Act on one message of `child`: yield the outcomes in it, and None when its model is loaded.
 
     Raises `EngineError` when the child stopped with one, and `RuntimeError` with its traceback when it crashed.

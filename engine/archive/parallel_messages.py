@@ -111,7 +111,7 @@ class ShareFinished:
     """All images of the process have ended."""
 
 
-Message = ModelLoaded | ImagesEnded | LogMessage | ComparisonMade | RunStopped | ProcessCrashed | ShareFinished
+ChildMessage = ModelLoaded | ImagesEnded | LogMessage | ComparisonMade | RunStopped | ProcessCrashed | ShareFinished
 
 
 @dataclass
@@ -121,7 +121,7 @@ class MessageSender:
     connection: Connection
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: ChildMessage) -> None:
         """Send `message`; do nothing when the parent has gone, because this process is about to be stopped."""
         with self._lock, suppress(BrokenPipeError):
             self.connection.send(message)

@@ -19,6 +19,9 @@ from engine.runtime.cache import default_cache
 from engine.runtime.select import buildable
 from engine.system.device import choose_device, cuda_obstacle, fastest_precision, has_bf16
 
+_DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+_NVIMGCODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineReport:
@@ -47,9 +50,9 @@ def examine() -> MachineReport:
         "CUDA of PyTorch": torch.version.cuda or "none",
         "Torch-TensorRT": _installed("torch-tensorrt", "torch-tensorrt-rtx"),
         "TensorRT": _installed("tensorrt", "tensorrt-rtx"),
-        "DALI": _installed("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+        "DALI": _installed(*_DALI),
         "nvJPEG": _installed("nvidia-nvjpeg", "nvidia-nvjpeg-cu12"),
-        "nvImageCodec": _installed("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"),
+        "nvImageCodec": _installed(*_NVIMGCODEC),
         "libjpeg-turbo": _installed("simplejpeg"),
         "formats": _formats(),
         "C++ compiler": inductor.find_compiler() or "none",
@@ -67,6 +70,8 @@ def _advice(device: torch.device) -> list[str]:
         advice.append("`pip install torch-tensorrt` adds the backend that is likely to be the fastest on this GPU.")
     if device.type == "cuda" and inductor.find_cuda_home() is None:
         advice.append("Install the CUDA toolkit, or set CUDA_HOME, so that backend inductor can compile for this GPU.")
+    if device.type == "cuda" and "not installed" in (_installed(*_DALI), _installed(*_NVIMGCODEC)):
+        advice.append("`pip install 'solstice-engine[gpu]'` lets this GPU decode and encode JPEGs.")
     if not is_installed("simplejpeg"):
         advice.append("Install simplejpeg; without it, JPEGs are decoded slower and damage in them goes unnoticed.")
     if inductor.find_compiler() is None:

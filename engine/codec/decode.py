@@ -44,7 +44,7 @@ DCT_MARGIN = 2
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredPixels:
     """An image as it is stored: RGB in its own profile, not upright yet."""
 
     pixels: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Stored:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, colours: Colours, icc: bytes | None, notes: tuple[str, ...] = ()) -> Stored:
+    def of(cls, colours: Colours, icc: bytes | None, notes: tuple[str, ...] = ()) -> StoredPixels:
         """Hold colours whose profile is still to be applied."""
         return cls(colours.pixels, icc, colours.alpha, notes=(*colours.notes, *notes))
 
@@ -134,7 +134,7 @@ class Decoder:
 
     def _stored(
         self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None, *, keep_depth: bool
-    ) -> Stored:
+    ) -> StoredPixels:
         """Check for damage and decode; raises `SkipImage` with the reason where either fails."""
         if source.reader != "pillow":
             return _deep(source, icc, keep_depth=keep_depth)
@@ -152,7 +152,7 @@ class Decoder:
             notes = (_translated_all_the_same(error),)
         return _by_pillow(source, icc, notes)
 
-    def _jpeg(self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None) -> Stored:
+    def _jpeg(self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None) -> StoredPixels:
         """Decode with libjpeg-turbo; CMYK goes through its profile at once, whose channels RGB has no more."""
         wanted = jpeg.LIBJPEG_COLOURS[source.mode]
         try:
@@ -163,8 +163,8 @@ class Decoder:
             pixels = jpeg.decode_damaged(source.data, wanted, least=least)
             notes = (_translated_all_the_same(error),)
         if source.mode != "CMYK":
-            return Stored(pixels, icc, notes=notes)
-        return Stored.of(from_ink(255 - pixels if source.inverted_ink else pixels, icc), None, notes)
+            return StoredPixels(pixels, icc, notes=notes)
+        return StoredPixels.of(from_ink(255 - pixels if source.inverted_ink else pixels, icc), None, notes)
 
     def _picture_on_gpu(self, pixels_HWC: Tensor, record: Record[Inspected]) -> Picture:
         """Finish what the GPU decoded; an image whose colours must be converted comes to the CPU for that."""
@@ -244,7 +244,7 @@ def _translated_all_the_same(error: Damaged) -> str:
     return f"damaged: {error.reason}; translated all the same"
 
 
-def _by_pillow(source: Inspected, icc: bytes | None, notes: tuple[str, ...]) -> Stored:
+def _by_pillow(source: Inspected, icc: bytes | None, notes: tuple[str, ...]) -> StoredPixels:
     """Decode with Pillow; CMYK and Lab go through their profile at once, whose channels RGB has no more.
 
     Raises `SkipImage` with Pillow's reason.
@@ -260,10 +260,10 @@ def _by_pillow(source: Inspected, icc: bytes | None, notes: tuple[str, ...]) -> 
             colours = from_image(image, icc if at_once else None)
     except Exception as error:  # a plugin may raise anything on hostile bytes
         raise SkipImage(f"cannot be decoded: {error}") from error
-    return Stored.of(colours, None if at_once else icc, notes)
+    return StoredPixels.of(colours, None if at_once else icc, notes)
 
 
-def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> Stored:
+def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> StoredPixels:
     """Decode with the optional reader that the header was assigned to; raises `SkipImage` where that fails."""
     readers = {
         "tiff": lambda: deep.read_tiff(source.data),
@@ -277,11 +277,11 @@ def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> Stored:
     shown = None if alpha is None or alpha.min(initial=65535) == 65535 else deep.to_8_bit(alpha)
     if samples.kind == "CMYK":
         colours = from_ink(levels, icc)
-        return Stored.of(replace(colours, alpha=shown), None, samples.notes)
+        return StoredPixels.of(replace(colours, alpha=shown), None, samples.notes)
     gray = samples.kind == "L"
     pixels = np.repeat(levels, 3, axis=2) if gray else levels
     kept = (np.repeat(values, 3, axis=2) if gray else values) if keep_depth else None
-    return Stored(pixels, icc, shown, kept, samples.notes)
+    return StoredPixels(pixels, icc, shown, kept, samples.notes)
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated image must fail, not be padded with gray"

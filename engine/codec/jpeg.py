@@ -32,9 +32,9 @@ except ImportError:  # optional: Pillow takes over
     simplejpeg = None
 
 Pixels = NDArray[np.uint8]
-Colours = Literal["RGB", "GRAY", "CMYK"]
+ColourSpace = Literal["RGB", "GRAY", "CMYK"]
 
-LIBJPEG_COLOURS: dict[str, Colours] = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
+LIBJPEG_COLOURS: dict[str, ColourSpace] = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
 """Colours that libjpeg decodes each of Pillow's modes to; gray becomes RGB there."""
 
 SOI, EOI, SOS, APP14, COM = 0xD8, 0xD9, 0xDA, 0xEE, 0xFE
@@ -57,7 +57,9 @@ def is_baseline(source: Inspected) -> bool:
     return source.format == "JPEG" and not source.progressive and source.mode in ("RGB", "L")
 
 
-def decode(data: bytes, colours: Colours, *, least: tuple[int, int] | None = None) -> tuple[Pixels, tuple[str, ...]]:
+def decode(
+    data: bytes, colours: ColourSpace, *, least: tuple[int, int] | None = None
+) -> tuple[Pixels, tuple[str, ...]]:
     """Decode a JPEG strictly.
 
     Args:
@@ -88,7 +90,7 @@ def decode(data: bytes, colours: Colours, *, least: tuple[int, int] | None = Non
     return decode_damaged(data, colours, least=least), (f"slightly damaged, in fine detail alone: {oddity}",)
 
 
-def _is_same_image(clean: bytes, data: bytes, colours: Colours) -> bool:
+def _is_same_image(clean: bytes, data: bytes, colours: ColourSpace) -> bool:
     """Return whether `clean` is undamaged and Pillow decodes `data` to the same pixels."""
     try:
         return np.array_equal(_strict(clean, colours, None), _by_pillow(data, colours))
@@ -96,7 +98,7 @@ def _is_same_image(clean: bytes, data: bytes, colours: Colours) -> bool:
         return False
 
 
-def _share_of_broken_scans(data: bytes, colours: Colours) -> float:
+def _share_of_broken_scans(data: bytes, colours: ColourSpace) -> float:
     """Return the mean of what the broken scans of a progressive JPEG change, in levels of 255; infinite for any other.
 
     Each scan is tried on top of the intact ones before it.
@@ -122,7 +124,7 @@ def _share_of_broken_scans(data: bytes, colours: Colours) -> float:
     return float(np.abs(without.astype(np.int16) - painted).mean())
 
 
-def decode_damaged(data: bytes, colours: Colours, *, least: tuple[int, int] | None = None) -> Pixels:
+def decode_damaged(data: bytes, colours: ColourSpace, *, least: tuple[int, int] | None = None) -> Pixels:
     """Decode as much of a damaged JPEG as can be decoded; as `decode`, without a check."""
     if simplejpeg is not None:
         try:
@@ -189,7 +191,7 @@ def _without_fill(scan: bytes) -> bytes:
     return scan
 
 
-def _strict(data: bytes, colours: Colours, least: tuple[int, int] | None) -> Pixels:
+def _strict(data: bytes, colours: ColourSpace, least: tuple[int, int] | None) -> Pixels:
     """Decode with libjpeg-turbo; raises `ValueError` with its warning."""
     if simplejpeg is None:
         try:
@@ -199,13 +201,13 @@ def _strict(data: bytes, colours: Colours, least: tuple[int, int] | None) -> Pix
     return _by_libjpeg(data, colours, least, strict=True)
 
 
-def _by_libjpeg(data: bytes, colours: Colours, least: tuple[int, int] | None, *, strict: bool) -> Pixels:
+def _by_libjpeg(data: bytes, colours: ColourSpace, least: tuple[int, int] | None, *, strict: bool) -> Pixels:
     smaller: dict[str, Any] = {} if least is None else {"min_height": least[0], "min_width": least[1]}
     pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=strict, **smaller)
     return pixels
 
 
-def _by_pillow(data: bytes, colours: Colours) -> Pixels:
+def _by_pillow(data: bytes, colours: ColourSpace) -> Pixels:
     """Decode without a check for damage; CMYK as the file stores it, which Pillow inverts."""
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -16,9 +16,7 @@ from engine.model.network import ResnetGenerator
 from engine.model.weights import load_generator
 
 
-def test_every_named_model_is_listed(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_named_model_is_listed(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(model_file, tmp_path / "mine.safetensors")
     monkeypatch.setenv("SOLSTICE_MODELS", str(tmp_path))
     result = CliRunner().invoke(models)

@@ -17,7 +17,7 @@ from tests.images import Pixels, encoded, flipped, photo, picture, pixels, zeroe
 NOISE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (300, 400, 3), dtype=np.uint8))
 TEXTURED = Image.blend(picture(400, 300), NOISE, 0.3)
 CMYK = TEXTURED.convert("CMYK")
-KINDS: dict[str, tuple[jpeg.Colours, Callable[[], bytes]]] = {
+KINDS: dict[str, tuple[jpeg.ColourSpace, Callable[[], bytes]]] = {
     "baseline": ("RGB", lambda: encoded(TEXTURED, quality=95)),
     "gray": ("RGB", lambda: encoded(TEXTURED.convert("L"), quality=95)),
     "progressive": ("RGB", lambda: encoded(TEXTURED, quality=95, progressive=True)),
