@@ -19,7 +19,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.archive.convert import Summary, convert
+    from engine.archive.config import ArchiveConfig
+    from engine.archive.convert import convert
+    from engine.archive.run import Summary
     from engine.config import (
         BatchConfig,
         DecodeConfig,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Architecture": "engine.model.card",
+    "ArchiveConfig": "engine.archive.config",
     "BatchConfig": "engine.config",
     "Card": "engine.model.card",
     "DecodeConfig": "engine.config",
@@ -50,7 +53,7 @@ _HOMES = {
     "SkipImage": "engine.errors",
     "StopRun": "engine.errors",
     "StoreConfig": "engine.config",
-    "Summary": "engine.archive.convert",
+    "Summary": "engine.archive.run",
     "Translator": "engine.images",
     "convert": "engine.archive.convert",
     "list_models": "engine.model.card",
@@ -60,6 +63,7 @@ _HOMES = {
 
 __all__ = [
     "Architecture",
+    "ArchiveConfig",
     "BatchConfig",
     "Card",
     "DecodeConfig",

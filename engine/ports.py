@@ -56,7 +56,7 @@ class Sink(Protocol):
     """
 
     def store(self, record: Record[Encoded]) -> Stored:
-        """Store one result; on return it survives a crash of the process, and never appears half-written.
+        """Store one result, which never appears half-written; `settle` may be what gives it its name.
 
         Called from several threads, may block. Storing the same key again replaces it. Raises `SkipImage` when this
         one cannot be stored and `StopRun` when nothing can be.
@@ -68,7 +68,7 @@ class Sink(Protocol):
         ...
 
     def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Make rejected failures durable and publish all outcomes; both are done on return.
+        """Make results and rejected failures durable and publish all outcomes; on return they survive a crash.
 
         Returns the outcomes in their order, with a `Failed` in the place of a result that could not be published. May
         block for as long as the destination of the results is unavailable.
@@ -81,6 +81,10 @@ class ArchiveOutput(Sink, Protocol):
 
     def find(self, output: str) -> Found | None:
         """Return what is at the relative path `output`, or None. Must be fast: called for each input of an archive."""
+        ...
+
+    def close(self) -> None:
+        """Delete results that were stored and not settled; call it when no thread stores any more."""
         ...
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from engine import Options, PipelineConfig, Size, Summary, convert
+from engine.archive.config import ArchiveConfig
 from engine.archive.manifest import Manifest
 from engine.codec.colour import adobe_rgb_icc, from_pixels, open_profile, to_profile
 from engine.config import EncodeConfig
@@ -31,12 +32,12 @@ def run(
     src: Path, dst: Path, generator: Generator, *, format: str = "keep", size: str = "native", **options: Any
 ) -> Summary:
     """Convert with a generator that leaves pixels as they are, so that all else can be seen."""
-    report, keep_times = options.pop("report", None), options.pop("keep_times", False)
+    report, archive = options.pop("report", None), ArchiveConfig(keep_times=options.pop("keep_times", False))
     config = PipelineConfig(
         options=Options(size=Size.parse(size), format=format),
         encode=EncodeConfig(quality=100, subsampling="4:4:4", **options),
     )
-    return convert(src, dst, generator, config, translate=lambda _: lambda x: x, report=report, keep_times=keep_times)
+    return convert(src, dst, generator, config, translate=lambda _: lambda x: x, report=report, archive=archive)
 
 
 def one(tmp_path: Path, generator: Generator, name: str, data: bytes, **options: Any) -> Path:

@@ -1,17 +1,18 @@
-"""What became of each input, in an SQLite database inside the output folder: the memory of interrupted runs."""
+"""The manifest: what became of each input, in an SQLite database inside the output folder."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from engine.errors import SetupError, StopRun
 from engine.system.files import LinkNotFollowed, open_within
@@ -45,12 +46,14 @@ CREATE TABLE run (
 PRAGMA user_version = {_VERSION};
 """
 
+_COLUMNS = "key, identity, recipe, output, num_bytes, stage, error, notes"
+
 _COMMIT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestEntry:
-    """What the manifest keeps of one input."""
+    """What became of one input."""
 
     key: str
     identity: str
@@ -67,11 +70,28 @@ class ManifestEntry:
         return "done" if self.error is None else "failed"
 
 
-class Manifest:
-    """The manifest of one output folder, locked against other runs from `open` to `close`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierRuns:
+    """What the manifest of an output folder holds before a run."""
 
-    Written from one thread, read from another. Entries are committed about twice a second and at the end; after a
-    crash the last half second of work is done again, with the same result.
+    created_s: float = float("inf")
+    """Start of the first run, in seconds since 1970; infinite when there was none."""
+    entries: Mapping[str, ManifestEntry] = field(default_factory=dict)
+    """Entries by key."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the last run."""
+
+    @property
+    def num_done(self) -> int:
+        """Inputs with a result."""
+        return sum(entry.state == "done" for entry in self.entries.values())
+
+
+class Manifest:
+    """The manifest of one output folder, locked against other runs while it is open.
+
+    One thread writes, another may read. Entries are committed about twice a second and at the end; after a crash the
+    images of the last half second are translated again, with the same result.
     """
 
     def __init__(self, dst: Path) -> None:
@@ -81,11 +101,13 @@ class Manifest:
         self._pending: list[ManifestEntry] = []
         self._committed_s = time.monotonic()
         self.run = 0
-        self.created_s = 0.0
-        """When this folder's first run started, in seconds since 1970."""
+        """Number of the current run, from 1."""
+        self._unused = False
+        """Whether this object has created the database and recorded nothing since."""
 
     def __enter__(self) -> Self:
-        """Create or open the database; raises `SetupError` when that fails or another run holds it."""
+        """Create or open the database; raise `SetupError` when that fails or another run holds the lock."""
+        self._unused = not (self._folder / "manifest.sqlite").exists()
         with ExitStack() as opened:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -95,17 +117,17 @@ class Manifest:
                 self._require_no_links()
             except BlockingIOError:
                 raise SetupError(
-                    f"Another run is writing to {self.root}; wait for it or choose another folder."
+                    f'Another run is writing to "{self.root}"; wait for it or choose another folder.'
                 ) from None
             except OSError as error:
-                raise SetupError(f"Cannot write to {self.root}: {error.strerror}.") from error
+                raise SetupError(f'Cannot write to "{self.root}": {error.strerror}.') from error
             try:
                 self._writer = opened.enter_context(closing(self._connect()))
                 self._reader = opened.enter_context(closing(self._connect()))
             except sqlite3.Error as error:
                 raise SetupError(
-                    f"The manifest {self._folder / 'manifest.sqlite'} cannot be used ({error}); "
-                    "move it away to start anew."
+                    f'The manifest "{self._folder / "manifest.sqlite"}" cannot be used ({error}); '
+                    "move it away to start from the beginning."
                 ) from error
             self._opened = opened.pop_all()
         return self
@@ -113,7 +135,10 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit, close and unlock; an error on the way out never hides the one that led here."""
+        """Commit, close and unlock; an error here never hides the one that ended the `with` block.
+
+        When the run could not start (`SetupError`), a manifest that was created for it is deleted.
+        """
         try:
             self.commit()
         except StopRun:
@@ -121,29 +146,47 @@ class Manifest:
                 raise
         finally:
             self._opened.close()
+            if self._unused and isinstance(error, SetupError):
+                self._delete()
 
-    def start_run(self, settings: str, recipe: str) -> None:
-        """Note that a run with these settings begins."""
+    def _delete(self) -> None:
+        """Delete the manifest, and the output folder if nothing else is in it."""
+        for path in self._folder.iterdir():
+            path.unlink()
+        self._folder.rmdir()
+        with suppress(OSError):
+            self.root.rmdir()
+
+    def earlier_runs(self) -> EarlierRuns:
+        """Return all entries and the settings of the last run; raise `StopRun` when the database cannot be read."""
+        with self._guarded():
+            return _earlier_runs(self._reader)
+
+    def start_run(self, settings: str, recipe: str, started_s: float | None = None) -> None:
+        """Record that a run with these settings (JSON) starts; `started_s` is in seconds since 1970."""
         with self._guarded():
             self._writer.execute(
-                "INSERT INTO run (started_s, settings, recipe) VALUES (?, ?, ?)", (time.time(), settings, recipe)
+                "INSERT INTO run (started_s, settings, recipe) VALUES (?, ?, ?)",
+                (started_s or time.time(), settings, recipe),
             )
             self._writer.commit()
-            self.run, self.created_s = self._writer.execute("SELECT max(id), min(started_s) FROM run").fetchone()
+            (self.run,) = self._writer.execute("SELECT max(id) FROM run").fetchone()
 
     def find(self, key: str) -> ManifestEntry | None:
-        """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
+        """Return the last committed entry of `key`; raise `StopRun` when the database cannot be read."""
         with self._guarded():
-            return _find(self._reader, key)
+            row = self._reader.execute(f"SELECT {_COLUMNS} FROM image WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _entry(row)
 
     def record(self, entry: ManifestEntry) -> None:
-        """Keep `entry`, durable from the next commit on; raises `StopRun` when the disk does not take it."""
+        """Keep `entry`, durable from the next commit on; raise `StopRun` when the disk does not take it."""
+        self._unused = False
         self._pending.append(entry)
         if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
             self.commit()
 
     def commit(self) -> None:
-        """Make all recorded entries durable; raises `StopRun` when the disk does not take them."""
+        """Make all recorded entries durable; raise `StopRun` when the disk does not take them."""
         rows = [
             (
                 e.key, e.identity, e.recipe, e.state, e.output, e.num_bytes, e.stage, e.error,
@@ -158,23 +201,29 @@ class Manifest:
         self._committed_s = time.monotonic()
 
     def snapshot(self) -> bytes:
-        """Give the whole database as of the last commit, as one consistent file; from any thread."""
+        """Return the whole database as of the last commit, as one consistent file; from any thread."""
         with closing(self._connect()) as reader, closing(sqlite3.connect(":memory:")) as copy:
             reader.backup(copy)
             return copy.serialize()
 
-    def remarks(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Give (key, notes) for each input that this run translated with something to know."""
+    def remarks(self, *, all_runs: bool = False) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield (key, notes) of each input that this run translated with a remark, or that any run did."""
         for key, notes in self._reader.execute(
-            "SELECT key, notes FROM image WHERE state = 'done' AND notes != '' AND run = ? ORDER BY key", (self.run,)
+            "SELECT key, notes FROM image WHERE state = 'done' AND notes != '' AND run >= ? ORDER BY key",
+            (0 if all_runs else self.run,),
         ):
             yield key, tuple(notes.split("\n"))
 
-    def failures(self) -> Iterator[tuple[str, str, str]]:
-        """Give (key, stage, error) for each input that failed in this run."""
+    def failures(self, *, all_runs: bool = False) -> Iterator[tuple[str, str, str]]:
+        """Yield (key, stage, error) of each input that failed in this run, or whose last attempt failed in any run."""
         yield from self._reader.execute(
-            "SELECT key, stage, error FROM image WHERE state = 'failed' AND run = ? ORDER BY key", (self.run,)
+            "SELECT key, stage, error FROM image WHERE state = 'failed' AND run >= ? ORDER BY key",
+            (0 if all_runs else self.run,),
         )
+
+    def outputs(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, output) of each input with a result."""
+        yield from self._reader.execute("SELECT key, output FROM image WHERE state = 'done' ORDER BY key")
 
     def _require_no_links(self) -> None:
         """Raise `LinkNotFollowed` when a file that SQLite is about to open is a symbolic link."""
@@ -201,30 +250,38 @@ class Manifest:
         return _StopOnError(self.root)
 
 
-class ManifestReader:
-    """Looks into the manifest below `root`, which another process has open and may be writing to."""
+def read_earlier_runs(root: Path) -> EarlierRuns:
+    """Return what the manifest below `root` holds, without creating, changing or locking anything.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._connection = sqlite3.connect(root / FOLDER / "manifest.sqlite", check_same_thread=False)
+    Raises `SetupError` when the manifest cannot be read.
+    """
+    path = root / FOLDER / "manifest.sqlite"
+    if not path.exists():
+        return EarlierRuns()
+    try:
+        # Without a log of another process, SQLite is told that nothing changes, so that it creates no files itself.
+        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+            return _earlier_runs(connection)
+    except sqlite3.Error as error:
+        raise SetupError(f'The manifest "{path}" cannot be read: {error}.') from error
 
-    def find(self, key: str) -> ManifestEntry | None:
-        """What is known of `key` from the last commit; raises `StopRun` when the database cannot be read."""
-        with _StopOnError(self._root):
-            return _find(self._connection, key)
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._connection.close()
+def _earlier_runs(connection: sqlite3.Connection) -> EarlierRuns:
+    (created_s,) = connection.execute("SELECT min(started_s) FROM run").fetchone()
+    if created_s is None:
+        return EarlierRuns()
+    (settings,) = connection.execute("SELECT settings FROM run ORDER BY id DESC LIMIT 1").fetchone()
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM image")
+    return EarlierRuns(
+        created_s=created_s,
+        entries={row[0]: _entry(row) for row in rows},
+        settings=json.loads(settings or "{}"),
+    )
 
 
-def _find(connection: sqlite3.Connection, key: str) -> ManifestEntry | None:
-    row = connection.execute(
-        "SELECT key, identity, recipe, output, num_bytes, stage, error FROM image WHERE key = ?", (key,)
-    ).fetchone()
-    if row is None:
-        return None
-    key, identity, recipe, output, num_bytes, stage, error = row
+def _entry(row: tuple[Any, ...]) -> ManifestEntry:
+    key, identity, recipe, output, num_bytes, stage, error, notes = row
     return ManifestEntry(
         key=key,
         identity=identity,
@@ -233,11 +290,12 @@ def _find(connection: sqlite3.Connection, key: str) -> ManifestEntry | None:
         num_bytes=num_bytes,
         stage=stage,
         error=error,
+        notes=tuple(notes.split("\n")) if notes else (),
     )
 
 
 class _StopOnError:
-    """Turns an SQLite error into `StopRun` with a sentence."""
+    """Turns an SQLite error into `StopRun`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -249,4 +307,4 @@ class _StopOnError:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StopRun(f"The manifest in {self._root} cannot be used any more: {error}.") from error
+            raise StopRun(f'The manifest in "{self._root}" cannot be used any more: {error}.') from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -25,9 +24,9 @@ from pathlib import Path
 
 import torch
 
-from engine.archive.convert import ArchiveRun, Progress, Summary, begin, open_source
-from engine.archive.manifest import FOLDER
-from engine.archive.parallel_child import Share, ShareTask, translate_share
+from engine.archive.config import ArchiveConfig
+from engine.archive.convert import NOTHING_TO_DO
+from engine.archive.parallel_child import ShareTask, translate_share
 from engine.archive.parallel_messages import (
     ChildMessage,
     ComparisonMade,
@@ -39,6 +38,7 @@ from engine.archive.parallel_messages import (
     ShareFinished,
 )
 from engine.archive.report import ReportKind
+from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, started_run
 from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun
@@ -48,7 +48,6 @@ from engine.observe.metrics import Metrics
 from engine.records import Failed, Outcome
 from engine.system.device import choose_device, cuda_obstacle
 from engine.system.memory import available_bytes
-from engine.system.storage import is_url
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +75,7 @@ def convert_on(
     model: str | Path,
     config: PipelineConfig | None = None,
     *,
-    overwrite: bool = False,
-    keep_times: bool = False,
+    archive: ArchiveConfig | None = None,
     report: ReportKind | None = None,
     progress: Progress | None = None,
     metrics: Metrics | None = None,
@@ -88,38 +86,45 @@ def convert_on(
     process. A calling script needs `if __name__ == "__main__"`, because new processes import it. Raises the errors of
     `convert`, and `StopRun` when a process dies; the others are stopped then.
     """
-    config = config or PipelineConfig()
-    generator = load_generator(model)
-    _, _ = open_source(src, dst)  # raises `SetupError` before any process is started
-    with begin(
-        src, dst, generator, config, keep_times=keep_times, report=report, progress=progress, metrics=metrics
-    ) as run:
-        _clear_partial(dst)
-        tasks = [
-            ShareTask(
-                share=Share(index, len(devices)),
-                src=src,
-                dst=dst,
-                model=find_model(str(model)),
-                config=_share_of(config, device, len(devices)),
-                manifest=run.manifest.root,
-                created_s=run.manifest.created_s,
-                recipe=run.recipe,
-                overwrite=overwrite,
-                keep_times=keep_times,
-                gallery=None if run.page is None else run.page.sample,
-                threads=max(1, num_cores() // len(devices)),
-            )
-            for index, device in enumerate(devices)
-        ]
-        try:
-            with _started(tasks) as children:
-                outcomes = _received_outcomes(children, run)
-                next(outcomes)  # waits until one model is loaded, which is not part of the run's time
-                run.follow(outcomes, lambda: sum(child.num_skipped for child in children))
-            return run.summary(sum(child.num_skipped for child in children), _backends(children))
-        finally:
-            _clear_partial(dst)
+    request = RunRequest(
+        src=src,
+        dst=dst,
+        generator=load_generator(model),
+        config=config or PipelineConfig(),
+        archive=archive or ArchiveConfig(),
+        report=report,
+        progress=progress,
+        metrics=metrics,
+    )
+    with started_run(request) as run:
+        run.start()
+        if not run.plan.todo:
+            return run.summary(NOTHING_TO_DO)
+        with _started(_tasks(devices, request, run, find_model(str(model)))) as children:
+            outcomes = _received_outcomes(children, run)
+            next(outcomes)  # waits until one model is loaded, which is not part of the run's time
+            run.follow(outcomes)
+        return run.summary(_backends(children))
+
+
+def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: Path) -> list[ShareTask]:
+    """Divide the planned inputs among the devices: one by one in turn, so that each gets a part of every folder."""
+    return [
+        ShareTask(
+            index=index,
+            inputs=run.plan.todo[index :: len(devices)],
+            destination=run.destination,
+            model=model,
+            config=_share_of(run.config, device, len(devices)),
+            recipe=run.recipe,
+            max_bytes=request.archive.max_bytes,
+            keep_times=request.archive.keep_times,
+            read_ahead=run.plan.read_ahead,
+            gallery=None if run.page is None else run.page.sample,
+            threads=max(1, num_cores() // len(devices)),
+        )
+        for index, device in enumerate(devices)
+    ]
 
 
 @dataclass
@@ -131,7 +136,6 @@ class ChildProcess:
     messages: Connection
     backend: str = ""
     """What translates there, and why it was chosen."""
-    num_skipped: int = 0
     finished: bool = False
 
 
@@ -203,8 +207,7 @@ def handle_message(message: ChildMessage, child: ChildProcess, run: ArchiveRun) 
     Raises `EngineError` when the child stopped with one, and `RuntimeError` with its traceback when it crashed.
     """
     match message:
-        case ImagesEnded(outcomes, num_skipped, measurements):
-            child.num_skipped = num_skipped
+        case ImagesEnded(outcomes, measurements):
             for measurement in measurements:
                 measurement.apply(run.metrics)
             for outcome in outcomes:
@@ -258,13 +261,3 @@ def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
             expected_pixels=None if pixels is None else pixels // of,
         ),
     )
-
-
-def _partial(dst: str | Path) -> Path:
-    return Path(dst) / FOLDER / "partial"
-
-
-def _clear_partial(dst: str | Path) -> None:
-    """Delete the unfinished files of killed processes."""
-    if not is_url(dst):
-        shutil.rmtree(_partial(dst), ignore_errors=True)

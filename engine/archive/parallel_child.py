@@ -9,8 +9,7 @@ import signal
 import threading
 import time
 import traceback
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,8 +17,7 @@ from pathlib import Path
 
 import torch
 
-from engine.archive.convert import open_sink, open_source
-from engine.archive.manifest import ManifestEntry, ManifestReader
+from engine.archive.destination import Destination
 from engine.archive.parallel_messages import (
     ComparisonMade,
     CounterMeasurement,
@@ -34,12 +32,11 @@ from engine.archive.parallel_messages import (
     ShareFinished,
     StageMeasurement,
 )
+from engine.archive.plan import PlannedInput
 from engine.archive.report.gallery import Comparison, Gallery
 from engine.archive.source import ArchiveSource
-from engine.codec.formats import output_name
 from engine.config import PipelineConfig
 from engine.errors import EngineError
-from engine.listing import Input, Listing
 from engine.model.weights import load_generator
 from engine.observe.metrics import NoMetrics, StageName
 from engine.pipeline import Pipeline
@@ -50,41 +47,20 @@ from engine.system.device import choose_device
 _SEND_EVERY_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of `of` parts of an archive's inputs, chosen by the names of their results: the same part in every run.
-
-    Inputs with the same result name are in the same part, where the name clash is noticed.
-    """
-
-    index: int
-    of: int
-
-    def has(self, output: str) -> bool:
-        """Return whether the input whose result is `output` is in this part."""
-        return zlib.crc32(output.encode("utf-8", "surrogatepass")) % self.of == self.index
-
-    def pick(self, listing: Listing, format: str) -> Iterator[Input]:
-        """Yield the inputs of this part; `format` is the output format asked for."""
-        return (item for item in listing if self.has(output_name(item.key, format)[0]))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShareTask:
-    """Everything that a child process needs to translate its share."""
+    """Everything that a child process needs to translate its share of the inputs."""
 
-    share: Share
-    src: str | Path
-    dst: str | Path
+    index: int
+    """Number of the process, from 0."""
+    inputs: list[PlannedInput]
+    destination: Destination
     model: Path
     config: PipelineConfig
-    manifest: Path
-    """Folder that holds the manifest's folder."""
-    created_s: float
-    """Start of the first run into `dst`, in seconds since 1970."""
     recipe: str
-    overwrite: bool
+    max_bytes: int
     keep_times: bool
+    read_ahead: int
     gallery: tuple[int | None, int | None] | None
     """Arguments of a `Gallery`; None without a report."""
     threads: int
@@ -117,51 +93,32 @@ def _translate(task: ShareTask, sender: MessageSender) -> None:
         torch.set_num_threads(min(torch.get_num_threads(), task.threads))
     translator = BatchTranslator(load_generator(task.model), config.generate)
     sender.send(ModelLoaded(translator.reason))
-    listing, read_ahead = open_source(task.src, task.dst)
-    sink = open_sink(task.dst, keep_times=task.keep_times, part=str(task.share.index))
+    sink = task.destination.sink(keep_times=task.keep_times, part=str(task.index))
     gallery = None if task.gallery is None else GallerySender(*task.gallery, sender)
     measurements = MeasurementBuffer()
-    with closing(ManifestReader(task.manifest)) as reader:
-        source = ArchiveSource(
-            task.share.pick(listing, config.options.format),
-            ReadOnlyManifest(reader.find, task.created_s),
-            sink,
-            config.options,
-            task.recipe,
-            overwrite=task.overwrite,
-            read_ahead=read_ahead,
-        )
-        pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measurements, gallery)
-        with closing(pipeline.outcomes()) as outcomes:
-            _send_outcomes(outcomes, lambda: source.num_skipped, measurements, sender)
+    source = ArchiveSource(
+        task.inputs,
+        lambda _: None,  # the parent records the outcomes
+        config.options,
+        task.recipe,
+        max_bytes=task.max_bytes,
+        read_ahead=task.read_ahead,
+    )
+    pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measurements, gallery)
+    with closing(pipeline.outcomes()) as outcomes:
+        _send_outcomes(outcomes, measurements, sender)
 
 
-def _send_outcomes(
-    outcomes: Iterator[Outcome | None],
-    skipped: Callable[[], int],
-    measurements: MeasurementBuffer,
-    sender: MessageSender,
-) -> None:
+def _send_outcomes(outcomes: Iterator[Outcome | None], measurements: MeasurementBuffer, sender: MessageSender) -> None:
     """Send outcomes to the parent, several in one message."""
     sent_s, waiting = 0.0, list[Outcome]()
     for outcome in outcomes:
         if outcome is not None:
             waiting.append(outcome)
         if time.monotonic() - sent_s >= _SEND_EVERY_S:
-            sender.send(ImagesEnded(waiting, skipped(), measurements.take()))
+            sender.send(ImagesEnded(waiting, measurements.take()))
             sent_s, waiting = time.monotonic(), []
-    sender.send(ImagesEnded(waiting, skipped(), measurements.take()))
-
-
-@dataclass(frozen=True)
-class ReadOnlyManifest:
-    """The manifest as a child sees it: the parent alone records entries."""
-
-    find: Callable[[str], ManifestEntry | None]
-    created_s: float
-
-    def record(self, entry: ManifestEntry) -> None:
-        """Do nothing: the parent records the outcome."""
+    sender.send(ImagesEnded(waiting, measurements.take()))
 
 
 class MeasurementBuffer(NoMetrics):

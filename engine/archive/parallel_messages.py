@@ -72,8 +72,6 @@ class ImagesEnded:
     """Images have been stored or have failed since the last message of this kind."""
 
     outcomes: list[Outcome]
-    num_skipped: int
-    """Inputs of this process that were already done, so far."""
     measurements: list[Measurement]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -11,73 +12,92 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.archive.manifest import FOLDER, Manifest
+from engine.archive.manifest import FOLDER, EarlierRuns, Manifest, read_earlier_runs
 from engine.errors import SetupError, StopRun
 from engine.ports import Found
 from engine.records import Encoded, Failed, Outcome, Record, Stored
-from engine.system.storage import Storage, require_writable
+from engine.system.storage import Storage, explained, first_line, require_writable
+
+log = logging.getLogger(__name__)
 
 _UPLOAD_EVERY_S = 30.0
 _LOCK_EXPIRES_S = 4 * _UPLOAD_EVERY_S
 
 
 class RemoteSink:
-    """Puts each result below `storage`; an object appears whole or not at all."""
+    """Writes each result below `storage`; an object appears whole or not at all."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._found = {key: Found(num_bytes=int(info["size"]), changed_s=None) for key, info in storage.find().items()}
 
     def store(self, record: Record[Encoded]) -> Stored:
-        """Put one result; safe from several threads. Raises `StopRun` when the store refuses it."""
+        """Write one result; safe from several threads. Raise `StopRun` when the store refuses it."""
         output = record.origin.output
         encoded = record.payload
         try:
             self._storage.write(output, encoded.data)
-        except Exception as error:  # each store has its own kinds; after fsspec's retries none is about this image
+        except Exception as error:  # each store raises its own classes; after fsspec's retries none is about one image
             raise StopRun(
-                f"Cannot write to {self._storage.url}: {error}; run the same command again to go on."
+                f'Cannot write to "{self._storage.url}": {first_line(error)}; run the same command again to continue.'
             ) from error
         return Stored.of(encoded, output)
 
     def reject(self, failed: Failed) -> None:
-        """Do nothing: the manifest keeps failures."""
+        """Do nothing: failures are in the manifest."""
 
     def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Do nothing: the manifest keeps outcomes."""
+        """Do nothing: outcomes are in the manifest."""
         return outcomes
 
+    def close(self) -> None:
+        """Do nothing: every stored object is whole."""
+
     def find(self, output: str) -> Found | None:
-        """Tell what was at `output` when the run began."""
+        """Return what was at `output` when the run started."""
         return self._found.get(output)
+
+
+def earlier_remote_runs(storage: Storage) -> EarlierRuns:
+    """Return what the manifest in `storage` holds, without changing anything; raise `SetupError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        _download(storage, Path(folder))
+        return read_earlier_runs(Path(folder))
+
+
+def _download(storage: Storage, root: Path) -> None:
+    local = root / FOLDER / "manifest.sqlite"
+    local.parent.mkdir()
+    with explained(storage.url), suppress(FileNotFoundError):
+        local.write_bytes(storage.read(f"{FOLDER}/manifest.sqlite"))
 
 
 @contextmanager
 def remote_manifest(storage: Storage) -> Iterator[Manifest]:
-    """Keep the manifest of `storage` in a temporary folder, copied from there and back every half minute.
+    """Open a temporary copy of the manifest in `storage`, which is uploaded every half minute and at the end.
 
-    After a crash the last half minute is translated again, with the same result. A lock object keeps a second run out
-    as far as object stores allow: two that start within the same second may both get in, and overwrite each other's
-    equal results. Raises `SetupError` when another run holds the lock.
+    After a crash the images of the last half minute are translated again, with the same result. A lock object keeps a
+    second run out as far as object stores allow: two that start within the same second may both run, and overwrite
+    each other's equal results. Raises `SetupError` when another run holds the lock.
     """
     require_writable(storage)
     with tempfile.TemporaryDirectory() as folder, _lock(storage):
-        local = Path(folder) / FOLDER / "manifest.sqlite"
-        local.parent.mkdir()
-        with suppress(FileNotFoundError):
-            local.write_bytes(storage.read(f"{FOLDER}/manifest.sqlite"))
+        _download(storage, Path(folder))
         with Manifest(Path(folder)) as manifest:
             stop = threading.Event()
 
             def upload() -> None:
                 storage.write(f"{FOLDER}/manifest.sqlite", manifest.snapshot())
 
-            def upload_now_and_then() -> None:
+            def upload_regularly() -> None:
                 while not stop.wait(_UPLOAD_EVERY_S):
-                    upload()
-                    _take_lock(storage)
+                    try:
+                        upload()
+                        _take_lock(storage)
+                    except Exception as error:  # noqa: BLE001 (each store raises its own classes)
+                        log.warning("The manifest in %s is not up to date: %s.", storage.url, first_line(error))
 
-            uploader = threading.Thread(target=upload_now_and_then, name="manifest", daemon=True)
+            uploader = threading.Thread(target=upload_regularly, name="manifest", daemon=True)
             uploader.start()
             try:
                 yield manifest
@@ -85,25 +105,31 @@ def remote_manifest(storage: Storage) -> Iterator[Manifest]:
                 stop.set()
                 uploader.join()
                 manifest.commit()
-                upload()
+                try:
+                    upload()
+                except Exception as error:
+                    raise StopRun(
+                        f'The manifest cannot be written to "{storage.url}": {first_line(error)}; run the same command '
+                        "again: what is not recorded is converted again."
+                    ) from error
 
 
 @contextmanager
 def _lock(storage: Storage) -> Iterator[None]:
-    try:
+    owner, taken_s = "", "0"
+    with explained(storage.url), suppress(FileNotFoundError):
         owner, taken_s = storage.read(f"{FOLDER}/lock").decode().rsplit(" ", 1)
-    except FileNotFoundError:
-        owner, taken_s = "", "0"
     if time.time() - float(taken_s) < _LOCK_EXPIRES_S:
         raise SetupError(
-            f"Another run ({owner}) is writing to {storage.url}; "
+            f'Another run ({owner}) is writing to "{storage.url}"; '
             f"wait for it, or for {_LOCK_EXPIRES_S:.0f} s if it died."
         )
     _take_lock(storage)
     try:
         yield
     finally:
-        storage.delete(f"{FOLDER}/lock")
+        with suppress(Exception):  # it expires by itself
+            storage.delete(f"{FOLDER}/lock")
 
 
 def _take_lock(storage: Storage) -> None:

@@ -1,20 +1,18 @@
-"""A source over an archive of files: gives what the manifest does not know as done."""
+"""A source over the inputs of an archive that a plan says are to be translated."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
 
 from engine.archive.manifest import ManifestEntry
-from engine.codec.formats import output_name
+from engine.archive.plan import PlannedInput
 from engine.errors import SkipImage
 from engine.flow import in_threads
-from engine.listing import Input, Listing, printable
+from engine.listing import printable
 from engine.options import Options
-from engine.ports import ArchiveOutput
 from engine.records import Failed, Origin, Outcome, Record
 
 
@@ -24,151 +22,111 @@ class ArchiveOrigin(Origin):
 
     identity: str
     """Size and time of the input, as the manifest keeps them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Todo:
-    item: Input
-    output: str
-    format: str
-
-
-class Ledger(Protocol):
-    """Knows what became of each input, such as an `engine.archive.manifest.Manifest`."""
-
-    @property
-    def created_s(self) -> float:
-        """When the output folder's first run started, in seconds since 1970."""
-        ...
-
-    def find(self, key: str) -> ManifestEntry | None:
-        """Tell what is known of `key`."""
-        ...
-
-    def record(self, entry: ManifestEntry) -> None:
-        """Keep `entry`."""
-        ...
+    num_bytes: int = 0
+    """Size of the input; 0 where it is not known."""
+    remark: str = ""
+    """A remark about the result's name."""
 
 
 class ArchiveSource:
-    """Lists inputs, leaves out what is done, reads the rest, and records each outcome in the manifest."""
+    """Reads planned inputs in their order, and passes an entry for each outcome to the manifest."""
 
     def __init__(
         self,
-        listing: Listing,
-        manifest: Ledger,
-        output: ArchiveOutput,
+        planned: Sequence[PlannedInput],
+        record: Callable[[ManifestEntry], None],
         options: Options,
         recipe: str,
         *,
-        overwrite: bool = False,
+        max_bytes: int,
         read_ahead: int = 1,
     ) -> None:
-        """`recipe` identifies model and settings: what was made by another recipe is made again.
+        """Read up to `read_ahead` inputs at the same time; more than 1 only for inputs that can be read in any order.
 
-        `read_ahead` inputs are read at the same time; more than 1 only for listings whose inputs can be read in any
-        order.
+        `record` receives the entry of each acknowledged outcome; `recipe` identifies model and settings. An input with
+        more than `max_bytes` bytes fails without being read.
         """
-        self._listing = listing
-        self._manifest = manifest
-        self._output = output
+        self._planned = planned
+        self._record = record
         self._options = options
         self._recipe = recipe
-        self._overwrite = overwrite
+        self._max_bytes = max_bytes
         self._read_ahead = read_ahead
-        self._claimed: dict[int, int] = {}
-        self.num_skipped = 0
-        """Inputs that were already done."""
+        self._under_way: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
-        """Iterate over what is not done; blocks only to read."""
+        """Iterate over the inputs; blocks only to read."""
         if self._read_ahead == 1:
-            yield from map(self._read, self._todo())
+            yield from map(self._read, self._planned)
         else:
-            yield from in_threads(self._read, self._todo(), self._read_ahead, "read")
+            yield from in_threads(self._read, iter(self._planned), self._read_ahead, "read")
 
     def acknowledge(self, outcome: Outcome) -> None:
-        """Record `outcome` in the manifest; raises `StopRun` when that cannot be written."""
-        self._manifest.record(entry_of(outcome, self._recipe))
+        """Record `outcome`; raises `StopRun` when that cannot be written."""
+        with self._lock:
+            self._under_way.pop(outcome.key, None)
+        self._record(entry_of(outcome, self._recipe))
 
-    def _todo(self) -> Iterator[_Todo]:
-        """Iterate over inputs that are not done, bad ones included."""
-        for item in self._listing:
-            output, format = output_name(item.key, self._options.format)
-            try:
-                done = self._is_repeated(item, output) or self._is_done(item, output)
-            except SkipImage as error:
-                yield _Todo(replace(item, read=partial(_raise, error)), "", format)
-            else:
-                if done:
-                    self.num_skipped += 1
-                else:
-                    yield _Todo(item, output, format)
+    def oldest_under_way(self) -> tuple[str, float] | None:
+        """Return the key of the input that has been under way for longest, and for how many seconds."""
+        with self._lock:
+            key = next(iter(self._under_way), None)
+            return None if key is None else (key, time.monotonic() - self._under_way[key])
 
-    def _read(self, todo: _Todo) -> Record[bytes] | Failed:
+    def _read(self, planned: PlannedInput) -> Record[bytes] | Failed:
         """Read one input; runs in several threads."""
-        item = todo.item
+        item = planned.item
         key = printable(item.key)
-        origin = ArchiveOrigin(identity=item.identity, output=todo.output, modified_ns=item.modified_ns)
-        options = replace(self._options, format=todo.format)
+        origin = ArchiveOrigin(
+            identity=item.identity,
+            output=planned.output,
+            modified_ns=item.modified_ns,
+            num_bytes=item.num_bytes or 0,
+            remark=planned.remark,
+        )
+        with self._lock:
+            self._under_way[key] = time.monotonic()
         started_s = time.perf_counter()
         try:
-            outcome: Record[bytes] | Failed = Record(key=key, payload=item.read(), options=options, origin=origin)
+            data = self._data(planned)
+            outcome: Record[bytes] | Failed = Record(
+                key=key, payload=data, options=replace(self._options, format=planned.format), origin=origin
+            )
         except SkipImage as error:
             outcome = Failed(key=key, stage="read", reason=str(error), origin=origin)
         except OSError as error:
-            outcome = Failed(key=key, stage="read", reason=f"cannot be read: {error.strerror or error}", origin=origin)
+            reason = f"cannot be read: {error.strerror or error}"
+            outcome = Failed(key=key, stage="read", reason=reason, origin=origin)
+        except MemoryError:
+            reason = "cannot be read: there is not enough memory (--max-bytes lowers the limit)"
+            outcome = Failed(key=key, stage="read", reason=reason, origin=origin)
         outcome.timings["read"] = time.perf_counter() - started_s
         return outcome
 
-    def _is_repeated(self, item: Input, output: str) -> bool:
-        """Whether this very input was given before in this run, as a list may do.
+    def _data(self, planned: PlannedInput) -> bytes:
+        if planned.failure:
+            raise SkipImage(planned.failure)
+        self._check_size(planned.item.num_bytes)
+        data = planned.item.read()
+        self._check_size(len(data))
+        return data
 
-        Raises `SkipImage` for a name that cannot be kept, and for one that another input's result has already. Only
-        the hashes of names are kept: some bytes for each of the millions that an archive may have.
-        """
-        if printable(item.key) != item.key:
-            raise SkipImage("name is not UTF-8; rename the file (convmv does it for whole trees)")
-        itself = hash((item.key, item.identity, item.path))
-        first = self._claimed.get(hash(output))
-        if first not in (None, itself):
-            raise SkipImage(f"another input already becomes {output}")
-        self._claimed[hash(output)] = itself
-        return first == itself
-
-    def _is_done(self, item: Input, output: str) -> bool:
-        """Whether the result is there and made from this very input by this recipe.
-
-        Raises `SkipImage` when a file is in the way that no run of this folder made, or that is the input itself.
-        """
-        found = self._output.find(output)
-        if found is None:
-            return False
-        if found.file_id is not None and found.file_id == item.file_id():
-            raise SkipImage("its result would replace the photo itself; choose another output folder")
-        if self._overwrite:
-            return False
-        entry = self._manifest.find(item.key)
-        made_here = entry is not None and entry.output == output
-        if not made_here and found.changed_s is not None and found.changed_s < self._manifest.created_s:
-            raise SkipImage(f"{output} was there before the first run; --overwrite replaces it")
-        return (
-            entry is not None
-            and entry.state == "done"
-            and (entry.identity, entry.recipe, entry.output) == (item.identity, self._recipe, output)
-            and entry.num_bytes == found.num_bytes
-        )
+    def _check_size(self, num_bytes: int | None) -> None:
+        if num_bytes is not None and num_bytes > self._max_bytes:
+            raise SkipImage(
+                f"{num_bytes / 2**20:,.1f} MB are over the limit of {self._max_bytes / 2**20:,.1f} MB "
+                "(--max-bytes raises it)"
+            )
 
 
 def entry_of(outcome: Outcome, recipe: str) -> ManifestEntry:
-    """Say what became of an image that an `ArchiveSource` gave, as the manifest keeps it."""
-    assert isinstance(outcome.origin, ArchiveOrigin)
-    entry = ManifestEntry(key=outcome.key, identity=outcome.origin.identity, recipe=recipe)
+    """Return the manifest's entry for an image that an `ArchiveSource` yielded."""
+    origin = outcome.origin
+    assert isinstance(origin, ArchiveOrigin)
+    entry = ManifestEntry(key=outcome.key, identity=origin.identity, recipe=recipe)
     if isinstance(outcome, Failed):
         return replace(entry, stage=outcome.stage, error=outcome.reason)
     stored = outcome.payload
-    return replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=stored.notes)
-
-
-def _raise(error: SkipImage) -> bytes:
-    raise error
+    notes = (*stored.notes, origin.remark) if origin.remark else stored.notes
+    return replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=notes)

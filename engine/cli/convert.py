@@ -9,19 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from engine.archive.config import ArchiveConfig, Pages
 from engine.archive.report import ReportKind
+from engine.cli.native_log import FILE_NAME, NativeLog
 from engine.cli.options import (
+    INPUT,
     METADATA,
     MODEL,
     MONITORING,
     OUTPUT,
     SIZE,
     SPEED,
+    MemoryType,
     SectionCommand,
     SizeType,
     command,
@@ -36,11 +39,9 @@ from engine.options import Detail, Options, Size, default_detail
 from engine.records import Failed, Outcome
 
 if TYPE_CHECKING:  # loading torch takes seconds, which `--help` and a mistyped option must not
-    from engine.archive.convert import Summary
+    from engine.archive.run import RunProgress, Summary
     from engine.cli.progress import ProgressLine
     from engine.observe.metrics import Metrics
-
-_PIXELS_PER_IMAGE = 512 * 512  # what is assumed where the size depends on the photo
 
 
 class ConvertCommand(SectionCommand):
@@ -86,6 +87,50 @@ class ConvertCommand(SectionCommand):
 @METADATA.option("--strip", is_flag=True, help="Leave out EXIF, XMP, IPTC and comments.")
 @METADATA.option("--keep-profile", is_flag=True, help="Write in each photo's own colour profile instead of sRGB.")
 @METADATA.option("--times", is_flag=True, help="Give results the modification times of their inputs.")
+@METADATA.option("--sidecars", is_flag=True, help="Copy the .xmp and .json files that belong to photos.")
+@INPUT.option(
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Take only files and folders that match, such as '*.jpg' or '2019/**'; may be repeated.",
+)
+@INPUT.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that match; may be repeated."
+)
+@INPUT.option(
+    "--pages",
+    type=click.Choice(get_args(Pages)),
+    default=ArchiveConfig.pages,
+    help="Pages of TIFFs and frames of animations: the first, or all, each as a result of its own.",
+)
+@INPUT.option(
+    "--max-bytes",
+    type=MemoryType(),
+    default=ArchiveConfig.max_bytes,
+    show_default="2G",
+    metavar="SIZE",
+    help="Refuse files and members that are larger.",
+)
+@OUTPUT.option(
+    "--suffix",
+    default=ArchiveConfig.suffix,
+    metavar="TEXT",
+    show_default=False,
+    help="Add TEXT to the names of results: _winter makes a_winter.jpg.",
+)
+@OUTPUT.option(
+    "--name",
+    default=ArchiveConfig.name,
+    metavar="TEMPLATE",
+    help="Name of a result whose own name belongs to another photo's result.",
+)
+@OUTPUT.option(
+    "--shard-bytes",
+    type=MemoryType(),
+    default=ArchiveConfig.shard_bytes,
+    metavar="SIZE",
+    help="Split an output .tar into shards of at most this size.",
+)
 @MONITORING.option(
     "--report",
     type=click.Choice(get_args(ReportKind)),
@@ -102,15 +147,15 @@ class ConvertCommand(SectionCommand):
 @OUTPUT.option(
     "--overwrite", is_flag=True, help="Convert again what is done, and replace files that were there before."
 )
+@OUTPUT.option("--dry-run", is_flag=True, help="Write nothing; print what would be converted, left out and renamed.")
 @MONITORING.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
 def convert(
     src: str,
     dst: str,
     model: str,
-    times: bool,
     report: ReportKind | None,
     devices: str | None,
-    overwrite: bool,
+    dry_run: bool,
     as_json: bool,
     metrics_port: int | None,
     metrics_host: str,
@@ -118,33 +163,31 @@ def convert(
 ) -> None:
     """Translate the photos of SRC into the folder DST.
 
-    SRC is a folder (searched through), an image, a list of paths (.txt), a .tar or a .zip; DST mirrors its tree.
-    A second run does only what is missing, changed or failed.
+    SRC is a folder (searched through), an image, a list of paths (.txt), a tar (also .gz, .bz2, .xz, .zst) or a zip;
+    DST mirrors its tree. DST may also be a file such as winter.jpg if SRC is one image, or a .tar. A second run
+    converts only what is missing, changed or failed.
 
     Exit code 0: all converted or already done. 1: some failed, all others are converted. 2: the run could not start
     or continue. 130: interrupted; run the same command again to continue.
     """
+    archive = _archive_config(options)
+    if dry_run:
+        _print_plan(src, dst, model, _config(options), archive, as_json)
+        return
     from engine.archive.convert import convert as convert_archive
     from engine.archive.parallel import convert_on
     from engine.cli.progress import ProgressLine
-    from engine.listing import count_inputs
-    from engine.system.storage import is_url
 
-    count = None if is_url(src) else count_inputs(Path(src), skip=None if is_url(dst) else Path(dst))
     several = _devices(devices, options)
-    config = _config(count, options)
     work = partial(convert_on, several) if several else convert_archive
-    with _served(metrics_port, metrics_host) as metrics, _quiet_libraries(), ProgressLine("converting", count) as line:
+    with (
+        _served(metrics_port, metrics_host) as metrics,
+        NativeLog() as native_log,
+        ProgressLine("converting", None) as line,
+    ):
+        display = RunDisplay(line, None if _on_gpu(options["device"]) else native_log)
         summary = work(
-            src,
-            dst,
-            model,
-            config,
-            overwrite=overwrite,
-            keep_times=times,
-            report=report,
-            progress=_Counter(line),
-            metrics=metrics,
+            src, dst, model, _config(options), archive=archive, report=report, progress=display, metrics=metrics
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
@@ -153,12 +196,33 @@ def convert(
     sys.exit(1 if summary.failed else 0)
 
 
+def _archive_config(options: dict[str, Any]) -> ArchiveConfig:
+    return ArchiveConfig(
+        include=options["include"],
+        exclude=options["exclude"],
+        pages=options["pages"],
+        max_bytes=options["max_bytes"],
+        suffix=options["suffix"],
+        name=options["name"],
+        overwrite=options["overwrite"],
+        keep_times=options["times"],
+        sidecars=options["sidecars"],
+        shard_bytes=options["shard_bytes"],
+    )
+
+
+def _on_gpu(device: str) -> bool:
+    from engine.system.device import choose_device
+
+    return choose_device(device).type == "cuda"
+
+
 def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
-    """Give the devices that take a process each; none where one is meant, which becomes `--device`."""
+    """Return the devices that get a process each; empty for a single device, which becomes `--device`."""
     if text is None:
         return ()
     if options["device"] != GenerateConfig.device:
-        raise SetupError("--device and --devices are two ways to say where to compute; leave one of them out.")
+        raise SetupError("--device and --devices cannot be combined; leave one of them out.")
     from engine.archive.parallel import parse_devices
 
     devices = parse_devices(text)
@@ -166,9 +230,8 @@ def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
     return devices if len(devices) > 1 else ()
 
 
-def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
+def _config(options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
-    area = size.width * size.height or _PIXELS_PER_IMAGE
     detail: Detail = options["detail"] or default_detail(size)
     return PipelineConfig(
         options=Options(size=size, detail=detail, format=options["format"]),
@@ -182,7 +245,6 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
             device=options["device"],
             sides=(_side_of(size),),
             memory_bytes=options["memory"],
-            expected_pixels=None if count is None else count * area,
         ),
         encode=EncodeConfig(
             quality=options["quality"],
@@ -197,29 +259,54 @@ def _config(count: int | None, options: dict[str, Any]) -> PipelineConfig:
 
 
 def _side_of(size: Size) -> int:
-    """Give the side that a GPU's engine is tuned for; photos at their own size are taken to be large."""
+    """Return the side that a GPU's engine is tuned for; photos at their own size count as large."""
     return -(-min(size.width, size.height) // 4) * 4 or 2048
 
 
-class _Counter:
-    """Counts outcomes for the line on the terminal."""
+class RunDisplay:
+    """Feeds the progress line, and opens the log of native output once the run has a folder for it."""
 
-    def __init__(self, line: ProgressLine) -> None:
+    def __init__(self, line: ProgressLine, native_log: NativeLog | None) -> None:
         self._line = line
-        self._ended = 0
-        self._failed = 0
+        self._native_log = native_log
+        self._ended = self._failed = 0
+        self._bytes_left = self._bytes_ended = 0
+        self._pixels_ended = 0
 
-    def __call__(self, outcome: Outcome | None, skipped: int) -> None:
+    def __call__(self, outcome: Outcome | None, progress: RunProgress) -> None:
+        """Show the start of a run (None) or one more outcome."""
         if outcome is None:
-            return
+            self._begin(progress)
+        else:
+            self._count(outcome, progress)
+
+    def _begin(self, progress: RunProgress) -> None:
+        self._line.begin(progress.num_inputs, progress.num_skipped, progress.oldest_under_way)
+        self._bytes_left = progress.num_bytes
+        if self._native_log is not None:
+            self._native_log.open(None if progress.state_folder is None else progress.state_folder / FILE_NAME)
+
+    def _count(self, outcome: Outcome, progress: RunProgress) -> None:
+        """Show `outcome`; the pixels still to come are estimated from the bytes still to come."""
+        from engine.archive.source import ArchiveOrigin
+
         self._ended += 1
-        self._failed += isinstance(outcome, Failed)
-        self._line.show(self._ended + skipped, self._failed)
+        num_bytes = outcome.origin.num_bytes if isinstance(outcome.origin, ArchiveOrigin) else 0
+        self._bytes_left -= num_bytes
+        pixels = 0
+        if isinstance(outcome, Failed):
+            self._failed += 1
+        else:
+            pixels = outcome.payload.width * outcome.payload.height
+            self._pixels_ended += pixels
+            self._bytes_ended += num_bytes
+        left = self._bytes_left * self._pixels_ended / self._bytes_ended if self._bytes_ended else None
+        self._line.show(progress.num_skipped + self._ended, self._failed, work=pixels, work_left=left)
 
 
 @contextmanager
 def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
-    """Serve metrics during a `with` block when there is a port to serve them at; raises `SetupError`."""
+    """Serve metrics during a `with` block if there is a port; raise `SetupError` when that is not possible."""
     if port is None:
         yield None
         return
@@ -233,41 +320,77 @@ def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
         server.close()
 
 
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep what the decoding libraries write to the process's standard error out of the user's sight.
-
-    They report each damaged image there, once more and in their own words, and would tear the progress bar.
-    """
-    if os.environ.get("SOLSTICE_DECODER_LOG") == "1":
-        yield
-        return
-    sys.stderr.flush()
-    ours = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(ours), "w", buffering=1)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.close()
-        sys.stderr = stderr
-        os.dup2(ours, 2)
-        os.close(ours)
-        os.close(nowhere)
+SHOWN_ITEMS = 20
+"""Failures, remarks and second names that are printed; `--json` lists all."""
 
 
 def _print_summary(summary: Summary, dst: str) -> None:
+    from engine.archive.run import described
+
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
     click.echo(
-        f"{summary.converted} converted, {summary.skipped} already done, {summary.failed} failed "
+        f"{summary.converted:,} converted, {summary.skipped:,} already done, {summary.failed:,} failed "
         f"in {summary.seconds:.1f} s{rate} ({summary.backend})"
     )
-    for failure in summary.failures[:20]:
-        click.echo(f"  {failure['path']}: {failure['error']}")
-    if len(summary.failures) > 20:
-        click.echo(f"  … and {len(summary.failures) - 20} more (--json lists all)")
+    _print_some([f"{failure['path']}: {failure['error']}" for failure in summary.failures])
+    if summary.remarks:
+        click.echo(f"Remarks on converted photos ({len(summary.remarks):,}):")
+        _print_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks])
+    if summary.left_out:
+        click.echo(described(summary.left_out).removeprefix("; ").capitalize() + ".")
+    if summary.sidecars:
+        click.echo(f"Sidecars copied: {summary.sidecars:,}.")
     if summary.converted:
-        click.echo(f"Results are in {dst}.")
+        click.echo(f'Results are in "{_absolute(dst)}".')
     if summary.report:
-        click.echo(f"The page to look at is {summary.report}.")
+        click.echo(f'The report page is "{_absolute(summary.report)}".')
+
+
+def _print_some(lines: list[str]) -> None:
+    for line in lines[:SHOWN_ITEMS]:
+        click.echo(f"  {line}")
+    if len(lines) > SHOWN_ITEMS:
+        click.echo(f"  … and {len(lines) - SHOWN_ITEMS:,} more (--json lists all)")
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
+
+
+def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive: ArchiveConfig, as_json: bool) -> None:
+    """Print what a run would do."""
+    from engine.archive.dry_run import DryRun, dry_run
+    from engine.archive.run import RunRequest, described
+    from engine.model.weights import load_generator
+
+    found: DryRun = dry_run(
+        RunRequest(src=src, dst=dst, generator=load_generator(model), config=config, archive=archive)
+    )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    click.echo(
+        f"{found.to_convert:,} to convert ({_size(found.input_bytes)}), {found.skipped:,} already done, "
+        f"{len(found.failures):,} would fail"
+    )
+    _print_some([f"{failure['path']}: {failure['error']}" for failure in found.failures])
+    if found.renamed:
+        click.echo(f"Results with a second name ({len(found.renamed):,}):")
+        _print_some([f"{key}: {output}" for key, output in found.renamed.items()])
+    if found.left_out:
+        click.echo(described(found.left_out).removeprefix("; ").capitalize() + ".")
+    if found.expected_bytes is not None:
+        click.echo(f"Results need about {_size(found.expected_bytes)}{_free(found.free_bytes)}.")
+    click.echo("Nothing was written (--dry-run).")
+
+
+def _free(free_bytes: int | None) -> str:
+    return "" if free_bytes is None else f"; {_size(free_bytes)} are free"
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

@@ -37,6 +37,7 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
     done: set[str] = set()
     failed: set[str] = set()
     heard_s = time.monotonic()
+    notice = SilenceNotice(expect)
     with ProgressLine("results", expect) as line:
         for result in follow(connection, topic, only_new=new):
             if result is not None:
@@ -45,6 +46,8 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
                 (failed if result["status"] == "failed" else done).add(result["id"])
                 failed -= done  # a job that was replayed, or is done by another worker
                 line.show(len(done) + len(failed), len(failed))
+            if text := notice.due(time.monotonic(), heard_s, len(done) + len(failed)):
+                click.echo(text, err=True)
             # Only when nothing more waits: a job that failed may have been replayed.
             if result is None and expect is not None and len(done) + len(failed) >= expect:
                 break
@@ -52,6 +55,24 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
                 break
     click.echo(f"{len(done)} done, {len(failed)} failed.", err=as_json)
     sys.exit(0 if not failed and (expect is None or len(done) >= expect) else 1)
+
+
+class SilenceNotice:
+    """A line for the user each time that no result has come for `every_s` seconds."""
+
+    def __init__(self, expect: int | None, every_s: float = 60.0) -> None:
+        self._expect = expect
+        self._every_s = every_s
+        self._times = 0
+
+    def due(self, now_s: float, heard_s: float, ended: int) -> str | None:
+        """Return the line if one is due at `now_s`; `heard_s` is the time of the last result."""
+        times = int((now_s - heard_s) / self._every_s)
+        is_due, self._times = times > self._times, times
+        if not is_due:
+            return None
+        missing = "" if self._expect is None else f"; {self._expect - ended:,} missing"
+        return f"No result for {times * self._every_s:.0f} s{missing}."
 
 
 @command("replay")

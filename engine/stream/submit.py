@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine.errors import SetupError, SkipImage, StopRun
-from engine.listing import Input, Listing, list_inputs, list_objects, printable
+from engine.listing import Input, Inventory, list_inputs, list_objects, printable
 from engine.stream.client import make_producer
 from engine.stream.connection import Connection
 from engine.stream.jobs import data_uri
@@ -132,7 +132,7 @@ def job_id(item: Input) -> str:
     return f"{printable(item.key)[-400:]}#{item.identity}"
 
 
-def _listing(src: str) -> Listing:
+def _listing(src: str) -> Inventory:
     return list_objects(connect(src)) if is_url(src) else list_inputs(Path(src))
 
 

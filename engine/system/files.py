@@ -83,6 +83,61 @@ def atomic_file(
             raise
 
 
+class UnfinishedFile:
+    """A whole file with a temporary name, which is not on disk for certain before `finish`.
+
+    Several of them are made durable in less time than one after the other: write all, call `start_flush` of all, then
+    `finish` of all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        data: bytes,
+        partial_folder: Path | None = None,
+        modified_ns: int | None = None,
+        *,
+        within: Path | None = None,
+    ) -> None:
+        """Write `data` to a temporary file; the arguments and errors are those of `atomic_file`."""
+        self._path = path
+        self._within = within
+        name = f".solstice-{_process}-{os.getpid()}-{next(_count)}"
+        self._temporary = path.with_name(name) if partial_folder is None else partial_folder / name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with _folder_of(self._temporary, within) as folder:
+            self._descriptor = os.open(name, flags, 0o644, dir_fd=folder)
+        try:
+            with open(self._descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            if modified_ns is not None:
+                os.utime(self._descriptor, ns=(modified_ns, modified_ns))
+        except BaseException:
+            self.discard()
+            raise
+
+    def start_flush(self) -> None:
+        """Let the system begin to write the file to disk, without waiting."""
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def finish(self) -> None:
+        """Wait until the file is on disk and rename it; on `OSError` it is gone and the old file unchanged."""
+        try:
+            os.fsync(self._descriptor)
+            with _folder_of(self._temporary, self._within) as start, _folder_of(self._path, self._within) as end:
+                os.replace(self._temporary.name, self._path.name, src_dir_fd=start, dst_dir_fd=end)
+        except BaseException:
+            self.discard()
+            raise
+        os.close(self._descriptor)
+
+    def discard(self) -> None:
+        """Delete the file."""
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError), _folder_of(self._temporary, self._within) as folder:
+            os.unlink(self._temporary.name, dir_fd=folder)
+
+
 @contextmanager
 def folder_within(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
     """Open `folder`, at or below `root`, as a descriptor for `dir_fd`; with `make`, create missing folders.

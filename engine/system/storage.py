@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from engine.errors import SetupError
+from engine.system.extras import install_hint
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 READ_ONLY = ("http", "https")
@@ -94,7 +95,7 @@ class Storage:
     def find(self) -> dict[str, dict[str, Any]]:
         """Return the store's information about every key, in the order of the keys; raises `SetupError`."""
         self.fs.invalidate_cache()
-        with _explained(self.url):
+        with explained(self.url):
             if self.url.startswith(READ_ONLY):
                 self.fs.ls(self.root, detail=False)  # `find` would return nothing for a server that does not answer
             found: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
@@ -126,23 +127,28 @@ def connect(url: str) -> Storage:
             fs, root = fsspec.core.url_to_fs(url, username=login.user, password=login.password)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        advice = f"pip install 'solstice-engine[{extra}]'" if extra else str(error)
+        advice = install_hint(extra) if extra else first_line(error)
         raise SetupError(f"{protocol}:// needs a package that is not installed: {advice}.") from error
-    except ValueError as error:
-        raise SetupError(f"{url}: {error}.") from error
+    except Exception as error:  # some file systems connect at once, and each raises its own classes
+        raise SetupError(f'"{url}" cannot be used: {first_line(error)}.') from error
     return Storage(url, fs, root)
 
 
 def require_writable(storage: Storage) -> None:
     """Raise `SetupError` when nothing can be written to `storage`."""
     if storage.url.startswith(READ_ONLY):
-        raise SetupError(f"Results cannot be written to {storage.url}; name a folder or an object store.")
-    with _explained(storage.url):
+        raise SetupError(f'Results cannot be written to "{storage.url}"; name a folder or an object store.')
+    with explained(storage.url):
         storage.write(".solstice/probe", b"")
         storage.delete(".solstice/probe")
 
 
-class _explained:  # noqa: N801 (reads like a function in a `with`)
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class, without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class explained:  # noqa: N801 (reads like a function in a `with`)
     """Turn any error of a store into a `SetupError` with one sentence."""
 
     def __init__(self, url: str) -> None:
@@ -153,8 +159,10 @@ class _explained:  # noqa: N801 (reads like a function in a `with`)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
-            raise SetupError(f"There is nothing at {self._url}.") from error
-        if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
-            raise SetupError(f"Access to {self._url} was denied; check the credentials ({error}).") from error
+            raise SetupError(f'There is nothing at "{self._url}".') from error
+        if isinstance(error, PermissionError) or (error and type(error).__name__ == "NoCredentialsError"):
+            raise SetupError(
+                f'Access to "{self._url}" was denied; check the credentials ({first_line(error)}).'
+            ) from error
         if isinstance(error, Exception) and not isinstance(error, SetupError):
-            raise SetupError(f"{self._url} cannot be used: {error}.") from error
+            raise SetupError(f'"{self._url}" cannot be used: {first_line(error)}.') from error

@@ -14,7 +14,7 @@ from engine.observe.health import Health
 from engine.observe.metrics import NoMetrics
 from engine.options import Options
 from engine.ports import Sink
-from engine.records import Encoded, Origin, Record
+from engine.records import Encoded, Origin, Record, Stored
 from engine.stream.config import KafkaSinkConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import Job, JobState, Message
@@ -77,15 +77,22 @@ def record(case: Case, key: str, data: bytes = b"image") -> Record[Encoded]:
     return Record(key=key, payload=encoded, options=Options(), origin=case.origin(key))
 
 
+def store(case: Case, record: Record[Encoded]) -> Stored:
+    """Store and settle one result, as the pipeline does."""
+    (outcome,) = case.sink.settle([record.replace(case.sink.store(record))])
+    assert isinstance(outcome, Record)
+    return outcome.payload
+
+
 def test_what_is_stored_is_there(case: Case) -> None:
-    stored = case.sink.store(record(case, "a/x.jpg"))
+    stored = store(case, record(case, "a/x.jpg"))
     assert (stored.num_bytes, stored.width, stored.height) == (5, 4, 3)
     assert case.kept("a/x.jpg") == b"image"
 
 
 def test_storing_again_replaces(case: Case) -> None:
-    case.sink.store(record(case, "x.jpg"))
-    case.sink.store(record(case, "x.jpg", b"other"))
+    store(case, record(case, "x.jpg"))
+    store(case, record(case, "x.jpg", b"other"))
     assert case.kept("x.jpg") == b"other"
 
 

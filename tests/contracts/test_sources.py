@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from engine.archive.config import ArchiveConfig
 from engine.archive.manifest import Manifest
+from engine.archive.plan import make_plan
 from engine.archive.sink import ArchiveSink
 from engine.archive.source import ArchiveSource
 from engine.listing import list_inputs
@@ -57,9 +59,12 @@ def archive(_: str, folder: Path) -> Iterator[Case]:
 
     def make() -> Iterator[Source]:
         sink = ArchiveSink(folder / "out")
+        config = ArchiveConfig()
         with Manifest(folder / "out") as manifest:
-            manifest.start_run("", "recipe")
-            yield ArchiveSource(list_inputs(folder / "in"), manifest, sink, Options(), "recipe")
+            inventory = list_inputs(folder / "in")
+            plan = make_plan(inventory, manifest.earlier_runs(), sink, Options(), "recipe", config)
+            manifest.start_run("{}", "recipe")
+            yield ArchiveSource(plan.todo, manifest.record, Options(), "recipe", max_bytes=config.max_bytes)
 
     (folder / "out").mkdir()
     yield Case(make)

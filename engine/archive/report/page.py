@@ -1,11 +1,11 @@
-"""One self-contained HTML page that shows what a run did: photos before and after, failures, speed, settings.
+"""One self-contained HTML page about an archive: photos before and after, failures, remarks, speed, settings.
 
     gallery = Gallery(keep=24)                            or keep=None for every photo
-    if gallery.wants(name): gallery.add(comparison(name, before_HWC, after_HWC, gallery.side))
+    if gallery.wants(name): gallery.show(name, before_HWC, after_HWC)
     write_report(path, ReportData(..., comparisons=gallery))
 
-The page needs no server and loads nothing. Thumbnails lie inside it as inert text, and become pictures only
-while they are near the window, so that a page with ten thousand photos still opens on a phone.
+The page needs no server and loads nothing. Thumbnails are inside it as inert text, and become images only while they
+are near the window, so that a page with ten thousand photos still opens on a phone.
 """
 
 from __future__ import annotations
@@ -23,45 +23,56 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from engine.archive.report.gallery import (
-    Comparison,
-)
+from engine.archive.report.gallery import Comparison
 from engine.system.files import atomic_file
 
 PLOT_BINS = 60
+FOLDED = ("architecture", "training", "training_size", "scores")
+"""Fields of a model's card that the page shows only when they are unfolded."""
 VISIBLE = {
     **{code: 0x2400 + code for code in range(0x20)},
     0x7F: 0x2421,
     **dict.fromkeys([*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
 }
-"""What `shown` prints for characters that a page must not hold, or that would disguise a file name."""
+"""What `shown` prints for characters that a page must not contain, or that would disguise a file name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A file that was not converted, or that was with a remark."""
+class Remark:
+    """Why a file was not converted, or what the user should know of one that was."""
 
     path: str
     stage: str = ""
-    """Where it failed, such as `decode`; empty for a remark."""
-    reason: str
+    """Stage in which it failed, such as `decode`; empty for a remark."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Where the full-size files of a photo are, as URLs."""
+
+    result: str
+    original: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFigures:
-    """The numbers of a run."""
+    """The numbers of an archive and of the run that wrote the page."""
 
     source: str
     destination: str
     finished: str
-    """When the run ended, as it shall be read."""
+    """End of the run, as text."""
     translated: int
+    """Photos with a result."""
+    in_this_run: int
+    """Photos that this run translated."""
     failed: int
-    already_there: int = 0
-    """Photos that an earlier run had translated."""
+    waiting: int = 0
+    """Photos that a stopped run has not reached."""
     elapsed_s: float
     megapixels: float = 0.0
-    """Of the translated photos together."""
+    """Of the photos that this run translated, together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +83,14 @@ class ReportData:
     summary: RunFigures
     comparisons: Collection[Comparison] = ()
     """In the order of the page; read once, one at a time."""
-    failures: Sequence[Failure] = ()
-    remarks: Sequence[Failure] = ()
+    links: Mapping[str, Links] = field(default_factory=dict)
+    """By the name of the photo."""
+    unreadable: int = 0
+    """Photos that should be shown and whose files cannot be read any more."""
+    failures: Sequence[Remark] = ()
+    remarks: Sequence[Remark] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Number of files and folders that are no inputs, by kind."""
     rate: Sequence[tuple[float, int]] = ()
     """(seconds since the start, images done until then), in order of time."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +98,7 @@ class ReportData:
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page to `path`, in a folder that is there; it appears under its name only when whole."""
+    """Write the page to `path`, in an existing folder; it appears under its name only when it is whole."""
     with atomic_file(path, within=path.parent) as file:
         for part in template().generate(page_fields(data)):
             file.write(part.encode("utf-8"))
@@ -93,14 +110,17 @@ def page_fields(data: ReportData) -> dict[str, Any]:
         "title": data.title,
         "summary": data.summary,
         "figures": figures(data.summary, len(data.remarks)),
-        "gallery_note": gallery_note(len(data.comparisons), data.summary.translated),
+        "gallery_note": gallery_note(len(data.comparisons), data.summary.translated, data.unreadable),
         "row_px": row_height_px(len(data.comparisons)),
         "comparisons": data.comparisons,
+        "links": data.links,
         "plot": plot(data.rate),
         "failures": data.failures,
         "remarks": data.remarks,
+        "left_out": data.left_out,
         "settings": flat(data.settings),
-        "card": flat(data.card),
+        "card": flat({name: value for name, value in data.card.items() if name not in FOLDED}),
+        "internals": flat({name: value for name, value in data.card.items() if name in FOLDED}),
     }
 
 
@@ -111,14 +131,11 @@ def template() -> jinja2.Template:
     return environment.from_string(resources.files("engine.archive.report").joinpath("page.html").read_text("utf-8"))
 
 
-# Choosing and keeping thumbnails.
-
-
 # Printing.
 
 
 def shown(value: object) -> str:
-    """Return text that prints as one line whatever a file name holds.
+    """Return text that prints as one line whatever a file name contains.
 
     Control characters become their pictures, characters that turn the direction of text become U+FFFD, and
     bytes that are no text become escapes.
@@ -126,13 +143,16 @@ def shown(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8").translate(VISIBLE)
 
 
-def as_json(photo: Comparison) -> Markup:
+def as_json(photo: Comparison, links: Mapping[str, Links]) -> Markup:
     """Return the data block of one photo, its name first, with nothing in it that could end a script element."""
+    to = links.get(photo.name)
     block = json.dumps(
         {
             "name": shown(photo.name),
             "width": photo.width,
             "height": photo.height,
+            "result": to and to.result,
+            "original": to and to.original,
             "before": base64.b64encode(photo.before).decode("ascii"),
             "after": base64.b64encode(photo.after).decode("ascii"),
         }
@@ -144,13 +164,17 @@ def as_json(photo: Comparison) -> Markup:
 
 def figures(summary: RunFigures, remarks: int) -> list[tuple[str, str, str, str]]:
     """Return label, number, unit and link of each headline number."""
-    rate = summary.translated / summary.elapsed_s if summary.elapsed_s > 0 else 0.0
+    rate = summary.in_this_run / summary.elapsed_s if summary.elapsed_s > 0 else 0.0
     rows = [("Translated", f"{summary.translated:,}", "", "")]
     rows.append(("Failed", f"{summary.failed:,}", "", "#failures" if summary.failed else ""))
     if remarks:
-        rows.append(("With a remark", f"{remarks:,}", "", ""))
-    if summary.already_there:
-        rows.append(("Already there", f"{summary.already_there:,}", "", ""))
+        rows.append(("Remarks", f"{remarks:,}", "", "#remarks"))
+    if summary.waiting:
+        rows.append(("Not reached", f"{summary.waiting:,}", "", ""))
+    if summary.in_this_run != summary.translated:
+        rows.append(("In this run", f"{summary.in_this_run:,}", "", ""))
+    if not summary.in_this_run:
+        return rows
     rows.append(("Time", duration(summary.elapsed_s), "", ""))
     rows.append(("Speed", three_digits(rate), "images/s", ""))
     if summary.megapixels:
@@ -158,14 +182,17 @@ def figures(summary: RunFigures, remarks: int) -> list[tuple[str, str, str, str]
     return rows
 
 
-def gallery_note(shown_photos: int, translated: int) -> str:
-    """Say how many photos the page shows and how to compare them."""
-    if shown_photos == 0:
+def gallery_note(shown_photos: int, translated: int, unreadable: int = 0) -> str:
+    """Return how many photos the page shows and how to compare them."""
+    if translated == 0:
         return "No photo was translated."
+    missing = f" {unreadable:,} more cannot be read any more." if unreadable else ""
+    if shown_photos == 0:
+        return f"No photo is shown.{missing}"
     how = "Drag across a photo, or select it and use the arrow keys."
     if shown_photos >= translated:
         return how
-    return f"A sample of {shown_photos:,}. {how}"
+    return f"{shown_photos:,} of {translated:,} photos.{missing} {how}"
 
 
 def row_height_px(count: int) -> int:

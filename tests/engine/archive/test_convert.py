@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from engine.archive.config import ArchiveConfig
 from engine.archive.convert import Summary, convert
 from engine.archive.manifest import FOLDER, Manifest
+from engine.archive.run import RunProgress
 from engine.config import DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.model.card import Card
@@ -151,14 +153,19 @@ def test_bad_inputs_cost_only_themselves_and_are_tried_again(tmp_path: Path, mod
     assert run(src, dst, model_file) == (1, 4, 8)
 
 
-def test_two_inputs_for_one_name_are_told_apart(tmp_path: Path, model_file: Path) -> None:
+def test_every_input_of_a_shared_name_gets_a_result(tmp_path: Path, model_file: Path) -> None:
     src = tmp_path / "src"
     src.mkdir()
-    for name, format in (("a.bmp", "BMP"), ("a.gif", "GIF")):
+    for name, format in (("IMG_1.bmp", "BMP"), ("IMG_1.gif", "GIF"), ("IMG_1.jpg", "JPEG"), ("IMG_1.png", "PNG")):
         (src / name).write_bytes(photo(format=format))
-    summary = convert(src, tmp_path / "dst", model_file, CONFIG)
-    assert counts(summary) == (1, 0, 1)
-    assert summary.failures == [{"path": "a.gif", "stage": "read", "error": "another input already becomes a.png"}]
+    config = replace(CONFIG, options=replace(CONFIG.options, format="jpeg"))
+    summary = convert(src, tmp_path / "dst", model_file, config)
+    assert counts(summary) == (4, 0, 0)
+    assert set(files(tmp_path / "dst")) == {"IMG_1.jpg", "IMG_1.bmp.jpg", "IMG_1.gif.jpg", "IMG_1.png.jpg"}
+    assert summary.renamed == {f"IMG_1.{kind}": f"IMG_1.{kind}.jpg" for kind in ("bmp", "gif", "png")}
+    remark = "stored as IMG_1.bmp.jpg, because IMG_1.jpg is the result of IMG_1.jpg"
+    assert {"path": "IMG_1.bmp", "remark": remark} in summary.remarks
+    assert run(src, tmp_path / "dst", model_file, config) == (0, 4, 0)
 
 
 CHANGES = {
@@ -189,11 +196,27 @@ def test_settings_that_do_not_touch_results_change_nothing(tmp_path: Path, model
         assert run(src, dst, model_file, other) == (0, 4, 0)
 
 
-def test_another_model_makes_everything_again(tmp_path: Path, model_file: Path, generator: Generator) -> None:
+def test_another_model_replaces_results_only_when_told_to(
+    tmp_path: Path, model_file: Path, generator: Generator
+) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     run(src, dst, model_file)
-    save_generator(tmp_path / "other.safetensors", generator.module, Card(name="other"))
-    assert run(src, dst, tmp_path / "other.safetensors") == (4, 0, 0)
+    before = files(dst)
+    other = tmp_path / "other.safetensors"
+    save_generator(other, generator.module, Card(name="other"))
+    with pytest.raises(SetupError, match="holds 4 results of the model tiny, which those of other would replace"):
+        run(src, dst, other)
+    assert files(dst) == before
+    (src / "a.jpg").write_bytes(photo(seed=9))
+    assert run(src, dst, model_file) == (1, 3, 0), "the refused run changes nothing for the first model"
+
+    class StopAfterOne(Stopper):
+        pass
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(src, dst, other, CONFIG, archive=ArchiveConfig(overwrite=True), progress=StopAfterOne(1))
+    converted, skipped, failed = run(src, dst, other)
+    assert (converted + skipped, failed) == (4, 0), "a stopped replacement continues without --overwrite"
 
 
 def test_a_changed_input_a_lost_and_a_cut_result_are_made_again(tmp_path: Path, model_file: Path) -> None:
@@ -227,7 +250,7 @@ def test_a_foreign_file_stays_unless_overwriting_was_asked_for(tmp_path: Path, m
     for expected in ((3, 0, 1), (0, 3, 1)):
         assert run(src, dst, model_file) == expected
         assert (dst / "a.jpg").read_bytes() == b"precious"
-    assert counts(convert(src, dst, model_file, CONFIG, overwrite=True)) == (4, 0, 0)
+    assert counts(convert(src, dst, model_file, CONFIG, archive=ArchiveConfig(overwrite=True))) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("place", ["source is missing", "output is a file", "same folder", "model is missing"])
@@ -270,7 +293,7 @@ class Stopper:
         self.after = after
         self.seen = 0
 
-    def __call__(self, outcome: Outcome | None, skipped: int) -> None:
+    def __call__(self, outcome: Outcome | None, progress: RunProgress) -> None:
         self.seen += outcome is not None
         if self.seen == self.after:
             self.act()
@@ -327,7 +350,7 @@ def test_progress_sees_every_image_once(tmp_path: Path, model_file: Path) -> Non
     (src / "empty.jpg").touch()
     seen: list[str] = []
 
-    def note(outcome: Outcome | None, skipped: int) -> None:
+    def note(outcome: Outcome | None, progress: RunProgress) -> None:
         if outcome is None:
             assert seen == []
         else:
@@ -355,3 +378,125 @@ def test_the_manifest_tells_what_was_asked_for(tmp_path: Path, model_file: Path,
     manifest.close()
     assert json.loads(settings)["model"] == generator.sha256
     assert json.loads(settings)["size"] == "native"
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, model_file: Path) -> None:
+    src = fill(tmp_path / "src")
+    for name in ("a.mov", "b.mov", "c.cr2", "a.xmp", "README"):
+        (src / name).write_bytes(b"x")
+    summary = convert(src, tmp_path / "dst", model_file, CONFIG)
+    assert summary.left_out == {
+        ".mov": 2, ".cr2": 1, ".xmp": 1, ".txt": 1, "no suffix": 1, "hidden": 1, "folders seen before/": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["folder", "tar", "empty list"])
+def test_a_source_without_photos_is_an_error_that_says_what_was_left_out(
+    how: str, tmp_path: Path, model_file: Path
+) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in ("a.cr2", "b.cr2", "c.mov"):
+        (src / name).write_bytes(b"x")
+    expected = r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\.$"
+    if how == "tar":
+        with tarfile.open(tmp_path / "src.tar", "w") as tar:
+            tar.add(src, ".")
+        src = tmp_path / "src.tar"
+    elif how == "empty list":
+        src = tmp_path / "list.txt"
+        src.write_text("\n")
+        expected = "no photo to translate in"
+    with pytest.raises(SetupError, match=expected):
+        convert(src, tmp_path / "dst", model_file, CONFIG)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_a_run_whose_backend_cannot_start_leaves_nothing(tmp_path: Path, model_file: Path) -> None:
+    src = fill(tmp_path / "src")
+    impossible = replace(CONFIG, generate=replace(CONFIG.generate, backend="tensorrt"))
+    with pytest.raises(SetupError):
+        convert(src, tmp_path / "dst", model_file, impossible)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_memory_that_is_too_little_for_any_photo_is_refused_at_once(tmp_path: Path, model_file: Path) -> None:
+    config = replace(CONFIG, generate=replace(CONFIG.generate, memory_bytes=1024))
+    with pytest.raises(SetupError, match="--memory is too little: a photo of 16x16 pixels needs"):
+        convert(fill(tmp_path / "src"), tmp_path / "dst", model_file, config)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_a_zip_with_a_member_over_the_limit_converts_the_others(tmp_path: Path, model_file: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.jpg", bytes(3_000_000))
+        archive.writestr("a.jpg", photo())
+    summary = convert(
+        tmp_path / "z.zip", tmp_path / "dst", model_file, CONFIG, archive=ArchiveConfig(max_bytes=1_000_000)
+    )
+    assert counts(summary) == (1, 0, 1)
+    assert "over the limit" in summary.failures[0]["error"]
+
+
+def test_one_photo_into_a_file(tmp_path: Path, model_file: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    out = tmp_path / "new/out.png"
+    assert run(tmp_path / "a.jpg", out, model_file) == (1, 0, 0)
+    assert [path.name for path in out.parent.iterdir()] == ["out.png"]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    made = out.read_bytes()
+    with pytest.raises(SetupError, match="is there already; --overwrite replaces it"):
+        run(tmp_path / "a.jpg", out, model_file)
+    again = convert(tmp_path / "a.jpg", out, model_file, CONFIG, archive=ArchiveConfig(overwrite=True))
+    assert (counts(again), out.read_bytes()) == ((1, 0, 0), made)
+
+
+@pytest.mark.parametrize(
+    ("output", "format", "complaint"),
+    [
+        ("a.jpg", "keep", "would replace the photo"),
+        ("out.png", "webp", "--format webp does not fit"),
+        ("out.bmp", "keep", "cannot be written"),
+    ],
+)
+def test_a_file_that_cannot_be_the_result_is_refused(
+    output: str, format: str, complaint: str, tmp_path: Path, model_file: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    config = replace(CONFIG, options=replace(CONFIG.options, format=format))
+    with pytest.raises(SetupError, match=complaint):
+        convert(tmp_path / "a.jpg", tmp_path / output, model_file, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
+
+
+def test_results_may_have_a_suffix_and_a_template_for_second_names(tmp_path: Path, model_file: Path) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "a.bmp").write_bytes(photo(format="BMP"))
+    (src / "a.png").write_bytes(photo(format="PNG"))
+    archive = ArchiveConfig(suffix="_winter", name="{stem} ({suffix}){ext}")
+    for expected in ((2, 0, 0), (0, 2, 0)):
+        assert counts(convert(src, tmp_path / "dst", model_file, CONFIG, archive=archive)) == expected
+    assert set(files(tmp_path / "dst")) == {"a_winter.png", "a_winter (bmp).png"}
+
+
+def test_include_and_exclude_choose_the_photos(tmp_path: Path, model_file: Path) -> None:
+    archive = ArchiveConfig(include=("b", "*.jpg"), exclude=("*.gif",))
+    summary = convert(fill(tmp_path / "src"), tmp_path / "dst", model_file, CONFIG, archive=archive)
+    assert set(files(tmp_path / "dst")) == {"a.jpg", "b/c/d.png"}
+    assert summary.left_out["excluded"] == 2
+
+
+def test_a_photo_without_suffix_keeps_its_format(tmp_path: Path, model_file: Path) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "IMG_1").write_bytes(photo())
+    assert run(src, tmp_path / "dst", model_file) == (1, 0, 0)
+    assert files(tmp_path / "dst")["IMG_1.jpg"].startswith(b"\xff\xd8")
+
+
+def test_times_of_an_object_store_cannot_be_set(tmp_path: Path, model_file: Path) -> None:
+    with pytest.raises(SetupError, match="leave out --times"):
+        convert(
+            fill(tmp_path / "src"), "memory://times/out", model_file, CONFIG, archive=ArchiveConfig(keep_times=True)
+        )

@@ -67,7 +67,7 @@ def test_runs_are_numbered_and_the_first_ones_start_is_kept(tmp_path: Path) -> N
         with Manifest(tmp_path) as manifest:
             manifest.start_run('{"size": "256"}', "r")
             assert manifest.run == number
-            starts.append(manifest.created_s)
+            starts.append(manifest.earlier_runs().created_s)
     assert len(set(starts)) == 1
     with database(tmp_path) as connection:
         assert connection.execute("SELECT DISTINCT settings, recipe FROM run").fetchall() == [('{"size": "256"}', "r")]

@@ -10,7 +10,6 @@ import pickle
 import signal
 import subprocess
 import time
-from collections import Counter
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,14 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.archive.convert import ArchiveRun, convert
-from engine.archive.manifest import Manifest
+from engine.archive.config import ArchiveConfig
+from engine.archive.convert import convert
 from engine.archive.parallel import ChildProcess, convert_on, handle_message, parse_devices
-from engine.archive.parallel_child import MeasurementBuffer, Share
+from engine.archive.parallel_child import MeasurementBuffer
 from engine.archive.parallel_messages import LogMessage, ProcessCrashed
+from engine.archive.run import RunProgress, RunRequest, started_run
 from engine.config import GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
-from engine.listing import Input
 from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import load_generator, save_generator
@@ -73,14 +72,6 @@ def on_one(archive: Path, slow_model: Path, tmp_path_factory: pytest.TempPathFac
     return files(dst)
 
 
-@pytest.mark.parametrize("of", [1, 2, 3, 8])
-def test_shares_divide_an_archive_evenly_and_leave_nothing_out(of: int) -> None:
-    names = [f"2019/{i:05}.jpg" for i in range(4000)] + ["caf\udce9.jpg"]
-    owners = [[index for index in range(of) if Share(index, of).has(name)] for name in names]
-    assert all(len(owner) == 1 for owner in owners)
-    assert all(abs(count - 4000 / of) < 200 for count in Counter(owner[0] for owner in owners).values())
-
-
 def test_two_devices_give_the_files_of_one_and_add_up(
     archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -112,21 +103,12 @@ def test_two_devices_give_the_files_of_one_and_add_up(
     assert counts(convert(archive, tmp_path, slow_model, CONFIG)) == (0, 39, 1), "what is done is done"
 
 
-def test_inputs_that_become_one_file_are_in_one_share() -> None:
-    """The process that has them refuses the second, or skips it where a list names it twice."""
-    names = [f"{i}.{suffix}" for i in range(50) for suffix in ("jpg", "png", "jpg")]
-    listing = [Input(name, "", bytes) for name in names]
-    picked = [[item.key for item in Share(index, 2).pick(iter(listing), "webp")] for index in range(2)]
-    assert sorted(picked[0] + picked[1]) == sorted(names)
-    assert all(count == 3 for part in picked for count in Counter(Path(key).stem for key in part).values())
-
-
 def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
 ) -> None:
     heard: list[str] = []
 
-    def kill_one(outcome: Outcome | None, _skipped: int) -> None:
+    def kill_one(outcome: Outcome | None, _: RunProgress) -> None:
         if outcome is not None:
             heard.append(outcome.key)
             if len(heard) == 1:
@@ -142,8 +124,10 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     assert not (tmp_path / ".solstice/partial").exists()
 
     skips: list[int] = []
-    rest = convert_on(TWO, archive, tmp_path, slow_model, CONFIG, progress=lambda _, skipped: skips.append(skipped))
-    assert skips[-1] <= rest.skipped
+    rest = convert_on(
+        TWO, archive, tmp_path, slow_model, CONFIG, progress=lambda _, progress: skips.append(progress.num_skipped)
+    )
+    assert set(skips) == {rest.skipped}, "known before the first photo is read"
     assert (rest.skipped, rest.converted + rest.skipped) == (recorded.get("done", 0), 39)
     assert files(tmp_path) == on_one
 
@@ -156,11 +140,15 @@ def test_what_stops_one_process_stops_the_run(
     with pytest.raises(SetupError, match="Backend tensorrt needs an NVIDIA GPU"):
         convert_on(TWO, archive, tmp_path, slow_model, impossible)
     assert multiprocessing.active_children() == []
-    manifest = Manifest(tmp_path / "other")
-    with manifest:
-        run = ArchiveRun(
-            archive, tmp_path, load_generator(slow_model), CONFIG, manifest, page=None, progress=None, metrics=None
-        )
+    request = RunRequest(
+        src=archive,
+        dst=tmp_path / "other",
+        generator=load_generator(slow_model),
+        config=CONFIG,
+        archive=ArchiveConfig(),
+    )
+    with started_run(request) as run:
+        run.start()
         child = ChildProcess("cuda:1", multiprocessing.Process(), Connection(os.open(os.devnull, os.O_RDONLY)))
         assert list(handle_message(LogMessage(logging.WARNING, "half as many images now"), child, run)) == []
         with pytest.raises(RuntimeError, match="the process for cuda:1 failed:\nTraceback"):

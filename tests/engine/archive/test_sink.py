@@ -11,7 +11,7 @@ import pytest
 from engine.archive.sink import ArchiveSink
 from engine.errors import SkipImage, StopRun
 from engine.options import Options
-from engine.records import Encoded, Origin, Record
+from engine.records import Encoded, Failed, Origin, Outcome, Record, Stored
 
 
 def record(output: str, data: bytes = b"image", modified_ns: int | None = None) -> Record[Encoded]:
@@ -19,10 +19,18 @@ def record(output: str, data: bytes = b"image", modified_ns: int | None = None) 
     return Record(key=output, payload=encoded, options=Options(), origin=Origin(output=output, modified_ns=modified_ns))
 
 
+def stored_by(sink: ArchiveSink, record: Record[Encoded]) -> Stored:
+    """Store and settle one result; raise its failure as `SkipImage`."""
+    (outcome,) = sink.settle([record.replace(sink.store(record))])
+    if isinstance(outcome, Failed):
+        raise SkipImage(outcome.reason)
+    return outcome.payload
+
+
 def test_a_result_is_stored_in_its_folder_and_found(tmp_path: Path) -> None:
     sink = ArchiveSink(tmp_path, tmp_path / ".solstice/partial")
     assert sink.find("a/b.png") is None
-    stored = sink.store(record("a/b.png"))
+    stored = stored_by(sink, record("a/b.png"))
     assert (stored.location, stored.num_bytes) == ("a/b.png", 5)
     assert (tmp_path / "a/b.png").read_bytes() == b"image"
     found = sink.find("a/b.png")
@@ -33,14 +41,6 @@ def test_a_result_is_stored_in_its_folder_and_found(tmp_path: Path) -> None:
     assert list((tmp_path / ".solstice/partial").iterdir()) == []
 
 
-def test_unfinished_files_of_runs_that_were_killed_are_swept(tmp_path: Path) -> None:
-    partial = tmp_path / ".solstice/partial"
-    partial.mkdir(parents=True)
-    (partial / ".solstice-1-1").write_bytes(b"half")
-    ArchiveSink(tmp_path, partial)
-    assert not partial.exists()
-
-
 def test_a_name_that_cannot_be_written_costs_only_itself(tmp_path: Path) -> None:
     """A folder or a file stands in the way, or the name is too long for the file system."""
     (tmp_path / "folder.png").mkdir()
@@ -48,8 +48,8 @@ def test_a_name_that_cannot_be_written_costs_only_itself(tmp_path: Path) -> None
     sink = ArchiveSink(tmp_path, tmp_path / "partial")
     for output in ("folder.png", "file/a.png", "x" * 300 + ".png"):
         with pytest.raises(SkipImage, match="cannot be written: "):
-            sink.store(record(output))
-    sink.store(record("a.png"))
+            stored_by(sink, record(output))
+    stored_by(sink, record("a.png"))
     assert list((tmp_path / "partial").iterdir()) == []
 
 
@@ -57,17 +57,17 @@ def test_a_folder_that_is_gone_stops_the_run_and_is_not_made_again(tmp_path: Pat
     root = tmp_path / "dst"
     root.mkdir()
     sink = ArchiveSink(root)
-    sink.store(record("a.png"))
+    stored_by(sink, record("a.png"))
     shutil.rmtree(root)
     with pytest.raises(StopRun, match="is gone"):
-        sink.store(record("b.png"))
+        stored_by(sink, record("b.png"))
     assert not root.exists()
 
 
 def test_times_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     then_ns = 1_400_000_000_000_000_000
-    ArchiveSink(tmp_path, keep_times=True).store(record("kept.png", modified_ns=then_ns))
-    ArchiveSink(tmp_path).store(record("new.png", modified_ns=then_ns))
+    stored_by(ArchiveSink(tmp_path, keep_times=True), record("kept.png", modified_ns=then_ns))
+    stored_by(ArchiveSink(tmp_path), record("new.png", modified_ns=then_ns))
     assert (tmp_path / "kept.png").stat().st_mtime_ns == then_ns
     assert (tmp_path / "new.png").stat().st_mtime_ns > then_ns
     found = ArchiveSink(tmp_path).find("kept.png")
@@ -89,6 +89,55 @@ def test_a_linked_folder_is_not_written_through(tmp_path: Path) -> None:
     sink = ArchiveSink(tmp_path / "dst", tmp_path / "dst/.solstice/partial")
     for output in ("way/a.png", "way/deep/a.png"):
         with pytest.raises(SkipImage, match="cannot be written: way is a symbolic link"):
-            sink.store(record(output))
+            stored_by(sink, record(output))
     assert list((tmp_path / "other").iterdir()) == []
+    stored_by(sink, record("a.png"))
+
+
+def test_a_group_is_on_disk_before_any_result_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut can leave: temporary files, or whole results; never a name with half a result."""
+    sink = ArchiveSink(tmp_path, tmp_path / "partial")
+    order: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def named(descriptor: int) -> str:
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name
+
+    def noted_fsync(descriptor: int) -> None:
+        order.append(("flushed", named(descriptor)))
+        fsync(descriptor)
+
+    def noted_replace(old: str, new: str, **folders: int) -> None:
+        order.append(("renamed", old))
+        replace(old, new, **folders)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    stored: list[Outcome] = [result.replace(sink.store(result)) for result in (record(f"{i}.png") for i in range(4))]
+    assert [path.name for path in tmp_path.glob("*.png")] == []
+    assert sink.settle(stored) == stored
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [f"{i}.png" for i in range(4)]
+    assert len(order) == 8
+    for what, name in order:
+        if what == "renamed":
+            assert order.index(("flushed", name)) < order.index(("renamed", name))
+
+
+def test_one_failure_of_a_group_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "1.png").mkdir()
+    sink = ArchiveSink(tmp_path, tmp_path / "partial")
+    stored: list[Outcome] = [result.replace(sink.store(result)) for result in (record(f"{i}.png") for i in range(3))]
+    first, second, third = sink.settle(stored)
+    assert [first, third] == [stored[0], stored[2]]
+    assert isinstance(second, Failed)
+    assert (second.stage, second.key) == ("store", "1.png")
+    assert second.reason.startswith("cannot be written: ")
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_results_that_were_not_settled_are_deleted_at_the_end(tmp_path: Path) -> None:
+    sink = ArchiveSink(tmp_path)
     sink.store(record("a.png"))
+    assert len(list(tmp_path.iterdir())) == 1
+    sink.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,191 +1,115 @@
-"""What is done is left out, what is in the way is respected, and every outcome is remembered."""
+"""Planned inputs are read in order, within limits, and each outcome is recorded."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from engine.archive.manifest import Manifest
-from engine.archive.sink import ArchiveSink
+from engine.archive.manifest import ManifestEntry
+from engine.archive.plan import PlannedInput
 from engine.archive.source import ArchiveSource
-from engine.listing import list_inputs, printable
+from engine.listing import Input, list_inputs
 from engine.options import Options
 from engine.records import Failed, Record, Stored
 
 
-class Archive:
-    """A folder of inputs and an output folder, with short ways to run over them."""
+def planned(src: Path) -> list[PlannedInput]:
+    return [PlannedInput(item, item.key, "jpeg") for item in list_inputs(src)]
 
-    def __init__(self, root: Path) -> None:
-        self.src, self.dst = root / "src", root / "dst"
-        self.src.mkdir()
 
-    def add(self, *names: str) -> None:
-        for name in names:
-            (self.src / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.src / name).write_bytes(name.encode())
-
-    def run(
-        self, *, recipe: str = "r", format: str = "keep", overwrite: bool = False, src: Path | None = None
-    ) -> dict[str, str]:
-        """Store each input as its own result, and give the result's name or the reason for each key, and `skipped`."""
-        given: dict[str, str] = {}
-        with Manifest(self.dst) as manifest:
-            manifest.start_run("{}", recipe)
-            sink = ArchiveSink(self.dst)
-            listing = list_inputs(src or self.src, self.dst)
-            source = ArchiveSource(listing, manifest, sink, Options(format=format), recipe, overwrite=overwrite)
-            for record in source.records():
-                assert record is not None
-                if isinstance(record, Failed):
-                    given[record.key] = record.reason
-                    source.acknowledge(record)
-                    continue
-                target = self.dst / record.origin.output
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(record.payload)
-                stored = Stored(location=record.origin.output, num_bytes=len(record.payload), width=1, height=1)
-                source.acknowledge(record.replace(stored))
-                given[record.key] = record.origin.output
-            given["skipped"] = str(source.num_skipped)
-        return given
+def source(
+    inputs: list[PlannedInput],
+    recorded: list[ManifestEntry] | None = None,
+    *,
+    max_bytes: int = 100,
+    read_ahead: int = 1,
+) -> ArchiveSource:
+    entries = [] if recorded is None else recorded
+    return ArchiveSource(inputs, entries.append, Options(), "recipe", max_bytes=max_bytes, read_ahead=read_ahead)
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return Archive(tmp_path)
+def src(tmp_path: Path) -> Path:
+    for i in range(20):
+        (tmp_path / f"{i:02}.jpg").write_bytes(bytes([i]) * 10)
+    return tmp_path
 
 
-def test_what_is_done_is_skipped(archive: Archive) -> None:
-    archive.add("a.jpg", "b/c.gif")
-    assert archive.run() == {"a.jpg": "a.jpg", "b/c.gif": "b/c.png", "skipped": "0"}
-    assert archive.run() == {"skipped": "2"}
-    archive.add("d.jpg")
-    assert archive.run() == {"d.jpg": "d.jpg", "skipped": "2"}
+@pytest.mark.parametrize("read_ahead", [1, 4])
+def test_inputs_are_read_in_their_order_or_several_at_once_in_any(src: Path, read_ahead: int) -> None:
+    records = list(source(planned(src), read_ahead=read_ahead).records())
+    read = [(record.key, record.payload) for record in records if isinstance(record, Record)]
+    expected = [(f"{i:02}.jpg", bytes([i]) * 10) for i in range(20)]
+    assert (read if read_ahead == 1 else sorted(read)) == expected
 
 
-def test_what_changed_is_done_again(archive: Archive) -> None:
-    archive.add("input.jpg", "output.jpg", "gone.jpg", "same.jpg")
-    archive.run()
-    (archive.src / "input.jpg").write_bytes(b"another photo")
-    (archive.dst / "output.jpg").write_bytes(b"cut")
-    (archive.dst / "gone.jpg").unlink()
-    assert archive.run() == {**{key: key for key in ("input.jpg", "output.jpg", "gone.jpg")}, "skipped": "1"}
+class Announced(Input):
+    """An input whose header names a size, and which must not be read."""
+
+    def read(self) -> bytes:
+        raise AssertionError("must not be read")
 
 
-def test_another_recipe_or_format_makes_all_again(archive: Archive) -> None:
-    archive.add("a.jpg")
-    archive.run()
-    assert archive.run(recipe="s") == {"a.jpg": "a.jpg", "skipped": "0"}
-    assert archive.run(recipe="s", format="png") == {"a.jpg": "a.png", "skipped": "0"}
-    assert archive.run(recipe="s", format="png", overwrite=True) == {"a.jpg": "a.png", "skipped": "0"}
-    assert archive.run(recipe="s", format="png") == {"skipped": "1"}
+def test_an_input_over_the_limit_fails_by_its_header_alone() -> None:
+    huge = Announced(key="bomb.jpg", identity="", num_bytes=6 << 30)
+    (failed,) = source([PlannedInput(huge, "bomb.jpg", "jpeg")], max_bytes=1 << 30).records()
+    assert isinstance(failed, Failed)
+    assert failed.stage == "read"
+    assert failed.reason == "6,144.0 MB are over the limit of 1,024.0 MB (--max-bytes raises it)"
 
 
-def test_a_failure_is_tried_again(archive: Archive) -> None:
-    archive.add("a.jpg")
-    (archive.src / "b.jpg").symlink_to("nowhere")
-    assert archive.run()["b.jpg"] == "cannot be read: No such file or directory"
-    (archive.src / "b.jpg").unlink()
-    archive.add("b.jpg")
-    assert archive.run() == {"b.jpg": "b.jpg", "skipped": "1"}
+class Unannounced(Input):
+    """An input whose size is not known before it is read."""
+
+    def read(self) -> bytes:
+        return bytes(101)
 
 
-def test_the_second_of_two_inputs_for_one_name_fails_every_time(archive: Archive) -> None:
-    archive.add("a.bmp", "a.gif", "a.png")
-    taken = "another input already becomes a.png"
-    assert archive.run() == {"a.bmp": "a.png", "a.gif": taken, "a.png": taken, "skipped": "0"}
-    assert archive.run() == {"a.gif": taken, "a.png": taken, "skipped": "1"}
-    assert (archive.dst / "a.png").read_bytes() == b"a.bmp"
+def test_an_input_over_the_limit_fails_after_reading_where_no_header_names_its_size() -> None:
+    item = Unannounced(key="a.jpg", identity="")
+    (failed,) = source([PlannedInput(item, "a.jpg", "jpeg")]).records()
+    assert isinstance(failed, Failed)
+    assert "over the limit" in failed.reason
 
 
-def test_an_input_that_a_list_names_twice_is_done_once(archive: Archive, tmp_path: Path) -> None:
-    archive.add("a.jpg")
-    (tmp_path / "list.txt").write_text(f"{archive.src}/a.jpg\n{archive.src}/a.jpg\n")
-    key = f"{archive.src}/a.jpg".lstrip("/")
-    assert archive.run(src=tmp_path / "list.txt") == {key: key, "skipped": "1"}
-    assert archive.run(src=tmp_path / "list.txt") == {"skipped": "2"}
+def test_a_planned_failure_is_passed_on_without_reading() -> None:
+    item = Announced(key="a.jpg", identity="")
+    (failed,) = source([PlannedInput(item, "", "jpeg", failure="its name is taken")]).records()
+    assert isinstance(failed, Failed)
+    assert failed.reason == "its name is taken"
 
 
-def foreign(archive: Archive, name: str) -> Path:
-    """Put a file into the output folder, certainly before any run."""
-    archive.dst.mkdir(exist_ok=True)
-    path = archive.dst / name
-    path.write_bytes(b"precious")
-    return path
+def test_outcomes_are_recorded_with_the_remark_about_the_name(src: Path) -> None:
+    recorded: list[ManifestEntry] = []
+    first, second = planned(src)[:2]
+    inputs = [PlannedInput(first.item, "other.jpg", "jpeg", remark="stored as other.jpg"), second]
+    archive = source(inputs, recorded)
+    one, other = archive.records()
+    assert isinstance(one, Record)
+    assert isinstance(other, Record)
+    stored = Stored(location="other.jpg", num_bytes=3, width=1, height=1, notes=("first of 2 frames",))
+    archive.acknowledge(one.replace(stored))
+    archive.acknowledge(other.failed("decode", "torn"))
+    assert [(entry.key, entry.state, entry.notes, entry.error) for entry in recorded] == [
+        ("00.jpg", "done", ("first of 2 frames", "stored as other.jpg"), None),
+        ("01.jpg", "failed", (), "torn"),
+    ]
+    assert recorded[0].identity == first.item.identity
 
 
-def test_a_file_that_was_there_before_stays_on_every_run(archive: Archive) -> None:
-    """Also on the second run, when the manifest knows the input as failed."""
-    path = foreign(archive, "a.jpg")
-    os.sync()
-    archive.add("a.jpg", "b.jpg")
-    for _ in range(3):
-        assert archive.run()["a.jpg"] == "a.jpg was there before the first run; --overwrite replaces it"
-        assert path.read_bytes() == b"precious"
-    assert archive.run(overwrite=True)["a.jpg"] == "a.jpg"
-    assert path.read_bytes() == b"a.jpg"
-
-
-def test_a_foreign_file_under_the_name_of_another_format_stays(archive: Archive) -> None:
-    path = foreign(archive, "a.png")
-    archive.add("a.jpg")
-    assert archive.run()["a.jpg"] == "a.jpg"
-    assert "was there before" in archive.run(format="png")["a.jpg"]
-    assert path.read_bytes() == b"precious"
-
-
-def test_a_result_that_was_stored_but_not_recorded_is_made_again(archive: Archive) -> None:
-    """As after a crash between the two."""
-    archive.add("a.jpg", "b.jpg")
-    archive.run()
-    with Manifest(archive.dst) as manifest:
-        manifest._writer.execute("DELETE FROM image WHERE key = 'a.jpg'")
-        manifest._writer.commit()
-    assert archive.run() == {"a.jpg": "a.jpg", "skipped": "1"}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_photo_is_never_replaced_by_its_own_result(overwrite: bool, archive: Archive) -> None:
-    """Given a single photo in the output folder itself, or one that a link of the archive leads to."""
-    path = foreign(archive, "a.jpg")
-    (archive.src / "a.jpg").symlink_to(path)
-    for src in (path, archive.src):
-        assert archive.run(src=src, overwrite=overwrite)["a.jpg"].startswith("its result would replace the photo")
-    assert path.read_bytes() == b"precious"
-
-
-def test_a_link_in_the_output_folder_to_a_photo_is_replaced_and_the_photo_stays(archive: Archive) -> None:
-    archive.add("a.jpg")
-    archive.dst.mkdir()
-    (archive.dst / "a.jpg").symlink_to(archive.src / "a.jpg")
-    with Manifest(archive.dst) as manifest:
-        found = ArchiveSink(archive.dst).find("a.jpg")
-        assert found is not None
-        (item,) = list_inputs(archive.src)
-        assert found.file_id != item.file_id()
-        manifest.start_run("{}", "r")
-
-
-def test_a_name_that_is_not_utf8_fails_alone_and_is_shown_readably(archive: Archive) -> None:
-    archive.add("a.jpg")
-    Path(os.fsdecode(os.fsencode(archive.src) + b"/caf\xe9.jpg")).write_bytes(b"x")
-    given = archive.run()
-    assert given["a.jpg"] == "a.jpg"
-    assert given["caf\\xe9.jpg"].startswith("name is not UTF-8")
-    assert printable("café.jpg") == "café.jpg"
-
-
-def test_reading_ahead_gives_the_same_records_in_any_order(archive: Archive) -> None:
-    archive.add(*(f"{i:02}.jpg" for i in range(20)))
-    with Manifest(archive.dst) as manifest:
-        manifest.start_run("{}", "r")
-        sink = ArchiveSink(archive.dst)
-        keys = []
-        for read_ahead in (1, 4):
-            source = ArchiveSource(list_inputs(archive.src), manifest, sink, Options(), "r", read_ahead=read_ahead)
-            keys.append([r.key for r in source.records() if isinstance(r, Record)])
-    assert keys[0] == sorted(keys[1]) == sorted(keys[0])
-    assert len(keys[0]) == 20
+def test_the_oldest_input_under_way_is_known_until_it_is_acknowledged(src: Path) -> None:
+    archive = source(planned(src))
+    assert archive.oldest_under_way() is None
+    records = archive.records()
+    first, second = next(records), next(records)
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    oldest = archive.oldest_under_way()
+    assert oldest is not None
+    assert oldest[0] == "00.jpg"
+    assert oldest[1] >= 0
+    archive.acknowledge(first.failed("decode", "torn"))
+    oldest = archive.oldest_under_way()
+    assert oldest is not None
+    assert oldest[0] == "01.jpg"

@@ -26,6 +26,7 @@ from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.options import Options, Size
 from engine.system.storage import Login, connect, split_login
+from tests.images import photo
 
 CONFIG = PipelineConfig(options=Options(size=Size.parse("native"), format="png"))
 INVERT = Generator(ResnetGenerator(Architecture(ngf=4, blocks=1)), Card(name="invert"), "invert")
@@ -142,6 +143,7 @@ def test_a_second_run_on_the_same_prefix_is_refused_while_the_first_lasts(bucket
 @pytest.mark.parametrize("place", ["src", "dst"])
 def test_a_missing_bucket_is_one_sentence(bucket: Any, tmp_path: Path, place: str) -> None:
     (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.jpg").write_bytes(photo())
     missing = f"s3://{bucket.name}-not-there/x"
     with pytest.raises(SetupError, match="not-there"):
         run(missing if place == "src" else tmp_path / "src", missing if place == "dst" else tmp_path / "dst")
@@ -205,3 +207,24 @@ def test_a_netrc_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypa
     with pytest.raises(SetupError, match=r"format of netrc") as caught:
         connect("http://127.0.0.1:1/photos")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["src", "dst"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1:1/photos",
+        "nosuch://photos",
+        "sftp://127.0.0.1:1/x",
+        "hdfs://127.0.0.1:1/x",
+        "github://x",
+        "://x",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_one_sentence(url: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.jpg").write_bytes(photo())
+    with pytest.raises(SetupError) as caught:
+        run(url if place == "src" else tmp_path / "src", url if place == "dst" else tmp_path / "dst")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")

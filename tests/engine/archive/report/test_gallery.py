@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,4 +60,49 @@ def test_a_gallery_of_everything_keeps_everything() -> None:
         gallery.add(Comparison(name=f"{number}.jpg", before=b"b", after=b"a", width=3, height=2))
     assert len(gallery) == 200
     assert {photo.name for photo in gallery} == {f"{number}.jpg" for number in range(200)}
+    gallery.close()
+
+
+def named(name: str) -> Comparison:
+    return Comparison(name=name, before=name.encode(), after=b"after", width=3, height=2)
+
+
+def test_a_gallery_with_a_path_is_there_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.sqlite"
+    first = Gallery(keep=None, path=path)
+    for name in ("a", "b", "c"):
+        first.add(named(name))
+    first.close()
+    second = Gallery(keep=None, path=path)
+    second.restrict_to(["a", "c", "d"])
+    second.add(Comparison(name="a", before=b"new", after=b"after", width=3, height=2))
+    assert [(photo.name, photo.before) for photo in second] == [("a", b"new"), ("c", b"c")]
+    assert second.has("c")
+    assert not second.has("b")
+    second.close()
+
+
+def test_a_sample_of_a_kept_gallery_is_the_same_sample(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(40)]
+    whole = Gallery(keep=5)
+    for name in names:
+        whole.add(named(name))
+    parts = Gallery(keep=5, path=tmp_path / "gallery.sqlite")
+    for name in names[:20]:
+        parts.add(named(name))
+    parts.close()
+    parts = Gallery(keep=5, path=tmp_path / "gallery.sqlite")
+    for name in names[20:]:
+        if parts.wants(name):
+            parts.add(named(name))
+    assert list(parts) == list(whole)
+    whole.close()
+    parts.close()
+
+
+def test_a_file_that_is_no_gallery_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "gallery.sqlite").write_bytes(b"no database" * 100)
+    gallery = Gallery(keep=None, path=tmp_path / "gallery.sqlite")
+    gallery.add(named("a"))
+    assert len(gallery) == 1
     gallery.close()

@@ -22,7 +22,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from engine.archive.report.gallery import Comparison, comparison
 from engine.archive.report.page import (
-    Failure,
+    Links,
+    Remark,
     ReportData,
     RunFigures,
     duration,
@@ -46,9 +47,9 @@ SUMMARY = RunFigures(
     source="/photos",
     destination="/photos winter",
     finished="24 November 2026, 06:12",
-    translated=3,
+    translated=5,
+    in_this_run=3,
     failed=1,
-    already_there=2,
     elapsed_s=92.4,
     megapixels=78.9,
 )
@@ -65,11 +66,13 @@ def data(**changes: Any) -> ReportData:
         title="3 photos, summer to winter",
         summary=SUMMARY,
         comparisons=[photo("a/one.jpg"), photo("a/two.jpg", 60, 90), photo(HOSTILE[0])],
-        failures=[Failure(path="broken.jpg", stage="decode", reason="The file ends early.")],
-        remarks=[Failure(path="odd.jpg", reason="EXIF dropped: no TIFF header")],
+        failures=[Remark(path="broken.jpg", stage="decode", text="The file ends early.")],
+        remarks=[Remark(path="odd.jpg", text="EXIF dropped: no TIFF header")],
         rate=[(float(second), 10 * second) for second in range(20)],
         settings={"size": 256, "keep_profile": False},
         card={"name": "summer2winter", "scores": {"fid": 74.2}},
+        left_out={".mov": 3, "@eaDir/": 1},
+        links={"a/one.jpg": Links(result="a/one.jpg", original="file:///photos/a/one.jpg")},
     )
     return replace(whole, **changes)
 
@@ -97,7 +100,7 @@ def words(html: str) -> str:
     [
         data(),
         data(failures=[], remarks=[], rate=[], comparisons=[], settings={}, card={}),
-        data(failures=[Failure(path=name, stage=name, reason=name) for name in HOSTILE * 5]),
+        data(failures=[Remark(path=name, stage=name, text=name) for name in HOSTILE * 5]),
         data(
             title=HOSTILE[0],
             summary=replace(SUMMARY, source=HOSTILE[1], destination=HOSTILE[2]),
@@ -116,15 +119,16 @@ def test_the_page_says_what_happened(tmp_path: Path) -> None:
     text = words(page(tmp_path))
     for phrase in (
         "3 photos, summer to winter",
-        "Translated 3",
+        "Translated 5",
         "Failed 1",
-        "Already there 2",
+        "In this run 3",
         "Time 1 min 32 s",
         "From /photos to /photos winter",
         "broken.jpg decode The file ends early.",
         "odd.jpg EXIF dropped: no TIFF header",
         "size 256 keep profile no",
-        "name summer2winter scores fid 74.2",
+        "name summer2winter Architecture, training and scores scores fid 74.2",
+        "Left out Files and folders that were not taken for photos. .mov 3@eaDir/ 1",
     ):
         assert phrase.replace(" ", "") in text.replace(" ", "")
 
@@ -136,7 +140,7 @@ def test_a_run_without_failures_says_so(tmp_path: Path) -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     report = data(
         comparisons=[photo(name) for name in HOSTILE],
-        failures=[Failure(path=name, stage="decode", reason=name) for name in HOSTILE],
+        failures=[Remark(path=name, stage="decode", text=name) for name in HOSTILE],
     )
     html = page(tmp_path, report)
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
@@ -339,7 +343,7 @@ def wait_until(browser: webdriver.Chrome, condition: Callable[[], Any]) -> None:
 def test_everything_fits_and_can_be_read(open_page: Callable[..., webdriver.Chrome], width: int, scheme: str) -> None:
     """No sideways scrolling, and text stands out from the page at 4.5 to 1 (WCAG 2.2, criterion 1.4.3)."""
     long_name = "a" * 300 + ".jpg"
-    failures = [Failure(path=name, stage="decode", reason=name * 3) for name in [*HOSTILE, long_name]]
+    failures = [Remark(path=name, stage="decode", text=name * 3) for name in [*HOSTILE, long_name]]
     browser = open_page(data(failures=failures, comparisons=[photo(long_name)]), width=width, scheme=scheme)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     page_colour = luminance(browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color"))
@@ -371,7 +375,7 @@ def test_failures_show_and_their_number_leads_there(open_page: Callable[..., web
 def test_hostile_names_do_nothing(open_page: Callable[..., webdriver.Chrome]) -> None:
     report = data(
         comparisons=[photo(name) for name in HOSTILE],
-        failures=[Failure(path=name, stage="decode", reason=name) for name in HOSTILE],
+        failures=[Remark(path=name, stage="decode", text=name) for name in HOSTILE],
     )
     browser = open_page(report)
     assert browser.title == "3 photos, summer to winter"

@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from engine import Options, PipelineConfig, Size, Summary, convert
 from engine.archive.report.run import SAMPLE_PHOTOS
+from engine.archive.run import RunProgress
 from engine.errors import StopRun
 from engine.model.weights import Generator
 from engine.records import Outcome, Record
@@ -76,7 +78,7 @@ def test_the_page_tells_the_run(tmp_path: Path, generator: Generator) -> None:
 def test_a_run_that_is_stopped_leaves_a_page_of_what_is_done(
     reason: BaseException, tmp_path: Path, generator: Generator
 ) -> None:
-    def stop(outcome: Outcome | None, skipped: int) -> None:
+    def stop(outcome: Outcome | None, progress: RunProgress) -> None:
         if isinstance(outcome, Record):
             raise reason
 
@@ -112,16 +114,81 @@ def test_a_sample_of_many_is_the_same_every_time(tmp_path: Path, generator: Gene
     pages = [Path(str(summary.report)).read_text() for summary in (first, second)]
     assert len(shown_photos(pages[0])) == SAMPLE_PHOTOS
     assert shown_photos(pages[0]) == shown_photos(pages[1])
-    assert f"A sample of {SAMPLE_PHOTOS}." in words(pages[0])
+    assert f"{SAMPLE_PHOTOS} of 41 photos." in words(pages[0])
 
 
-def test_a_second_run_tells_what_was_there(tmp_path: Path, generator: Generator) -> None:
+def test_a_second_run_shows_the_whole_archive(tmp_path: Path, generator: Generator) -> None:
+    """Photos that were translated before, with or without a page, are shown as if this run had translated them."""
     run(archive(tmp_path / "in"), tmp_path / "out", generator)
     (tmp_path / "in" / "new.jpg").write_bytes(photo(seed=9))
     page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="all").report)).read_text()
-    assert "1 photo, summer to winter" in words(page)
-    assert "Already there 4" in words(page)
-    assert set(shown_photos(page)) == {"new.jpg"}
+    assert "5 photos, summer to winter" in words(page)
+    assert "Translated 5 Failed 1" in words(page)
+    assert "In this run 1" in words(page)
+    assert "moving.gif first of 2 frames" in words(page), "remarks of the first run"
+    shown = shown_photos(page)
+    assert set(shown) == {"000.jpg", "001.jpg", "002.jpg", "moving.gif", "new.jpg"}
+
+    other = run(tmp_path / "in", tmp_path / "in one run", generator, report="all")
+    at_once = shown_photos(Path(str(other.report)).read_text())
+    for name in shown:
+        for side in ("before", "after"):
+            seen, expected = pixels(shown[name][side]), pixels(at_once[name][side])
+            if side == "before":  # shown at working size by the run that translated it
+                seen = np.asarray(Image.fromarray(seen.astype(np.uint8)).resize(expected.shape[1::-1]), dtype=np.int16)
+            assert np.abs(seen - expected).mean() < 8, (name, side)
+
+
+def test_a_run_with_nothing_to_do_never_makes_the_page_emptier(tmp_path: Path, generator: Generator) -> None:
+    first = run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
+    before = Path(str(first.report)).read_text()
+    again = run(tmp_path / "in", tmp_path / "out", generator, report="all")
+    assert (again.converted, again.failed) == (0, 1)
+    after = Path(str(again.report)).read_text()
+    assert shown_photos(after) == shown_photos(before)
+    for text in ("4 photos, summer to winter", "broken.jpg decode", "moving.gif first of 2 frames"):
+        assert text in words(after)
+    assert "every photo was converted" not in words(after)
+
+
+def test_the_page_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path: Path, generator: Generator) -> None:
+    def stop(outcome: Outcome | None, progress: RunProgress) -> None:
+        if isinstance(outcome, Record):
+            raise KeyboardInterrupt
+
+    archive(tmp_path / "in", photos=12)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "in", tmp_path / "out", generator, report="all", progress=stop)
+    assert "Not reached" in words((tmp_path / "out/report.html").read_text())
+    resumed = run(tmp_path / "in", tmp_path / "out", generator, report="all")
+    undisturbed = run(tmp_path / "in", tmp_path / "other", generator, report="all")
+    pages = [shown_photos(Path(str(summary.report)).read_text()) for summary in (resumed, undisturbed)]
+    assert set(pages[0]) == set(pages[1])
+    assert len(pages[0]) == 13
+
+
+def test_photos_link_to_their_full_size_files(tmp_path: Path, generator: Generator) -> None:
+    (tmp_path / "in/a b").mkdir(parents=True)
+    (tmp_path / "in/a b/50%#1.png").write_bytes(photo(format="PNG"))
+    page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="all").report))
+    shown = shown_photos(page.read_text())["a b/50%#1.png"]
+    assert (page.parent / unquote(shown["result"])).read_bytes().startswith(b"\x89PNG")
+    assert Path(unquote(urlsplit(shown["original"]).path)) == tmp_path / "in/a b/50%#1.png"
+    assert "#" not in shown["result"]
+
+
+def test_a_photo_that_is_not_in_the_archive_any_more_is_not_shown(tmp_path: Path, generator: Generator) -> None:
+    run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
+    (tmp_path / "in/001.jpg").unlink()
+    page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="all").report)).read_text()
+    assert set(shown_photos(page)) == {"000.jpg", "002.jpg", "moving.gif"}
+    assert "3 photos, summer to winter" in words(page)
+
+
+def test_kinds_that_are_left_out_are_listed(tmp_path: Path, generator: Generator) -> None:
+    (archive(tmp_path / "in") / "film.mov").write_bytes(b"x")
+    page = Path(str(run(tmp_path / "in", tmp_path / "out", generator, report="sample").report)).read_text()
+    assert ".mov 1" in words(page)
 
 
 def test_translucent_photos_are_shown_on_white(tmp_path: Path, generator: Generator) -> None:
