@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path, PurePosixPath
 
 from engine.archive.config import ArchiveConfig
 from engine.codec.formats import output_name
-from engine.listing.inputs import Input
+from engine.listing.inputs import Input, suffix_of
 
 Fold = Callable[[str], str]
 """Maps names that are one name to a file system to the same text."""
@@ -80,13 +81,22 @@ def assign_names(
     return results
 
 
+@lru_cache(maxsize=256)
+def _format_of_kept_name(suffix: str, format: str) -> str | None:
+    """Return the output format of files with this suffix whose results keep their names; None where they do not."""
+    name, output_format = output_name(f"name{suffix}", format)
+    return output_format if name == f"name{suffix}" else None
+
+
 class _Candidates:
     """The names that the result of one input may get, best first."""
 
     __slots__ = ("_config", "_item", "format", "is_own", "wanted")
 
     def __init__(self, item: Input, format: str, config: ArchiveConfig) -> None:
-        output, self.format = output_name(item.file_key + item.suffix, format)
+        key = item.file_key + item.suffix
+        kept = _format_of_kept_name(suffix_of(key), format)
+        output, self.format = output_name(key, format) if kept is None else (key, kept)
         self._item = item
         self._config = config
         self.is_own = output == item.key and not item.page

@@ -14,7 +14,7 @@ from engine.codec.formats import output_name
 from engine.errors import SetupError, SkipImage
 from engine.listing import Input, Inventory, printable
 from engine.options import Options
-from engine.ports import ArchiveOutput
+from engine.ports import ArchiveOutput, Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +166,20 @@ def _is_done(
     found = output.find(name.output)
     if found is None:
         return False
+    if not config.overwrite and entry is not None and _is_result(entry, item, name, recipe, found):
+        return True
     if found.file_id is not None and found.file_id == item.file_id():
         raise SkipImage("its result would replace the photo itself; choose another output folder")
-    if config.overwrite:
-        return False
     made_here = entry is not None and entry.output == name.output
-    if not made_here and found.changed_s is not None and found.changed_s < earlier.created_s:
+    before = found.changed_s is not None and found.changed_s < earlier.created_s
+    if before and not made_here and not config.overwrite:
         raise SkipImage(f"{name.output} was there before the first run; --overwrite replaces it")
+    return False
+
+
+def _is_result(entry: ManifestEntry, item: Input, name: ResultName, recipe: str, found: Found) -> bool:
     return (
-        entry is not None
-        and entry.state == "done"
+        entry.state == "done"
         and (entry.identity, entry.recipe, entry.output) == (item.identity, recipe, name.output)
         and entry.num_bytes == found.num_bytes
     )

@@ -23,7 +23,7 @@ from engine.archive.plan import ArchivePlan, make_plan
 from engine.archive.report import ReportKind
 from engine.archive.report.run import RunReport
 from engine.archive.sidecars import copy_sidecars
-from engine.codec.formats import output_name
+from engine.codec.formats import format_of, missing_extras, output_name
 from engine.config import PipelineConfig
 from engine.errors import SetupError, SkipImage, StopRun
 from engine.listing import LIST_SUFFIXES, Inventory, list_inputs, list_objects, printable
@@ -33,6 +33,7 @@ from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
 from engine.runtime.tiled.translate import plan_tiles
+from engine.system.extras import install_hint
 from engine.system.storage import connect, is_url
 
 SMALLEST_SIDE = 16
@@ -360,7 +361,8 @@ def open_source(src: str | Path, dst: str | Path, archive: ArchiveConfig) -> Inv
         inventory = list_inputs(Path(src), skip=None if is_url(dst) else Path(dst), selection=archive.selection)
     if not inventory.inputs:
         left_out = inventory.left_out + Counter(suffix_of(item.key) for item in inventory.sidecars)
-        raise SetupError(f'There is no photo to translate in "{src}"{described(left_out)}.')
+        hints = "".join(f" {hint}" for hint in reader_hints(left_out))
+        raise SetupError(f'There is no photo to translate in "{src}"{described(left_out)}.{hints}')
     return with_all_pages(inventory) if archive.pages == "all" else inventory
 
 
@@ -370,3 +372,13 @@ def described(left_out: dict[str, int]) -> str:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     return "; left out: " + ", ".join(f"{number:,} {printable(kind)}" for kind, number in kinds)
+
+
+def reader_hints(left_out: Iterable[str]) -> list[str]:
+    """Return how to install each missing reader of a kind that was left out, one sentence each."""
+    kinds = set(left_out)
+    return [
+        f"{name} files are read after {install_hint(extra)}."
+        for name, extra in missing_extras()
+        if kinds & set(format_of(name).suffixes)
+    ]

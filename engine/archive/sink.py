@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,7 +104,7 @@ class ArchiveSink:
     def find(self, output: str) -> Found | None:
         """Return what is at `output` now."""
         try:
-            info = (self._root / output).lstat()
+            info = os.lstat(f"{self._root}/{output}")
         except OSError:
             return None
         return Found(num_bytes=info.st_size, changed_s=info.st_ctime, file_id=(info.st_dev, info.st_ino))

@@ -325,7 +325,7 @@ SHOWN_ITEMS = 20
 
 
 def _print_summary(summary: Summary, dst: str) -> None:
-    from engine.archive.run import described
+    from engine.archive.run import described, reader_hints
 
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
     click.echo(
@@ -338,6 +338,8 @@ def _print_summary(summary: Summary, dst: str) -> None:
         _print_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks])
     if summary.left_out:
         click.echo(described(summary.left_out).removeprefix("; ").capitalize() + ".")
+        for hint in reader_hints(summary.left_out):
+            click.echo(hint)
     if summary.sidecars:
         click.echo(f"Sidecars copied: {summary.sidecars:,}.")
     if summary.converted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.codec.formats import format_of
+
 HEAD_BYTES = 64
 """How many bytes from the start of a file `suffix_of_content` needs."""
 
@@ -27,12 +29,7 @@ _AT_START: tuple[tuple[bytes, str], ...] = (
 )
 """Signatures of image formats, and the usual suffix of each."""
 
-RAW_SUFFIXES = frozenset(
-    {
-        ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
-        ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-    }
-)  # fmt: skip
+RAW_SUFFIXES = frozenset(format_of("RAW").suffixes)
 """Suffixes of camera raw files. Most are TIFF files by structure, so the name decides, not the first bytes."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -18,6 +18,8 @@ from engine.archive.config import ArchiveConfig
 from engine.archive.convert import Summary, convert
 from engine.archive.manifest import FOLDER, Manifest
 from engine.archive.run import RunProgress
+from engine.codec.formats import IMAGE_SUFFIXES
+from engine.codec.kinds import RAW_SUFFIXES
 from engine.config import DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
 from engine.model.card import Card
@@ -380,7 +382,16 @@ def test_the_manifest_tells_what_was_asked_for(tmp_path: Path, model_file: Path,
     assert json.loads(settings)["size"] == "native"
 
 
-def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, model_file: Path) -> None:
+def without_raw_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behave as where rawpy is not installed."""
+    monkeypatch.setattr("engine.listing.inputs.IMAGE_SUFFIXES", IMAGE_SUFFIXES - RAW_SUFFIXES)
+    monkeypatch.setattr("engine.archive.run.missing_extras", lambda: [("RAW", "raw")])
+
+
+def test_what_is_left_out_is_counted_by_kind(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_raw_reader(monkeypatch)
     src = fill(tmp_path / "src")
     for name in ("a.mov", "b.mov", "c.cr2", "a.xmp", "README"):
         (src / name).write_bytes(b"x")
@@ -392,13 +403,14 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, model_file: Path) -
 
 @pytest.mark.parametrize("how", ["folder", "tar", "empty list"])
 def test_a_source_without_photos_is_an_error_that_says_what_was_left_out(
-    how: str, tmp_path: Path, model_file: Path
+    how: str, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_raw_reader(monkeypatch)
     src = tmp_path / "src"
     src.mkdir()
     for name in ("a.cr2", "b.cr2", "c.mov"):
         (src / name).write_bytes(b"x")
-    expected = r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\.$"
+    expected = r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\. RAW files are read after pip install .*raw\]'\.$"
     if how == "tar":
         with tarfile.open(tmp_path / "src.tar", "w") as tar:
             tar.add(src, ".")

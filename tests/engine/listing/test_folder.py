@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.codec.formats import IMAGE_SUFFIXES
+from engine.codec.kinds import RAW_SUFFIXES
 from engine.listing import Selection, list_inputs
 from tests.engine.listing.files import DATA, fill, keys, left_out, reason
 from tests.images import photo
@@ -137,7 +139,11 @@ def test_a_file_is_known_by_what_it_is_and_not_by_its_name(tmp_path: Path) -> No
     assert a.file_id() is None
 
 
-def test_images_are_found_by_their_content_where_the_suffix_names_none(tmp_path: Path) -> None:
+def test_images_are_found_by_their_content_where_the_suffix_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given no reader of raw files, then one that is a TIFF by structure is not read for its small preview."""
+    monkeypatch.setattr("engine.listing.inputs.IMAGE_SUFFIXES", IMAGE_SUFFIXES - RAW_SUFFIXES)
     (tmp_path / "IMG_1").write_bytes(photo())
     (tmp_path / "IMG_2.dat").write_bytes(photo(format="PNG"))
     (tmp_path / "notes.txt").write_bytes(b"words")
