@@ -388,9 +388,7 @@ def without_raw_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.archive.run.missing_extras", lambda: [("RAW", "raw")])
 
 
-def test_what_is_left_out_is_counted_by_kind(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_raw_reader(monkeypatch)
     src = fill(tmp_path / "src")
     for name in ("a.mov", "b.mov", "c.cr2", "a.xmp", "README"):
@@ -410,7 +408,9 @@ def test_a_source_without_photos_is_an_error_that_says_what_was_left_out(
     src.mkdir()
     for name in ("a.cr2", "b.cr2", "c.mov"):
         (src / name).write_bytes(b"x")
-    expected = r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\. RAW files are read after pip install .*raw\]'\.$"
+    expected = (
+        r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\. RAW files are read after pip .*raw\]'\.$"
+    )
     if how == "tar":
         with tarfile.open(tmp_path / "src.tar", "w") as tar:
             tar.add(src, ".")
