@@ -8,10 +8,10 @@ from pathlib import Path
 
 from engine.archive.config import ArchiveConfig
 from engine.archive.report import ReportKind
-from engine.archive.run import Progress, RunRequest, Summary, started_run
+from engine.archive.run import Progress, RunRequest, Summary, load_model, started_run
 from engine.archive.source import ArchiveSource
 from engine.config import PipelineConfig
-from engine.model.weights import Generator, load_generator
+from engine.model.weights import Generator
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline, Translate
 from engine.runtime.translator import BatchTranslator
@@ -50,7 +50,7 @@ def convert(
     An image that cannot be translated fails alone and is listed in the summary. Raises `SetupError` when the run cannot
     start as asked, and `StopRun` when it cannot continue; what is done is kept, and the next call continues from there.
     """
-    generator = load_generator(model) if isinstance(model, str | Path) else model
+    generator = load_model(model, src)
     request = RunRequest(
         src=src,
         dst=dst,

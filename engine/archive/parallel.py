@@ -38,12 +38,11 @@ from engine.archive.parallel_messages import (
     ShareFinished,
 )
 from engine.archive.report import ReportKind
-from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, started_run
+from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, load_model, started_run
 from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun
 from engine.model.card import find_model
-from engine.model.weights import load_generator
 from engine.observe.metrics import Metrics
 from engine.records import Failed, Outcome
 from engine.system.device import choose_device, cuda_obstacle
@@ -89,7 +88,7 @@ def convert_on(
     request = RunRequest(
         src=src,
         dst=dst,
-        generator=load_generator(model),
+        generator=load_model(model, src),
         config=config or PipelineConfig(),
         archive=archive or ArchiveConfig(),
         report=report,

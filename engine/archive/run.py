@@ -28,7 +28,7 @@ from engine.config import PipelineConfig
 from engine.errors import SetupError, SkipImage, StopRun
 from engine.listing import LIST_SUFFIXES, Inventory, list_inputs, list_objects, printable
 from engine.listing.inputs import suffix_of
-from engine.model.weights import Generator
+from engine.model.weights import Generator, load_generator
 from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
@@ -96,6 +96,15 @@ class Summary:
     """Sidecars copied."""
     report: str | None = None
     """Path or URL of the report page."""
+
+
+def load_model(model: str | Path | Generator, src: str | Path) -> Generator:
+    """Return the generator; before it is loaded, raise `SetupError` when there is no source at all."""
+    if not isinstance(model, str | Path):
+        return model
+    if not is_url(src) and not os.path.lexists(src):
+        raise SetupError(f'"{src}" does not exist.')
+    return load_generator(model)
 
 
 @dataclass(frozen=True, kw_only=True)

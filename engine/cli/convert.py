@@ -362,11 +362,10 @@ def _absolute(path: str) -> str:
 def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive: ArchiveConfig, as_json: bool) -> None:
     """Print what a run would do."""
     from engine.archive.dry_run import DryRun, dry_run
-    from engine.archive.run import RunRequest, described
-    from engine.model.weights import load_generator
+    from engine.archive.run import RunRequest, described, load_model
 
     found: DryRun = dry_run(
-        RunRequest(src=src, dst=dst, generator=load_generator(model), config=config, archive=archive)
+        RunRequest(src=src, dst=dst, generator=load_model(model, src), config=config, archive=archive)
     )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))

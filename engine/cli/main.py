@@ -25,6 +25,11 @@ class Subcommand:
     """First sentence of its help."""
 
 
+OTHER_SYSTEMS = (
+    "Solstice runs on Linux only; on Windows use WSL 2, on macOS a Linux container, such as that of deploy/Dockerfile."
+)
+"""Printed on other operating systems, whose locks, signals and memory figures are different."""
+
 COMMANDS = {
     "convert": Subcommand("engine.cli.convert:convert", "Translate the photos of SRC into the folder DST."),
     "models": Subcommand("engine.cli.models:models", "List the models that --model accepts by name."),
@@ -86,6 +91,9 @@ def main() -> None:
 
 def run(command: click.Command) -> None:
     """Run a command, turn its failures into one sentence and an exit code, and exit; never returns."""
+    if not sys.platform.startswith("linux"):
+        click.echo(f"solstice: {OTHER_SYSTEMS}", err=True)
+        sys.exit(2)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_EchoHandler()])
     warnings.filterwarnings("ignore", module="PIL")  # about odd tags in files, which no user can act on
     signal.signal(signal.SIGTERM, _interrupt)

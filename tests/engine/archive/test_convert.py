@@ -408,9 +408,7 @@ def test_a_source_without_photos_is_an_error_that_says_what_was_left_out(
     src.mkdir()
     for name in ("a.cr2", "b.cr2", "c.mov"):
         (src / name).write_bytes(b"x")
-    expected = (
-        r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\. RAW files are read after pip .*raw\]'\.$"
-    )
+    expected = r"no photo to translate in .*; left out: 2 \.cr2, 1 \.mov\. RAW files are read after pip .*raw\]'\.$"
     if how == "tar":
         with tarfile.open(tmp_path / "src.tar", "w") as tar:
             tar.add(src, ".")

@@ -153,7 +153,7 @@ def test_some_failures_end_with_1_and_a_json_object_alone_on_standard_output(mod
     assert done.returncode == 1
     assert done.stderr == "", "neither a progress bar nor what libraries write"
     summary = json.loads(done.stdout)
-    assert set(summary) == KEYS | {"report"}
+    assert set(summary) == KEYS | {"report", "remarks", "renamed", "left_out", "sidecars"}
     assert [summary[key] for key in ("images", "converted", "skipped", "failed")] == [6, 5, 0, 1]
     assert summary["failures"] == [
         {"path": "cut.jpg", "stage": "decode", "error": summary["failures"][0]["error"]},
@@ -239,7 +239,7 @@ def test_a_full_disk_ends_with_2_and_a_sentence_and_the_manifest_stays_whole(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["convert", "/no/such/folder", "out", "--model", "m"], "solstice: /no/such/folder does not exist."),
+        (["convert", "/no/such/folder", "out", "--model", "m"], 'solstice: "/no/such/folder" does not exist.'),
         (["convert", ".", "out", "--model", "m", "--size", "12"], "Error: Invalid value for '--size': sides must be"),
     ],
 )
@@ -275,3 +275,21 @@ def test_ctrl_c_while_libraries_are_loaded_is_no_traceback() -> None:
     assert started.returncode == 130
     assert "Traceback" not in rest
     assert "Interrupted" in rest
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_another_operating_system_gets_one_sentence(platform: str) -> None:
+    script = f"import sys; sys.platform = {platform!r}; from engine.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("solstice: Solstice runs on Linux only; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failing_url_is_one_sentence(model_file: Path, tmp_path: Path) -> None:
+    for src, dst in (("ftp://127.0.0.1:1/x", tmp_path / "dst"), ("nosuch://x", tmp_path / "dst")):
+        done = solstice("convert", src, dst, "--model", model_file)
+        assert done.returncode == 2
+        assert done.stderr.startswith("solstice: ")
+        assert done.stderr.count("\n") == 1
+        assert not dst.exists()
