@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.common import make_model, report
 from engine.bench.ceilings import Machine, generator_gflop
-from engine.bench.generator import images_per_s
+from engine.bench.generator import images_per_s, settled
 from engine.bench.timing import alternate
 from engine.config import GenerateConfig, num_cores
 from engine.model.upsampling import folded_for_inference
@@ -90,7 +90,7 @@ def eager_fp32(generator: Generator, _: Path) -> Translate:
 
 def solstice(generator: Generator, _: Path) -> Translate:
     """Return what a large run of Solstice would use."""
-    return BatchTranslator(generator, GenerateConfig(device="cpu"))
+    return BatchTranslator(generator, settled(generator, GenerateConfig(device="cpu")))
 
 
 def openvino(generator: Generator, _: Path) -> Translate:

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks import full_size
 from benchmarks.common import make_model, make_photos, measure_process, report, run, seconds
 from engine.archive.convert import convert
-from engine.bench.generator import images_per_s
+from engine.bench.generator import images_per_s, settled
 from engine.bench.photos import link_photos
 from engine.bench.timing import Spread, alternate
 from engine.config import BatchConfig, GenerateConfig, PipelineConfig
@@ -165,7 +165,8 @@ def _converted(src: Path, dst: Path) -> dict[str, float]:
 
 
 def _translator(model: Path, backend: Any) -> BatchTranslator:
-    return BatchTranslator(load_generator(model), GenerateConfig(device="cpu", backend=backend))
+    generator = load_generator(model)
+    return BatchTranslator(generator, settled(generator, GenerateConfig(device="cpu", backend=backend)))
 
 
 def _model(arguments: argparse.Namespace, scratch: Path) -> Path:

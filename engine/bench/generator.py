@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from engine.config import CPU_BATCH, GPU_BATCH, GenerateConfig
 from engine.model.card import Architecture
 from engine.model.weights import Generator
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.cache import default_cache
+from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.rates import batches_in_flight_for
+from engine.runtime.select import buildable, measured_rates
 from engine.runtime.translator import BatchTranslator
+from engine.system.device import choose_device
 
 SIDE = 256
 """Pixels; the size at which CycleGAN generators are compared."""
@@ -48,6 +50,19 @@ class Started:
             "compiled": self.compiled,
             "first_batch_s": round(self.first_batch_s, 3),
         }
+
+
+def settled(generator: Generator, config: GenerateConfig) -> GenerateConfig:
+    """Return `config` with the backend that `auto` would use in the end.
+
+    On a CPU, `auto` begins with PyTorch's own kernels and compiles while a run goes on, which is no state to measure.
+    """
+    device = choose_device(config.device)
+    packages = PackageCache(config.cache or default_cache())
+    compiled = buildable(device)
+    if config.backend != "auto" or not compiled or measured_rates(generator, config, device, packages):
+        return config
+    return replace(config, backend=compiled[0])  # type: ignore[arg-type]  # names are those of the literal
 
 
 def start(generator: Generator, config: GenerateConfig, device: torch.device) -> Started:

@@ -52,14 +52,15 @@ def _title(document: Document) -> str:
 
 
 def _stages(document: Document) -> Any:
-    """Draw for each workload a bar per stage and a mark for its ceiling, on a logarithmic axis."""
+    """Draw for each workload a bar per stage that has a ceiling and a mark for it, on a logarithmic axis."""
     workloads = document["workloads"]
-    counts = [len(workload["stages"]) + 1 for workload in workloads]
+    stages = [[stage for stage in one["stages"] if stage["ceiling_images_per_s"]] for one in workloads]
+    counts = [len(some) + 1 for some in stages]
     figure, axes = _figure(len(workloads), height=1.2 + _STAGES_HIGH * (sum(counts) + 2 * len(counts)), ratios=counts)
     figure.suptitle(_title(document), color=_INK, fontsize=10)
-    for axis, workload in zip(axes, workloads, strict=True):
+    for axis, workload, some in zip(axes, workloads, stages, strict=True):
         run = workload["end_to_end"]
-        bars = [(stage["stage"], stage["images_per_s"], stage["ceiling_images_per_s"]) for stage in workload["stages"]]
+        bars = [(stage["stage"], stage["images_per_s"], stage["ceiling_images_per_s"]) for stage in some]
         bars.append(("files to files", run["images_per_s"], run["ceiling_images_per_s"]))
         positions = range(len(bars))
         rates = [rate["median"] for _, rate, _ in bars]
@@ -77,7 +78,8 @@ def _stages(document: Document) -> Any:
         axis.set_yticks(positions, [name for name, *_ in bars])
         axis.invert_yaxis()
         axis.set_xscale("log")
-        left, right = axis.get_xlim()
+        axis.xaxis.set_major_formatter(lambda value, _: number(value))
+        left, right = min(rates) / 4, axis.get_xlim()[1]
         axis.set_xlim(left, right * (right / left) ** 0.22)  # room for the numbers
         axis.set_title(workload_title(workload), loc="left", fontsize=10, color=_INK)
     axes[-1].set_xlabel("images/s; the orange mark is the ceiling of the stage", color=_INK)

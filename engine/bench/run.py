@@ -16,7 +16,7 @@ from engine.bench.ceilings import Machine, jpeg_decode_per_s, jpeg_encode_per_s
 from engine.bench.config import PHONE, QUICK, BenchConfig
 from engine.bench.document import SCHEMA, Document
 from engine.bench.end_to_end import measure_end_to_end
-from engine.bench.generator import default_batch, measure_generator, network, start
+from engine.bench.generator import default_batch, measure_generator, network, settled, start
 from engine.bench.machine import OtherLoad, describe_machine, describe_versions
 from engine.bench.photos import Scenes, find_scenes
 from engine.bench.queue import measure_queue
@@ -49,6 +49,7 @@ def measure(config: BenchConfig, progress: Progress = lambda _: None) -> Documen
         scenes = find_scenes(config.photos)
         model = find_model(config.model) if config.ngf is None else random_model(scratch, config.ngf)
         generator = load_generator(model)
+        config = replace(config, generate=settled(generator, config.generate))
         progress("starting the generator, which compiles it if this machine has not done so before")
         started = start(generator, config.generate, device)
         machine = Machine(device, started.translator.backend.precision, config.effort.measured_s)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from engine.bench.generator import _packages, batch_at, start
+from engine.bench.generator import _packages, batch_at, settled, start
 from engine.config import CPU_BATCH, GPU_BATCH, GenerateConfig
 from engine.model.weights import Generator
 from engine.runtime.cache import PACKAGE
@@ -26,6 +27,22 @@ def test_packages_are_counted_wherever_they_are_in_the_cache(tmp_path: Path) -> 
     (tmp_path / "entry" / PACKAGE).write_bytes(b"")
 
     assert len(_packages(tmp_path) - before) == 1
+
+
+def test_auto_is_settled_before_measuring_and_a_request_is_left_alone(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with `auto` changes its backend while it goes on; a measurement must not."""
+    config = GenerateConfig(device="cpu", cache=tmp_path)
+    eager = GenerateConfig(device="cpu", cache=tmp_path, backend="eager")
+    monkeypatch.setenv("CXX", "true")
+
+    assert settled(generator, config).backend == "inductor"
+    assert settled(generator, eager) == eager
+
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    assert settled(generator, config) == config
 
 
 def test_an_eager_start_compiles_nothing(generator: Generator, tmp_path: Path) -> None:
