@@ -1,4 +1,4 @@
-"""Make `benchmarks/RESULTS.md` and its pictures from the JSON files in `benchmarks/results/`.
+"""Make `benchmarks/RESULTS.md`, its pictures, and the tables in README.md from the files in `benchmarks/results/`.
 
 Nothing in RESULTS.md is typed by hand: a test compares it with what `page` returns.
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme
 from engine.bench.pictures import draw
 from engine.bench.rows import rows_of, workload_title
 from engine.bench.table import in_words, number, percent, start_in_words
@@ -120,6 +121,7 @@ def main() -> None:
             if is_bench(run):
                 draw(run["result"], RESULTS / name / run_name)
     PAGE.write_text(page(documents))
+    readme.write(documents)
 
 
 def read(folder: Path = RESULTS) -> dict[str, Results]:
