@@ -1,15 +1,17 @@
-"""What a GPU does here: ceilings, the generator by backend, size and batch, the whole way, and where the time goes.
+"""Measure a GPU: ceilings, the generator by backend, size and batch, the whole pipeline, and a profile.
 
-Every part is measured on its own, and one that fails is reported with its reason while the others go on. The ceiling
-for the generator is the rate of a large fp16 matrix product over the network's arithmetic.
+Each part is measured on its own; one that fails is reported with its reason, and the others go on. What is not
+installed (DALI, nvImageCodec, TensorRT) is reported as such. The ceiling of the generator is the rate of a large fp16
+matrix product divided by the network's arithmetic.
 
     python -m benchmarks.gpu                 # on a machine with a GPU: some minutes
-    python -m benchmarks.gpu --rehearse      # every line once, on the CPU with a tiny network; the numbers mean nothing
+    python -m benchmarks.gpu --rehearse      # every line once, on the CPU with a tiny network; numbers are meaningless
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch._C._autograd import DeviceType
 
 from benchmarks.common import generator_gflop, machine, make_model, make_photos, report
 from engine.codec.dali import GpuDecoder, Jpeg
@@ -32,10 +35,12 @@ from engine.codec.decode import Decoder
 from engine.codec.header import inspect
 from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
+from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator, load_generator
 from engine.options import Options, Size
 from engine.pipeline import Pipeline
 from engine.records import Record
+from engine.runtime.backends.base import PRECISIONS
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.rates import batch_for, batches_in_flight_for, images_per_s, measure_backends
 from engine.runtime.translator import BatchTranslator
@@ -44,27 +49,31 @@ from engine.testing import MemorySink, MemorySource
 
 Result = dict[str, Any]
 
-DECODE: dict[str, Literal["auto", "cpu"]] = {"decoded on the device": "auto", "decoded on the CPU": "cpu"}
+DECODE: dict[str, Literal["auto", "cpu"]] = {"decoded on the CPU": "cpu", "decoded on the device": "auto"}
+
+DALI_MISSING = "DALI is not installed (pip install nvidia-dali-cuda130)"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """How much to measure."""
 
     device: torch.device
     sides: tuple[int, ...]
     batches: tuple[int, ...]
     """Batch sizes at the first side."""
     photos: int
-    """JPEGs that go the whole way."""
+    """JPEGs to translate from bytes to bytes."""
     large: tuple[int, int]
-    """Width and height of the photos that are translated at their own size."""
+    """Width and height of the photos translated at native size."""
     large_photos: int
     matrix_side: int
+    copy_bytes: int
+    """Size of the copy within device memory: far more than the caches hold."""
     ngf: int
     blocks: int
     steady_s: float
-    """How long memory is watched for growth."""
+    """How long to watch memory for growth, in seconds."""
 
 
 GPU = Plan(
@@ -75,9 +84,10 @@ GPU = Plan(
     large=(4000, 3000),
     large_photos=96,
     matrix_side=8192,
+    copy_bytes=4 << 30,
     ngf=64,
     blocks=9,
-    steady_s=120.0,
+    steady_s=20.0,
 )
 REHEARSAL = Plan(
     device=torch.device("cpu"),
@@ -87,6 +97,7 @@ REHEARSAL = Plan(
     large=(160, 120),
     large_photos=3,
     matrix_side=256,
+    copy_bytes=4 << 20,
     ngf=4,
     blocks=1,
     steady_s=1.0,
@@ -94,7 +105,7 @@ REHEARSAL = Plan(
 
 
 def main() -> None:
-    """Measure part after part, print a table as it grows and JSON at the end."""
+    """Run all parts, printing each result, and write a JSON document at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="run every line once on the CPU with a tiny network")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
@@ -106,13 +117,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, part in measure(plan, Path(scratch)):
             result[name] = part
-            if arguments.out:  # after every part: a run that is cut off has measured something, too
+            if arguments.out:  # after every part, so that an interrupted run leaves its results
                 arguments.out.write_text(json.dumps({"machine": machine(), **result}, indent=2))
     report("gpu", result)
 
 
 def measure(plan: Plan, scratch: Path) -> Iterator[tuple[str, Result]]:
-    """Run all parts; gives each one's name and result, or the reason why it failed."""
+    """Run all parts; yield the name of each with its result, or with the reason why it failed."""
     model = make_model(scratch / "model.safetensors", plan.ngf, plan.blocks)
     generator = load_generator(model)
     config = GenerateConfig(device=str(plan.device), sides=plan.sides, cache=scratch / "cache")
@@ -140,18 +151,21 @@ def measure(plan: Plan, scratch: Path) -> Iterator[tuple[str, Result]]:
 
 
 def ceilings(plan: Plan, generator: Generator) -> Result:
-    """Measure a large matrix product and copies, and what they allow the generator."""
+    """Measure a large matrix product and copies, and derive the generator's ceiling."""
     dtype = torch.float16 if plan.device.type == "cuda" else torch.float32
     left, right = (torch.randn(plan.matrix_side, plan.matrix_side, device=plan.device, dtype=dtype) for _ in range(2))
     tflops = 2 * plan.matrix_side**3 / _best_s(plan, lambda: left @ right) / 1e12
     source = torch.empty(64 << 20, dtype=torch.uint8)
     host = source.pin_memory() if plan.device.type == "cuda" else source
     on_device = torch.empty_like(host, device=plan.device)
+    large = torch.empty(plan.copy_bytes, dtype=torch.uint8, device=plan.device)
+    target = torch.empty_like(large)
+    device_copy_s = _best_s(plan, lambda: target.copy_(large))
     result: Result = {
         "matrix_product_tflops": round(tflops, 1),
         "copy_in_gb_per_s": round(host.numel() / _best_s(plan, lambda: on_device.copy_(host)) / 1e9, 2),
         "copy_out_gb_per_s": round(host.numel() / _best_s(plan, lambda: host.copy_(on_device)) / 1e9, 2),
-        "device_copy_gb_per_s": round(2 * host.numel() / _best_s(plan, on_device.clone) / 1e9, 1),
+        "device_copy_gb_per_s": round(2 * plan.copy_bytes / device_copy_s / 1e9, 1),
     }
     for side in plan.sides:
         gflop = generator_gflop(generator.module.arch, side, side)
@@ -160,7 +174,7 @@ def ceilings(plan: Plan, generator: Generator) -> Result:
 
 
 def backends(generator: Generator, config: GenerateConfig) -> Result:
-    """Compile, check and time all backends, as `solstice compile` does: batches from and to host memory."""
+    """Compile, check and time all backends as `solstice compile` does, from and to host memory."""
     return {
         f"{row.backend} {row.precision} {row.side}": {
             "batch": row.batch,
@@ -172,14 +186,18 @@ def backends(generator: Generator, config: GenerateConfig) -> Result:
 
 
 def batches(plan: Plan, generator: Generator) -> Result:
-    """Time eager at the first size by batch, and torch.compile beside it, which needs no CUDA headers."""
+    """Time eager at the first size by batch size, and torch.compile, which needs no CUDA headers."""
     precision = fastest_precision(plan.device) if plan.device.type == "cuda" else "fp32"
     backend = EagerBackend(generator, precision, plan.device)
     rates = {
         str(batch): round(images_per_s(backend, batch, plan.sides[0], 0.5, batches_in_flight_for(plan.device)), 1)
         for batch in plan.batches
     }
-    module = torch.compile(backend._module, mode="max-autotune" if plan.device.type == "cuda" else "default")
+    types = PRECISIONS[precision]
+    rewritten = InferenceGenerator(generator.module, types.dtype, compiled=True, norm_by_rows=False).to(plan.device)
+    # CUDA graphs are bound to the thread that recorded them.
+    mode = "max-autotune-no-cudagraphs" if plan.device.type == "cuda" else "default"
+    module = torch.compile(rewritten, mode=mode)
     batch = batch_for(plan.sides[0], plan.device)
 
     @torch.inference_mode()
@@ -191,12 +209,12 @@ def batches(plan: Plan, generator: Generator) -> Result:
 
 
 def first_result(plan: Plan, model: Path, scratch: Path) -> Result:
-    """Time `solstice convert` of one photo as a whole process, imports included, with the registry already filled."""
+    """Time `solstice convert` of one photo as a whole process, with compiled packages in the cache."""
     side = plan.sides[0]
     make_photos(scratch / "one", 1, side, side)
     environment = {**os.environ, "SOLSTICE_CACHE": str(scratch / "cache")}
     times_s = []
-    for i in range(2):  # the first also warms the disk's cache, as any earlier run would have
+    for i in range(2):  # the first one also warms the disk cache
         arguments = ["convert", scratch / "one", scratch / f"first{i}", "--model", model]
         command = ["-m", "engine", *arguments, "--size", side, "--device", plan.device, "--json"]
         started_s = time.perf_counter()
@@ -208,7 +226,7 @@ def first_result(plan: Plan, model: Path, scratch: Path) -> Result:
 
 
 def end_to_end(plan: Plan, generator: Generator, config: GenerateConfig, scratch: Path) -> Result:
-    """JPEG bytes to JPEG bytes in memory, beside the generator alone."""
+    """Time JPEG bytes to JPEG bytes in memory, and the generator alone."""
     side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
     make_photos(scratch / "photos", min(plan.photos, 64), side, side)
     translator = BatchTranslator(generator, config)
@@ -227,7 +245,7 @@ def end_to_end(plan: Plan, generator: Generator, config: GenerateConfig, scratch
 
 
 def large_photos(plan: Plan, generator: Generator, config: GenerateConfig, scratch: Path) -> Result:
-    """Translate photos at their own size, from JPEG bytes to JPEG bytes in memory, and in the generator alone."""
+    """Time photos at native size, from JPEG bytes to JPEG bytes in memory, and in the generator alone."""
     width, height = plan.large
     make_photos(scratch / "large", 4, width, height)
     translator = BatchTranslator(generator, config)
@@ -245,11 +263,13 @@ def large_photos(plan: Plan, generator: Generator, config: GenerateConfig, scrat
 
 
 def _through(config: PipelineConfig, translator: BatchTranslator, folder: Path, count: int) -> dict[str, float]:
-    """Give images/s through the pipeline, with JPEGs decoded on the generator's device and on the CPU."""
+    """Return images/s through the pipeline, with JPEGs decoded on the CPU and, if DALI is installed, on the device."""
     jpegs = [path.read_bytes() for path in sorted(folder.iterdir())]
     images = [(f"{i}.jpg", jpegs[i % len(jpegs)]) for i in range(count)]
     rates = {}
     for name, jpegs_on in DECODE.items():
+        if jpegs_on == "auto" and not has_dali():
+            continue  # it would be the CPU again
         decode = replace(config.decode, jpegs=jpegs_on)
         sink = MemorySink()
         started_s = time.perf_counter()
@@ -261,7 +281,7 @@ def _through(config: PipelineConfig, translator: BatchTranslator, folder: Path, 
 
 
 def decoders(plan: Plan, scratch: Path) -> Result:
-    """Compare ways to decode JPEGs and shrink them to the first side: one CPU thread, and the device's decoder."""
+    """Compare decoding and shrinking JPEGs to the first side: one CPU thread, and the device's decoder."""
     side, batch = plan.sides[0], batch_for(plan.sides[0], plan.device)
     options = Options(size=Size.parse(f"{side}x{side}"))
     result: Result = {}
@@ -272,19 +292,18 @@ def decoders(plan: Plan, scratch: Path) -> Result:
         jpegs = [encoded[i % len(encoded)] for i in range(batch)]
         config = DecodeConfig(chunk_images=batch, allow_damaged=True)
         records = [Record(key="", payload=inspect(data, config.max_pixels), options=options) for data in jpegs]
-        on_cpu, on_device = Decoder(config), GpuDecoder(plan.device, batch)
-        wanted = [Jpeg(data, side, side) for data in jpegs]
-        assert all(pixels is not None for pixels in on_device(wanted))
-        rates = {
-            "one CPU thread": batch / _best_s(plan, partial(on_cpu, records), repeats=2),
-            "the device": batch / _best_s(plan, partial(on_device, wanted), repeats=2),
-        }
+        rates = {"one CPU thread": batch / _best_s(plan, partial(Decoder(config), records), repeats=2)}
+        if has_dali():
+            on_device = GpuDecoder(plan.device, batch)
+            wanted = [Jpeg(data, side, side) for data in jpegs]
+            assert all(pixels is not None for pixels in on_device(wanted))
+            rates["the device"] = batch / _best_s(plan, partial(on_device, wanted), repeats=2)
         result[f"{width}x{height}"] = {name: round(rate, 1) for name, rate in rates.items()}
-    return result
+    return result if has_dali() else {**result, "the device": DALI_MISSING}
 
 
 def encoders(plan: Plan) -> Result:
-    """Compare JPEG encoders by size: one CPU thread, and nvImageCodec on the device, the copy to it included."""
+    """Compare JPEG encoders by size: one CPU thread, and nvImageCodec on the device with the copy to it."""
     import simplejpeg
 
     on_device = GpuEncoder(plan.device)
@@ -292,34 +311,44 @@ def encoders(plan: Plan) -> Result:
     for side in (*plan.sides, 4 * plan.sides[-1]):
         array = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8).numpy()
         rates = {"one CPU thread": 1 / _best_s(plan, partial(simplejpeg.encode_jpeg, array, 92, "RGB", "420"))}
-        assert on_device(array, 92, "4:2:0") is not None
-        rates["nvImageCodec"] = 1 / _best_s(plan, partial(on_device, array, 92, "4:2:0"))
+        if on_device(array, 92, "4:2:0") is not None:
+            rates["nvImageCodec"] = 1 / _best_s(plan, partial(on_device, array, 92, "4:2:0"))
         result[str(side)] = {name: round(rate, 1) for name, rate in rates.items()}
-    return result
+    missing = not all("nvImageCodec" in rates for rates in result.values())
+    return {**result, "nvImageCodec": "not installed or without a working encoder here"} if missing else result
+
+
+def has_dali() -> bool:
+    """Return whether DALI is installed."""
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def profile(plan: Plan, generator: Generator) -> Result:
-    """Tell which operators the time of a batch goes to, in eager: the share of each."""
+    """Return the share of each kernel in the device time of an eager batch of random pixels (CPU: of each operator)."""
     precision = fastest_precision(plan.device) if plan.device.type == "cuda" else "fp32"
     backend = EagerBackend(generator, precision, plan.device)
-    pixels_NHWC = torch.zeros(batch_for(plan.sides[0], plan.device), plan.sides[0], plan.sides[0], 3, dtype=torch.uint8)
-    backend(pixels_NHWC)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if plan.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+    shape = (batch_for(plan.sides[0], plan.device), plan.sides[0], plan.sides[0], 3)
+    pixels_NHWC = torch.randint(0, 256, shape, dtype=torch.uint8)
+    for _ in range(4):  # cuDNN has selected its algorithms then
         backend(pixels_NHWC)
     on_gpu = plan.device.type == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        backend(pixels_NHWC)
     times = {
         event.key: float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
         for event in profiler.key_averages()
+        if not on_gpu or event.device_type == DeviceType.CUDA
     }
     total = sum(times.values()) or 1.0
     return {name: round(times[name] / total, 3) for name in sorted(times, key=lambda name: -times[name])[:12]}
 
 
 def steady(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:
-    """Translate batches of changing sizes for some minutes and watch the GPU's memory, as the driver counts it."""
+    """Translate batches of changing sizes and watch the GPU memory that the driver reports."""
     translator = BatchTranslator(generator, config)
     shapes = [(batch_for(side, plan.device), side, side, 3) for side in plan.sides]
     batches = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
@@ -356,7 +385,7 @@ def _times(plan: Plan, work: Callable[[], object], repeats: int) -> Iterator[flo
 
 @contextmanager
 def _finished(plan: Plan) -> Iterator[None]:
-    """Let a GPU end what it was given, before and after."""
+    """Synchronise with the GPU before and after the block."""
     if plan.device.type == "cuda":
         torch.cuda.synchronize(plan.device)
     yield
@@ -365,7 +394,7 @@ def _finished(plan: Plan) -> Iterator[None]:
 
 
 def _used(plan: Plan) -> int:
-    """Bytes of the GPU's memory in use, by whatever library."""
+    """Return the bytes of GPU memory in use by any library."""
     if plan.device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(plan.device)

@@ -1,41 +1,60 @@
 #!/bin/sh
-# Everything that is to be measured on a GPU, from a bare checkout, inside ten minutes:
+# Measure a GPU from a bare checkout, within ten minutes:
 #
 #     sh benchmarks/gpu.sh             on a machine with a GPU and a CUDA build of torch
 #     sh benchmarks/gpu.sh --rehearse  every line once on the CPU, with a tiny network
 #
-# PYTHON names the interpreter. What is missing beside torch is named, with the command that installs it; TensorRT is
-# used when it is there. Results go to gpu-results.json and to the terminal.
+# PYTHON names the interpreter. A missing requirement is named with the command that installs it; what is optional (DALI,
+# nvImageCodec, TensorRT, kafka-python) is used where it is installed. Results are written to gpu-results.json.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 
-missing=$("$PYTHON" - <<'EOF'
+"$PYTHON" - <<'PROGRAM'
 import importlib.util
-needed = {"numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "simplejpeg": "simplejpeg", "click": "click",
-          "rich": "rich", "pytest": "pytest", "pytest_timeout": "pytest-timeout", "hypothesis": "hypothesis",
-          "jinja2": "jinja2", "fsspec": "fsspec", "nvidia.dali": "nvidia-dali-cuda130"}
-def there(name):
+import sys
+
+REQUIRED = {"numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "simplejpeg": "simplejpeg",
+            "click": "click", "rich": "rich", "jinja2": "jinja2", "fsspec": "fsspec"}
+OPTIONAL = {"nvidia.dali": "DALI: JPEGs are decoded on the CPU", "nvidia.nvimgcodec": "nvImageCodec: no encoder on the GPU",
+            "torch_tensorrt": "Torch-TensorRT: backends inductor and eager only", "kafka": "kafka-python: no streams",
+            "pytest": "pytest: the GPU tests are not run"}
+
+
+def is_installed(name):
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
-print(" ".join(package for name, package in needed.items() if not there(name)))
-EOF
-)
-if [ -n "$missing" ]; then
-  echo "Missing here; install with: $PYTHON -m pip install $missing" >&2
-  exit 2
-fi
+
+
+for name, consequence in OPTIONAL.items():
+    if not is_installed(name):
+        print(f"Not installed: {consequence}.", file=sys.stderr)
+missing = [package for name, package in REQUIRED.items() if not is_installed(name)]
+if missing:
+    sys.exit(f"Missing here; install with: {sys.executable} -m pip install {' '.join(missing)}")
+PROGRAM
+
+# A toolkit for the compiled backend, and its stub libraries for linking.
+for home in "${CUDA_HOME:-}" /usr/local/cuda /usr/local/cuda-*; do
+  if [ -f "$home/include/cuda.h" ]; then
+    export CUDA_HOME="$home" LIBRARY_PATH="$home/lib64/stubs:${LIBRARY_PATH:-}"
+    break
+  fi
+done
 
 "$PYTHON" -m engine doctor
-if [ "${1:-}" = "--rehearse" ]; then
-  "$PYTHON" -m pytest tests/engine/runtime/backends/test_streams.py tests/engine/runtime/test_translator_guard.py tests/engine/codec/test_dali.py \
-    tests/engine/codec/test_nvimgcodec.py
-else
-  # Where the GPU must be there, its tests fail instead of being skipped.
-  # Only the files that have some: others import what a bare checkout need not have.
-  SOLSTICE_REQUIRE_CUDA=1 timeout 240 "$PYTHON" -m pytest -m needs_cuda \
-    $(grep -rl --include='test_*.py' needs_cuda tests) || echo "GPU tests failed; measuring all the same" >&2
+if "$PYTHON" -c "import pytest" 2>/dev/null; then
+  if [ "${1:-}" = "--rehearse" ]; then
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/engine/runtime/backends/test_streams.py \
+      tests/engine/runtime/test_recovery.py || echo "Tests failed; measuring all the same" >&2
+  else
+    # Required to find a GPU, its tests fail instead of being skipped. Other files may import what is not installed:
+    # their collection errors do not stop the rest.
+    SOLSTICE_REQUIRE_CUDA=1 timeout 240 "$PYTHON" -m pytest -q -p no:cacheprovider -m needs_cuda \
+      --continue-on-collection-errors $(grep -rl --include='test_*.py' needs_cuda tests) ||
+      echo "GPU tests failed; measuring all the same" >&2
+  fi
 fi
 exec timeout 480 "$PYTHON" -m benchmarks.gpu --out gpu-results.json "$@"

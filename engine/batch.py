@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from engine.config import CPU_BATCH, BatchConfig, DecodeConfig
+from engine.config import CPU_BATCH, GPU_BATCH, BatchConfig, DecodeConfig
 from engine.records import Batch, Failed, Inspected, Picture, Record
 
 Chunk = list[Record[Inspected] | Failed]
@@ -85,6 +85,7 @@ class Batcher:
     ) -> None:
         self._config = config
         self._size = config.size or CPU_BATCH
+        self._max_pixels = config.max_pixels or max(self._size, GPU_BATCH) * 256 * 256
         self._clock = clock
         self._pressed = pressed
         self._groups: dict[_Shape, _Group] = {}  # in the order of opening
@@ -116,13 +117,13 @@ class Batcher:
     def _add(self, record: Record[Picture]) -> Iterator[Batch]:
         picture = record.payload
         num_pixels = picture.height * picture.width
-        while self._groups and self._waiting_pixels + num_pixels > self._config.max_pixels:
+        while self._groups and self._waiting_pixels + num_pixels > self._max_pixels:
             yield self._close(next(iter(self._groups)))
         shape = (record.options.model, picture.height, picture.width)
         group = self._groups.setdefault(shape, _Group(self._clock()))
         group.records.append(record)
         self._waiting_pixels += num_pixels
-        if len(group.records) >= self._size or group.num_pixels >= self._config.max_pixels:
+        if len(group.records) >= self._size or group.num_pixels >= self._max_pixels:
             yield self._close(shape)
 
     def _overdue(self) -> Iterator[Batch]:

@@ -52,8 +52,9 @@ class BatchConfig:
 
     size: int | None = None
     """Images in a full batch; None is `CPU_BATCH` or `GPU_BATCH`, depending on the generator's device."""
-    max_pixels: int = GPU_BATCH * 256 * 256
-    """Maximum pixels in a batch, and of images waiting for one; a single larger image is a batch of its own."""
+    max_pixels: int | None = None
+    """Maximum pixels in a batch, and of images waiting for one; a single larger image is a batch of its own. None is
+    `size` images of 256x256, and at least `GPU_BATCH` of them."""
     max_wait_s: float = float("inf")
     """Maximum wait for a batch to fill."""
 

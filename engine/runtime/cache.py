@@ -144,9 +144,8 @@ class PackageCache:
         folder = self._packages / _name(key)
         if folder.exists() or self._record_of(key).exists():
             log.warning("The compiled package in %s is damaged and is built again.", folder)
-        for left_behind in self._packages.glob(
-            f"building-{_name(key)}-*"
-        ):  # by a killed process: this one has the lock
+        # Left behind by a process that was killed; this process holds the lock.
+        for left_behind in self._packages.glob(f"building-{_name(key)}-*"):
             shutil.rmtree(left_behind, ignore_errors=True)
         private = Path(tempfile.mkdtemp(prefix=f"building-{_name(key)}-", dir=self._packages))
         try:

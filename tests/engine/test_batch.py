@@ -175,3 +175,13 @@ def test_chunks_keep_the_order_and_their_bounds(kinds: list[str], images: int, p
         assert len(good) <= 1 or sum(i.payload.num_pixels for i in good) <= pixels
         order += [i.key for i in chunk]
     assert order == [None if kind == "tick" else str(i) for i, kind in enumerate(kinds)]
+
+
+def test_a_requested_size_of_more_than_the_default_fills_at_256_pixels() -> None:
+    images: Decoded = [decoded(str(i), 256, width=256) for i in range(64)]
+    assert [len(batch) for batch in batches([images], size=64) if isinstance(batch, list)] == [64]
+
+
+def test_images_of_512_pixels_come_fewer_at_once() -> None:
+    images: Decoded = [decoded(str(i), 512, width=512) for i in range(16)]
+    assert [len(batch) for batch in batches([images], size=32) if isinstance(batch, list)] == [8, 8]
