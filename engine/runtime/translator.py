@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.config import GPU_BATCHES_IN_FLIGHT, GenerateConfig
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
-from engine.runtime.backends.base import PRECISIONS
+from engine.runtime.backends.base import PRECISIONS, Backend
 from engine.runtime.background import BackgroundCompilation
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.recovery import RecoveringBackend
@@ -33,22 +33,25 @@ _SHARE_OF_FREE_MEMORY = 0.5
 class BatchTranslator:
     """A generator on its backend: uint8 pixels in, uint8 pixels out, any size.
 
-    With backend `auto` on a CPU, a long run starts with PyTorch's own kernels and changes to a package that is compiled
-    in the background; `backend` and `reason` change with it.
+    With backend `auto` nothing is loaded or compiled before the first image, and on a CPU a long run starts with
+    PyTorch's own kernels and changes to a package that is compiled in the background; `backend` and `reason` change
+    with it.
     """
 
     def __init__(self, generator: Generator, config: GenerateConfig | None = None) -> None:
-        """Choose a backend and compile or load what it needs.
+        """Prepare to translate; a backend other than `auto` is loaded, and if necessary compiled, at once.
 
         Raises `SetupError` if the requested backend or device is not available on this machine.
         """
-        config = config or GenerateConfig()
-        packages = PackageCache(config.cache or default_cache())
+        self._config = config = config or GenerateConfig()
+        self._generator = generator
         self.card = generator.card
         self._device = choose_device(config.device)
-        self.backend, self.reason = choose_backend(generator, config)
-        self._run = RecoveringBackend(self.backend)
-        self._compilation = BackgroundCompilation.if_possible(generator, config, self._device, packages, self.backend)
+        self._loading = threading.Lock()
+        self._loaded: tuple[Backend, str] | None = None
+        self._compilation: BackgroundCompilation | None = None
+        if config.backend != "auto":
+            self._load()
         self._stride = generator.card.architecture.stride
         self._module = generator.module
         self._banded: tuple[str, ResnetGenerator] | None = None
@@ -57,6 +60,21 @@ class BatchTranslator:
         self._large = threading.RLock()
         in_flight = config.batches_in_flight or (GPU_BATCHES_IN_FLIGHT if self._device.type == "cuda" else 1)
         self._small_bytes = self._budget_bytes // in_flight
+
+    @property
+    def backend(self) -> Backend:
+        """The backend in use; loads it first."""
+        return self._load()[0]
+
+    @property
+    def reason(self) -> str:
+        """The backend in use, its precision and device, and why it was chosen; loads it first."""
+        return self._load()[1]
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a backend has been loaded."""
+        return self._loaded is not None
 
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3] of any H and W to the same shape and dtype.
@@ -70,6 +88,19 @@ class BatchTranslator:
             pixels_NHWC = pixels_NHWC.cpu()
         padded_NHWC = pad(pixels_NHWC, self._stride)
         return self._translate(padded_NHWC)[:, :height, :width].contiguous()
+
+    def _load(self) -> tuple[Backend, str]:
+        if self._loaded is None:
+            with self._loading:
+                if self._loaded is None:
+                    packages = PackageCache(self._config.cache or default_cache())
+                    backend, reason = choose_backend(self._generator, self._config)
+                    self._run = RecoveringBackend(backend)
+                    self._compilation = BackgroundCompilation.if_possible(
+                        self._generator, self._config, self._device, packages, backend
+                    )
+                    self._loaded = backend, reason
+        return self._loaded
 
     def _translate(self, pixels_NHWC: Tensor) -> Tensor:
         needed_bytes = self._needed_bytes(pixels_NHWC)
@@ -95,9 +126,9 @@ class BatchTranslator:
         self._compilation.observe(num_pixels, seconds)
         compiled = self._compilation.result()
         if compiled is not None:
-            self.backend, self.reason = compiled
-            self._run = RecoveringBackend(self.backend)
-            log.info("Changed to %s.", self.reason)
+            self._loaded = compiled
+            self._run = RecoveringBackend(compiled[0])
+            log.info("Changed to %s.", compiled[1])
         if self._compilation.finished:
             self._compilation = None
 

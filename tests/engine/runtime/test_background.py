@@ -36,8 +36,9 @@ def test_a_long_run_changes_to_a_package_compiled_meanwhile(
 ) -> None:
     monkeypatch.setattr(background, "WORTH_COMPILING_S", 0.0)
     translator = BatchTranslator(generator, config(tmp_path))
-    assert translator.backend.name == "eager"
+    assert not translator.is_loaded, "nothing is loaded before the first image"
     before = translator(pixels())
+    assert translator.backend.name == "eager"
     assert translator._compilation is not None
     finish(translator._compilation)
     with caplog.at_level(logging.INFO):
@@ -107,4 +108,6 @@ def test_without_a_compiler_nothing_is_compiled(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert BatchTranslator(generator, config(tmp_path))._compilation is None
+    translator = BatchTranslator(generator, config(tmp_path))
+    assert translator.backend.name == "eager"
+    assert translator._compilation is None
