@@ -79,7 +79,7 @@ def main() -> None:
     path = render.RESULTS / f"{arguments.out or machine_name(machine())}.json"
     if arguments.add:
         for name, file in (word.split("=", 1) for word in arguments.add):
-            keep(path, name, {"command": file, **_read(Path(file))})
+            keep(path, name, {"command": f"added from {Path(file).name}", **_read(Path(file))})
     else:
         for name in arguments.only or commands:
             print(f"== {name}: python {' '.join(commands[name])}", flush=True)

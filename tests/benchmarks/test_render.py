@@ -92,6 +92,12 @@ def test_goals_are_judged_by_the_kind_of_processor(machine: dict[str, Any]) -> N
     assert without_amx.count("not measured") == len(GOALS) - 2
 
 
+def test_a_goal_is_not_judged_by_a_noisy_measurement(machine: dict[str, Any]) -> None:
+    text = page({"x": results(machine, peer={"result": {"ratio": spread(2.0, 4.0)}})})
+
+    assert "| 3 (2 to 4) ~ | too noisy to tell |" in text
+
+
 def test_openvino_is_compared_at_the_best_batch_of_each(machine: dict[str, Any]) -> None:
     rates = {
         "Solstice, batch 1": spread(3.0),
