@@ -16,6 +16,7 @@ from engine.bench.table import comparison, summary
 from engine.cli.options import INPUT, KAFKA, MODEL, OUTPUT, SPEED, command
 from engine.config import BackendName, GenerateConfig, PrecisionName
 from engine.errors import SetupError
+from engine.system.extras import install_hint
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -100,7 +101,7 @@ def bench(
         console.print(comparison(before, after, (compare[0].stem, compare[1].stem)))
         return
     if pictures is not None and not can_draw():
-        click.echo("No pictures will be drawn: pip install 'solstice-engine[bench]' adds matplotlib.", err=True)
+        click.echo(f"No pictures will be drawn: {install_hint('bench')} adds matplotlib.", err=True)
         pictures = None
     if json_file is not None and not json_file.absolute().parent.is_dir():  # before minutes of measuring, not after
         raise SetupError(f"--json {json_file}: there is no folder {json_file.parent}.")

@@ -18,6 +18,7 @@ from engine.runtime.backends import inductor, tensorrt
 from engine.runtime.cache import default_cache
 from engine.runtime.select import buildable
 from engine.system.device import choose_device, cuda_obstacle, fastest_precision, has_bf16
+from engine.system.extras import install_hint
 
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 _NVIMGCODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")
@@ -85,7 +86,7 @@ def _advice(device: torch.device) -> list[str]:
 
 def _formats() -> str:
     """Return which optional readers are missing, and what installs them."""
-    missing = [f"{name} needs solstice-engine[{extra}]" for name, extra in missing_extras()]
+    missing = [f"{name} needs {install_hint(extra)}" for name, extra in missing_extras()]
     return "all that can be read" if not missing else "; ".join(missing)
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from engine.system.extras import install_hint
+
 log = logging.getLogger(__name__)
 
 _PIPELINES = 2  # one prepares its images on the CPU while the other's are on the GPU
@@ -82,10 +84,10 @@ class GpuDecoder:
             self._unusable = True
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             log.warning(
-                "JPEGs are decoded on the CPU: DALI cannot decode on %s (%s); "
-                "pip install 'solstice-engine[dali]' installs it.",
+                "JPEGs are decoded on the CPU: DALI cannot decode on %s (%s); %s installs it.",
                 self._device,
                 reason,
+                install_hint("dali"),
             )
             return None
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.codec.formats import is_installed
 from engine.errors import SkipImage
+from engine.system.extras import install_hint
 
 Array = NDArray[Any]
 White = float
@@ -55,7 +56,7 @@ def installed() -> bool:
 def require() -> None:
     """Raise `SkipImage` with what to install where the readers are missing."""
     if not installed():
-        raise SkipImage("Pillow cannot read this kind of image; pip install 'solstice-engine[deep]' reads it")
+        raise SkipImage(f"Pillow cannot read this kind of image; {install_hint('deep')} installs a reader")
 
 
 def tiff_header(data: bytes) -> tuple[int, int, str, int, bool]:

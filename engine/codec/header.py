@@ -14,6 +14,7 @@ from engine.codec.metadata.read import of_raw, of_tiff, read_opened
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.records import Failed, Inspected, Reader, Record
+from engine.system.extras import install_hint
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -111,7 +112,7 @@ def _deep_tiff(data: bytes, max_pixels: int) -> Inspected:
 def _raw(data: bytes, max_pixels: int) -> Inspected:
     raw = format_of("RAW")
     if not can_read(raw):
-        raise SkipImage(f"RAW photos need a reader: pip install 'solstice-engine[{raw.extra}]'")
+        raise SkipImage(f"RAW photos need a reader: {install_hint('raw')}")
     width, height = deep.raw_header(data)
     _check_size(width * height, max_pixels, "in the file")
     return Inspected(
@@ -175,7 +176,7 @@ def _register_plugins(data: bytes) -> None:
 def _register(name: str) -> None:
     format = format_of(name)
     if not can_read(format):
-        raise SkipImage(f"{name} needs a plugin: pip install 'solstice-engine[{format.extra}]'")
+        raise SkipImage(f"{name} needs a plugin: {install_hint(format.extra or '')}")
     if name == "HEIF":
         from pillow_heif import register_heif_opener
 

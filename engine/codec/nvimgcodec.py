@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.system.extras import install_hint
+
 log = logging.getLogger(__name__)
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -53,10 +55,10 @@ class GpuEncoder:
             self._unusable = True
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             log.warning(
-                "JPEGs are encoded on the CPU: nvImageCodec cannot encode on %s (%s); "
-                "pip install 'solstice-engine[gpu]' installs it.",
+                "JPEGs are encoded on the CPU: nvImageCodec cannot encode on %s (%s); %s installs it.",
                 self._device,
                 reason,
+                install_hint("gpu"),
             )
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import fsspec.asyn
 
 from engine.errors import SetupError, SkipImage
+from engine.system.extras import install_hint
 from engine.system.storage import Login, login_for
 
 _TOO_MANY_REQUESTS = 429
@@ -57,7 +58,7 @@ class WebInput:
         try:
             self._fs = _client(login, timeout_s, allow_private=private)
         except ImportError as error:
-            raise SetupError(f"{root.split(':')[0]}:// needs: pip install 'solstice-engine[http]'.") from error
+            raise SetupError(f"{root.split(':')[0]}:// needs: {install_hint('http')}.") from error
         self._timeout_s = timeout_s
 
     def uri(self, name: str) -> str:

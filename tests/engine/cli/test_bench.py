@@ -10,6 +10,7 @@ import engine.cli.bench
 from engine.bench.document import save
 from engine.bench.timing import Spread
 from engine.errors import SetupError
+from engine.system.extras import install_hint
 from tests.engine.bench.conftest import tiny_run
 
 
@@ -62,7 +63,7 @@ def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tm
         engine.cli.bench.bench, ["--pictures", str(tmp_path), "--model", "no-such-model"], catch_exceptions=True
     )
 
-    assert "No pictures will be drawn: pip install 'solstice-engine[bench]' adds matplotlib." in result.stderr
+    assert f"No pictures will be drawn: {install_hint('bench')} adds matplotlib." in result.stderr
     assert isinstance(result.exception, SetupError)
 
 

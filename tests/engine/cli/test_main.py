@@ -279,7 +279,7 @@ def test_ctrl_c_while_libraries_are_loaded_is_no_traceback() -> None:
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_another_operating_system_gets_one_sentence(platform: str) -> None:
-    script = f"import sys; sys.platform = {platform!r}; from engine.cli.main import main; main()"
+    script = f"import sys; from engine.cli.main import main; sys.platform = {platform!r}; main()"
     done = subprocess.run([sys.executable, "-c", script, "doctor"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("solstice: Solstice runs on Linux only; ")

@@ -17,6 +17,7 @@ from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import EncodeConfig, GenerateConfig, PipelineConfig
 from engine.options import Options
 from engine.records import Encoded, Metadata, Picture, Record
+from engine.system.extras import install_hint
 from tests.images import oriented, picture, pixels, psnr_db
 
 CPU = torch.device("cpu")
@@ -125,7 +126,7 @@ def test_where_nvimagecodec_does_not_start_the_cpu_encodes_and_that_is_said_once
     with caplog.at_level(logging.WARNING):
         results = encode(encoder, record(LARGE), record(SMALL))
     assert [message.split(":")[0] for message in caplog.messages] == ["JPEGs are encoded on the CPU"]
-    assert "solstice-engine[gpu]" in caplog.text
+    assert install_hint("gpu") in caplog.text
     expected = encode(Encoder(EncodeConfig()), record(LARGE), record(SMALL))
     assert [result.data for result in results] == [result.data for result in expected]
 
