@@ -33,7 +33,7 @@ class ArchiveConfig:
     overwrite: bool = False
     """Translate again what is done, and replace files that were there before."""
     keep_times: bool = False
-    """Give results the times of last change of their inputs."""
+    """Set the times of last change of results to those of their inputs."""
     sidecars: bool = False
     """Copy `.xmp` and `.json` files that belong to a photo."""
     shard_bytes: int | None = None

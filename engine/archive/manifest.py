@@ -259,7 +259,7 @@ def read_earlier_runs(root: Path) -> EarlierRuns:
     if not path.exists():
         return EarlierRuns()
     try:
-        # Without a log of another process, SQLite is told that nothing changes, so that it creates no files itself.
+        # `immutable` keeps SQLite from creating files; it is right only while no other process writes.
         mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
             return _earlier_runs(connection)

@@ -5,8 +5,8 @@
     child on cuda:1   source → … → sink ┘
 
 The parent holds the manifest's lock and alone writes to it. A child runs the pipeline of `solstice convert` over its
-share of the inputs and sends a message for the images that it has stored. Results that the parent has not heard of when
-a process dies are made again by the next run, with the same bytes.
+share of the inputs and sends a message for the images that it has stored. Results whose message is lost when a process
+dies are made again by the next run, with the same bytes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: 
 
 @dataclass
 class ChildProcess:
-    """What the parent knows of one of its processes."""
+    """A child process as the parent sees it."""
 
     device: str
     process: BaseProcess

@@ -1,7 +1,7 @@
 """Messages that a process of a run on several devices sends to its parent.
 
-Every message is pickled through a pipe. A measurement is a message part that knows how to repeat itself on the
-parent's `Metrics`.
+Every message is pickled through a pipe. A measurement is part of a message and can be applied to
+the parent's `Metrics`.
 """
 
 from __future__ import annotations

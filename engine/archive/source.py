@@ -1,4 +1,4 @@
-"""A source over the inputs of an archive that a plan says are to be translated."""
+"""A source over the inputs of an archive that are to be translated."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "update
 def list_objects(storage: Storage, selection: Selection | None = None) -> Inventory:
     """List what is below `storage`, in the order of the keys; for `http(s)://` this follows the links of index pages.
 
-    Kinds are told by suffix alone, since each look at the content would be a request. Raises `SetupError` when the
-    store cannot be listed.
+    Images are recognised by their suffixes alone, because reading the first bytes would be a request each. Raises
+    `SetupError` when the store cannot be listed.
     """
     found = MemberCollector(selection or Selection())
     for key, info in storage.find().items():

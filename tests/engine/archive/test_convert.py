@@ -1,4 +1,4 @@
-"""An archive in, an archive out: the tree, the second run, and what stops a run without costing results."""
+"""Whole runs over an archive: the tree, the second run, and how a run may end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ RESULTS = {"a.jpg", "b/c/d.png", "b/e.png", "f.webp"}
 
 
 def files(dst: Path) -> dict[str, bytes]:
-    """Give the results by name, without the manifest's folder."""
+    """Return the results by name, without the manifest's folder."""
     return {
         path.relative_to(dst).as_posix(): path.read_bytes()
         for path in sorted(dst.rglob("*"))
@@ -94,7 +94,7 @@ def test_the_output_folder_may_lie_inside_the_source(tmp_path: Path, model_file:
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "list"])
-def test_a_tar_a_zip_and_a_list_give_what_the_folder_gives(
+def test_a_tar_a_zip_and_a_list_have_the_results_of_the_folder(
     kind: str, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = fill(tmp_path / "src")
@@ -118,13 +118,13 @@ def test_a_tar_a_zip_and_a_list_give_what_the_folder_gives(
     assert run(container, tmp_path / "dst", model_file) == (0, 4, 0)
 
 
-def test_one_photo_is_an_archive_too(tmp_path: Path, model_file: Path) -> None:
+def test_one_photo_is_an_archive(tmp_path: Path, model_file: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo())
     assert run(tmp_path / "a.jpg", tmp_path / "dst", model_file) == (1, 0, 0)
     assert set(files(tmp_path / "dst")) == {"a.jpg"}
 
 
-def test_bad_inputs_cost_only_themselves_and_are_tried_again(tmp_path: Path, model_file: Path) -> None:
+def test_bad_inputs_fail_alone_and_are_tried_again(tmp_path: Path, model_file: Path) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     bad = {
         "empty.jpg": b"",
@@ -180,7 +180,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_changed_settings_make_everything_again(change: str, tmp_path: Path, model_file: Path) -> None:
+def test_changed_settings_convert_everything_again(change: str, tmp_path: Path, model_file: Path) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     run(src, dst, model_file)
     assert run(src, dst, model_file, CHANGES[change]) == (4, 0, 0)
@@ -198,7 +198,7 @@ def test_settings_that_do_not_touch_results_change_nothing(tmp_path: Path, model
         assert run(src, dst, model_file, other) == (0, 4, 0)
 
 
-def test_another_model_replaces_results_only_when_told_to(
+def test_another_model_replaces_results_only_with_overwrite(
     tmp_path: Path, model_file: Path, generator: Generator
 ) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
@@ -221,7 +221,7 @@ def test_another_model_replaces_results_only_when_told_to(
     assert (converted + skipped, failed) == (4, 0), "a stopped replacement continues without --overwrite"
 
 
-def test_a_changed_input_a_lost_and_a_cut_result_are_made_again(tmp_path: Path, model_file: Path) -> None:
+def test_a_changed_input_a_lost_result_and_a_cut_result_are_converted_again(tmp_path: Path, model_file: Path) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     run(src, dst, model_file)
     whole = files(dst)
@@ -234,7 +234,7 @@ def test_a_changed_input_a_lost_and_a_cut_result_are_made_again(tmp_path: Path, 
 
 
 def test_batches_and_neighbours_do_not_change_a_byte(tmp_path: Path, model_file: Path) -> None:
-    """What makes a run that was interrupted end like one that was not."""
+    """Therefore an interrupted run ends like an undisturbed one."""
     src = tmp_path / "src"
     src.mkdir()
     for i in range(9):
@@ -245,7 +245,7 @@ def test_batches_and_neighbours_do_not_change_a_byte(tmp_path: Path, model_file:
     assert files(tmp_path / "together") == files(tmp_path / "alone")
 
 
-def test_a_foreign_file_stays_unless_overwriting_was_asked_for(tmp_path: Path, model_file: Path) -> None:
+def test_a_foreign_file_is_kept_without_overwrite(tmp_path: Path, model_file: Path) -> None:
     src, dst = fill(tmp_path / "src"), tmp_path / "dst"
     dst.mkdir()
     (dst / "a.jpg").write_bytes(b"precious")
@@ -304,7 +304,7 @@ class Stopper:
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, model_file: Path) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path: Path, model_file: Path) -> None:
     src = many(tmp_path / "src")
     run(src, tmp_path / "undisturbed", model_file)
     with pytest.raises(KeyboardInterrupt):
@@ -362,7 +362,7 @@ def test_progress_sees_every_image_once(tmp_path: Path, model_file: Path) -> Non
     assert sorted(seen) == ["a.jpg done", "b/c/d.png done", "b/e.gif done", "empty.jpg failed", "f.webp done"]
 
 
-def test_a_translation_of_ones_own_takes_the_generators_place(tmp_path: Path, generator: Generator) -> None:
+def test_a_custom_translation_replaces_the_generator(tmp_path: Path, generator: Generator) -> None:
     def negative(pixels_NHWC: Tensor) -> Tensor:
         return 255 - pixels_NHWC
 
@@ -373,7 +373,7 @@ def test_a_translation_of_ones_own_takes_the_generators_place(tmp_path: Path, ge
     assert np.array_equal(pixels((dst / "b/c/d.png").read_bytes()), 255 - png)
 
 
-def test_the_manifest_tells_what_was_asked_for(tmp_path: Path, model_file: Path, generator: Generator) -> None:
+def test_the_manifest_records_the_settings(tmp_path: Path, model_file: Path, generator: Generator) -> None:
     run(fill(tmp_path / "src"), tmp_path / "dst", model_file)
     with sqlite3.connect(tmp_path / "dst" / FOLDER / "manifest.sqlite") as manifest:
         ((settings,),) = manifest.execute("SELECT settings FROM run")

@@ -32,7 +32,7 @@ def tree(root: Path) -> set[tuple[str, int]]:
     return {(str(path), path.stat().st_mtime_ns) for path in root.rglob("*")}
 
 
-def test_a_dry_run_tells_what_the_run_then_does(src: Path, tmp_path: Path, model_file: Path) -> None:
+def test_a_dry_run_prints_what_the_run_then_does(src: Path, tmp_path: Path, model_file: Path) -> None:
     run = (src, tmp_path / "dst", "--model", model_file, "--backend", "eager", "--device", "cpu", "--exclude", "c*")
     before = tree(tmp_path)
     code, output = invoke(*run, "--dry-run")

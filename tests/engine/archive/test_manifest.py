@@ -1,4 +1,4 @@
-"""The memory of runs: durable, locked, and honest about a disk that does not take it."""
+"""The manifest: durable, locked, and an error when it cannot be written."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ def test_the_lock_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
         manifest.start_run("{}", "r")
 
 
-def test_a_folder_that_cannot_be_made_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="Cannot write to"):
         Manifest(tmp_path / "file/dst").__enter__()
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, None])
-def test_a_manifest_that_cannot_be_used_gets_one_sentence(content: bytes | None, tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_used_is_one_sentence(content: bytes | None, tmp_path: Path) -> None:
     """Given a damaged manifest, or one of a later version, then the run does not start, and nothing stays locked."""
     path = tmp_path / FOLDER / "manifest.sqlite"
     path.parent.mkdir()
@@ -132,7 +132,7 @@ def test_a_manifest_that_cannot_be_used_gets_one_sentence(content: bytes | None,
             Manifest(tmp_path).__enter__()
 
 
-def test_a_database_that_takes_no_more_stops_the_run(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
     def broken() -> None:
         with Manifest(tmp_path) as manifest:
             manifest.start_run("{}", "r")
@@ -156,7 +156,7 @@ def test_a_snapshot_is_a_whole_database(tmp_path: Path) -> None:
     copy.close()
 
 
-def test_remarks_are_the_notes_of_this_runs_results(tmp_path: Path) -> None:
+def test_remarks_are_the_notes_on_results_of_this_run(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         manifest.start_run("{}", "r")
         manifest.record(DONE)

@@ -54,7 +54,7 @@ def test_a_reserved_name_is_not_given() -> None:
     assert names("a.png", reserved={"a.png": "a.bmp"}) == ["a.png.png"]
 
 
-def test_names_that_the_file_system_takes_for_one_are_told_apart() -> None:
+def test_names_that_are_equal_to_the_file_system_are_told_apart() -> None:
     assert names("A.jpg", "a.jpg") == ["A.jpg", "a.jpg"]
     assert names("A.jpg", "a.jpg", fold=IGNORES_CASE) == ["A.jpg", "a.jpg.jpg"]
     composed, decomposed = "\u00e9.jpg", "e\u0301.jpg"
@@ -97,7 +97,7 @@ def test_no_two_results_share_a_name_and_the_next_run_gives_the_same_names(
     assert names(*shuffled, format=format, fold=fold, owned=owned) == [owned[key] for key in shuffled]
 
 
-def test_the_file_system_is_asked_how_it_compares_names(tmp_path: Path) -> None:
+def test_folding_follows_the_file_system(tmp_path: Path) -> None:
     fold = folding_of(tmp_path)
     (tmp_path / "a").touch()
     assert (fold("A") == fold("a")) == (tmp_path / "A").exists()

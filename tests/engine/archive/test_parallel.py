@@ -1,4 +1,4 @@
-"""One archive on two devices: real processes, which on a CPU do all that they do on GPUs but compute there."""
+"""One archive on two devices: real processes, which differ from those on GPUs only in where they compute."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TWO = ("cpu", "cpu")
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a model that takes long enough for a process to be killed in the middle."""
+    """Return a model that takes long enough for a process to be killed in the middle."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "slow.safetensors"
     save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=24)), Card(name="slow"))
@@ -66,13 +66,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def on_one(archive: Path, slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Give the files of a run on one device."""
+    """Return the files of a run on one device."""
     dst = tmp_path_factory.mktemp("one")
     assert counts(convert(archive, dst, slow_model, CONFIG)) == (39, 0, 1)
     return files(dst)
 
 
-def test_two_devices_give_the_files_of_one_and_add_up(
+def test_two_devices_write_the_files_of_one_and_their_numbers_add_up(
     archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
 ) -> None:
     seen: list[Outcome | None] = []
@@ -103,7 +103,7 @@ def test_two_devices_give_the_files_of_one_and_add_up(
     assert counts(convert(archive, tmp_path, slow_model, CONFIG)) == (0, 39, 1), "what is done is done"
 
 
-def test_a_killed_process_ends_the_run_and_the_next_goes_on(
+def test_a_killed_process_ends_the_run_and_the_next_run_continues(
     archive: Path, slow_model: Path, on_one: dict[str, bytes], tmp_path: Path
 ) -> None:
     heard: list[str] = []
@@ -135,7 +135,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
 def test_what_stops_one_process_stops_the_run(
     archive: Path, slow_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what it logs is said by the parent, with its name."""
+    """The parent logs the child's messages with its name."""
     impossible = replace(CONFIG, generate=replace(CONFIG.generate, backend="tensorrt"))
     with pytest.raises(SetupError, match="Backend tensorrt needs an NVIDIA GPU"):
         convert_on(TWO, archive, tmp_path, slow_model, impossible)
@@ -228,7 +228,7 @@ def test_a_stopped_run_leaves_no_process(
     ("text", "complaint"),
     [("cpu,tpu", "must be auto, cpu"), ("cpu,,cpu", "must be auto, cpu"), ("mps", "not supported"), ("", "must be")],
 )
-def test_devices_that_are_none_are_a_sentence(text: str, complaint: str) -> None:
+def test_unknown_devices_are_one_sentence(text: str, complaint: str) -> None:
     with pytest.raises(SetupError, match=complaint):
         parse_devices(text)
 
@@ -243,7 +243,7 @@ def test_all_devices_are_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_devices("cuda:1,cuda:1")
 
 
-def test_all_devices_without_a_gpu_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_devices_without_a_gpu_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.archive.parallel.cuda_obstacle", lambda: "no NVIDIA driver was found")
     with pytest.raises(SetupError, match=r"^--devices all: no NVIDIA driver was found, or use --device cpu\.$"):
         parse_devices("all")

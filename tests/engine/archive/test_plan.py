@@ -78,7 +78,7 @@ def test_what_is_done_is_skipped(archive: Archive) -> None:
     assert archive.run() == {"d.jpg": "d.jpg", "skipped": "2"}
 
 
-def test_what_changed_is_done_again(archive: Archive) -> None:
+def test_what_changed_is_converted_again(archive: Archive) -> None:
     archive.add("input.jpg", "output.jpg", "gone.jpg", "same.jpg")
     archive.run()
     (archive.src / "input.jpg").write_bytes(b"another photo")
@@ -87,7 +87,7 @@ def test_what_changed_is_done_again(archive: Archive) -> None:
     assert archive.run() == {**{key: key for key in ("input.jpg", "output.jpg", "gone.jpg")}, "skipped": "1"}
 
 
-def test_another_recipe_or_format_makes_all_again(archive: Archive) -> None:
+def test_another_recipe_or_format_converts_everything_again(archive: Archive) -> None:
     archive.add("a.jpg")
     archive.run()
     assert archive.run(recipe="s") == {"a.jpg": "a.jpg", "skipped": "0"}
@@ -96,7 +96,7 @@ def test_another_recipe_or_format_makes_all_again(archive: Archive) -> None:
     assert archive.run(recipe="s", format="png") == {"skipped": "1"}
 
 
-def test_a_failure_is_tried_again(archive: Archive) -> None:
+def test_a_failed_input_is_tried_again(archive: Archive) -> None:
     archive.add("a.jpg")
     (archive.src / "b.jpg").symlink_to("nowhere")
     assert archive.run()["b.jpg"] == "cannot be read: No such file or directory"
@@ -170,7 +170,7 @@ def foreign(archive: Archive, name: str) -> Path:
 
 
 def test_a_file_that_was_there_before_stays_on_every_run(archive: Archive) -> None:
-    """Also on the second run, when the manifest knows the input as failed."""
+    """Also on the second run, when the manifest has the input as failed."""
     path = foreign(archive, "a.jpg")
     os.sync()
     archive.add("a.jpg", "b.jpg")
@@ -189,7 +189,7 @@ def test_a_foreign_file_under_the_name_of_another_format_stays(archive: Archive)
     assert path.read_bytes() == b"precious"
 
 
-def test_a_result_that_was_stored_but_not_recorded_is_made_again(archive: Archive) -> None:
+def test_a_result_that_was_stored_but_not_recorded_is_converted_again(archive: Archive) -> None:
     """As after a crash between the two."""
     archive.add("a.jpg", "b.jpg")
     archive.run()

@@ -1,4 +1,4 @@
-"""Results in a folder: whole or not there, and an end to the run when the folder is."""
+"""Results in a folder: whole or absent, and the end of the run when the folder is gone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_result_is_stored_in_its_folder_and_found(tmp_path: Path) -> None:
     assert list((tmp_path / ".solstice/partial").iterdir()) == []
 
 
-def test_a_name_that_cannot_be_written_costs_only_itself(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
     """A folder or a file stands in the way, or the name is too long for the file system."""
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
@@ -53,7 +53,7 @@ def test_a_name_that_cannot_be_written_costs_only_itself(tmp_path: Path) -> None
     assert list((tmp_path / "partial").iterdir()) == []
 
 
-def test_a_folder_that_is_gone_stops_the_run_and_is_not_made_again(tmp_path: Path) -> None:
+def test_a_deleted_folder_stops_the_run_and_is_not_created_again(tmp_path: Path) -> None:
     root = tmp_path / "dst"
     root.mkdir()
     sink = ArchiveSink(root)
@@ -64,7 +64,7 @@ def test_a_folder_that_is_gone_stops_the_run_and_is_not_made_again(tmp_path: Pat
     assert not root.exists()
 
 
-def test_times_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_times_are_kept_with_keep_times(tmp_path: Path) -> None:
     then_ns = 1_400_000_000_000_000_000
     stored_by(ArchiveSink(tmp_path, keep_times=True), record("kept.png", modified_ns=then_ns))
     stored_by(ArchiveSink(tmp_path), record("new.png", modified_ns=then_ns))
@@ -73,7 +73,7 @@ def test_times_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     found = ArchiveSink(tmp_path).find("kept.png")
     assert found is not None
     assert found.changed_s is not None
-    assert found.changed_s * 1e9 > then_ns, "when it was made tells results from what was there before"
+    assert found.changed_s * 1e9 > then_ns, "the time of creation distinguishes results from older files"
 
 
 def test_a_link_is_found_as_itself(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_group_is_on_disk_before_any_result_has_its_name(tmp_path: Path, monke
             assert order.index(("flushed", name)) < order.index(("renamed", name))
 
 
-def test_one_failure_of_a_group_costs_only_itself(tmp_path: Path) -> None:
+def test_one_failure_in_a_group_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "1.png").mkdir()
     sink = ArchiveSink(tmp_path, tmp_path / "partial")
     stored: list[Outcome] = [result.replace(sink.store(result)) for result in (record(f"{i}.png") for i in range(3))]

@@ -72,7 +72,7 @@ def test_a_stopped_run_continues_and_no_tar_is_seen_before_it_is_whole(tmp_path:
     assert len(members(tmp_path / "out.tar")) == 40
 
 
-def test_a_tar_that_is_there_is_replaced_only_when_told_to(tmp_path: Path, model_file: Path) -> None:
+def test_an_existing_tar_is_replaced_only_with_overwrite(tmp_path: Path, model_file: Path) -> None:
     src = many(tmp_path / "src", 3)
     (tmp_path / "out.tar").write_bytes(b"precious")
     with pytest.raises(SetupError, match="is there already"):

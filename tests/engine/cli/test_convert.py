@@ -1,4 +1,4 @@
-"""Arguments become configuration, and the summary is told in words."""
+"""Arguments become configuration, and the summary is printed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engine.archive.convert import Summary
 from engine.cli.convert import convert
 from engine.config import PipelineConfig
 from engine.errors import SetupError
+from engine.listing import Inventory, folder
 from tests.images import photo, pixels
 
 EAGER = ("--backend", "eager", "--device", "cpu")
@@ -43,7 +44,7 @@ def invoke(*arguments: str | Path) -> Result:
         (["SRC", "DST"], None),
     ],
 )
-def test_the_report_may_be_asked_for_anywhere(
+def test_report_may_stand_anywhere(
     arguments: list[str], report: str | None, src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
@@ -63,7 +64,7 @@ def nothing_done() -> Summary:
 
 
 def config_of(monkeypatch: pytest.MonkeyPatch, src: Path, *options: str) -> PipelineConfig:
-    """Give the configuration with which the command would run, without running."""
+    """Return the configuration that the command would run with."""
     seen: list[PipelineConfig] = []
 
     def note(_src: str, _dst: str, _model: str, config: PipelineConfig, **_: Any) -> Summary:
@@ -113,7 +114,7 @@ def test_without_options_every_stage_has_its_defaults(src: Path, monkeypatch: py
         (["--colour", "red"], "No such option"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_a_usage_error(options: list[str], complaint: str, src: Path) -> None:
+def test_an_invalid_option_is_a_usage_error(options: list[str], complaint: str, src: Path) -> None:
     result = invoke(src, src.parent / "dst", "--model", "m", *options)
     assert result.exit_code == 2
     assert complaint in result.output
@@ -126,7 +127,7 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(options: list[str], comp
         (["--devices", "cpu,cpu", "--device", "cpu"], "leave one of them out"),
     ],
 )
-def test_devices_that_cannot_be_are_a_sentence(options: list[str], complaint: str, src: Path) -> None:
+def test_invalid_devices_are_one_sentence(options: list[str], complaint: str, src: Path) -> None:
     result = invoke(src, src.parent / "dst", "--model", "m", *options)
     assert isinstance(result.exception, SetupError)
     assert complaint in str(result.exception)
@@ -136,7 +137,7 @@ def test_one_of_several_devices_is_a_device(src: Path, monkeypatch: pytest.Monke
     assert config_of(monkeypatch, src, "--devices", "cpu").generate.device == "cpu"
 
 
-def test_a_run_tells_what_it_did(src: Path, model_file: Path) -> None:
+def test_the_summary_of_a_run(src: Path, model_file: Path) -> None:
     dst = src.parent / "dst"
     (src / "empty.jpg").touch()
     first = invoke(src, dst, "--model", model_file, "--size", "48x32", "--format", "png", *EAGER)
@@ -219,3 +220,19 @@ def test_without_options_an_archive_has_its_defaults(src: Path, monkeypatch: pyt
     monkeypatch.setattr("engine.archive.convert.convert", note)
     assert invoke(src, src.parent / "dst", "--model", "m").exit_code == 0
     assert seen == [ArchiveConfig()]
+
+
+def test_the_tree_is_walked_once(src: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the number of photos, the plan and the run together."""
+    (src / "deep").mkdir()
+    (src / "deep/b.jpg").write_bytes(photo())
+    walked: list[str] = []
+    list_once = folder.list_folder
+
+    def noted(root: Path, *arguments: Any) -> Inventory:
+        walked.append(str(root))
+        return list_once(root, *arguments)
+
+    monkeypatch.setattr("engine.listing.list_folder", noted)
+    assert invoke(src, src.parent / "dst", "--model", model_file, "--report", *EAGER).exit_code == 0
+    assert walked == [str(src)]

@@ -1,4 +1,4 @@
-"""The real command in processes of its own: what it prints, how it ends, and what is left when it is stopped."""
+"""The real command in its own process: output, exit codes, and what is left when it is stopped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def eager(src: Path, dst: Path, model: Path, *more: str) -> Sequence[str | Path]
 
 
 def files(dst: Path) -> dict[str, bytes]:
-    """Give the results by name, without the manifest's folder."""
+    """Return the results by name, without the manifest's folder."""
     return {path.name: path.read_bytes() for path in dst.iterdir() if path.is_file()}
 
 
@@ -61,7 +61,7 @@ def states(dst: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a model that takes long enough for a signal to come in the middle of an archive."""
+    """Return a model that takes long enough for a signal to come in the middle of an archive."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "slow.safetensors"
     save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=16)), Card(name="slow"))
@@ -78,7 +78,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: Path, slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Give the files of a run that nothing disturbs."""
+    """Return the files of an undisturbed run."""
     dst = tmp_path_factory.mktemp("undisturbed")
     config = PipelineConfig(
         options=Options(size=Size.parse("native")), generate=GenerateConfig(backend="eager", device="cpu")
@@ -99,7 +99,7 @@ def start_and_wait_for_results(dst: Path, arguments: Sequence[str | Path]) -> su
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-def test_a_run_that_is_stopped_in_the_middle_and_run_again_ends_like_one_that_is_not(
+def test_a_stopped_run_that_is_run_again_ends_like_an_undisturbed_one(
     number: signal.Signals, code: int, archive: Path, slow_model: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     """Byte for byte, with nothing half-written under a final name, and nothing left of what was under way."""
@@ -196,7 +196,7 @@ def metric_values(text: str, series: str) -> list[float]:
     return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(series)]
 
 
-def test_a_metrics_port_in_use_is_a_sentence_before_anything_is_made(model_file: Path, tmp_path: Path) -> None:
+def test_a_metrics_port_in_use_is_one_sentence_before_anything_is_created(model_file: Path, tmp_path: Path) -> None:
     src = tmp_path / "a.jpg"
     src.write_bytes(photo(60, 40))
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -209,7 +209,7 @@ def test_a_metrics_port_in_use_is_a_sentence_before_anything_is_made(model_file:
 
 
 @pytest.mark.needs_mount
-def test_a_full_disk_ends_with_2_and_a_sentence_and_the_manifest_stays_whole(
+def test_a_full_disk_is_exit_code_2_and_one_sentence_and_the_manifest_stays_whole(
     archive: Path, slow_model: Path, tmp_path: Path
 ) -> None:
     """On a file system of 256 kB in a namespace of its own, which also ends when the test is killed."""
@@ -243,7 +243,9 @@ def test_a_full_disk_ends_with_2_and_a_sentence_and_the_manifest_stays_whole(
         (["convert", ".", "out", "--model", "m", "--size", "12"], "Error: Invalid value for '--size': sides must be"),
     ],
 )
-def test_what_cannot_start_ends_with_2_and_no_traceback(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+def test_a_run_that_cannot_start_is_exit_code_2_without_traceback(
+    arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
         command(*arguments), cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
@@ -262,7 +264,7 @@ def test_every_subcommand_is_where_the_table_says(name: str) -> None:
     assert shown.output.startswith(f"Usage: solstice {name} ")
 
 
-def test_ctrl_c_while_libraries_are_loaded_is_no_traceback() -> None:
+def test_ctrl_c_while_libraries_load_prints_no_traceback() -> None:
     """Before the first image is looked for, and long before the pipeline has its own way of stopping."""
     arguments = command("convert", "no-such-folder", "out", "--model", "summer2winter")
     verbose = {**os.environ, "PYTHONVERBOSE": "1"}

@@ -15,7 +15,7 @@ from tests.images import photo
         ("AVIF", ".avif"), ("JPEG2000", ".jp2"), ("PPM", ".pnm"), ("ICO", ".ico"), ("MPO", ".jpg"),
     ],
 )  # fmt: skip
-def test_what_pillow_writes_is_told(format: str, suffix: str) -> None:
+def test_formats_that_pillow_writes_are_recognised(format: str, suffix: str) -> None:
     assert suffix_of_content(photo(48, 48, format=format)[:HEAD_BYTES]) == suffix
 
 
@@ -31,7 +31,7 @@ def test_what_pillow_writes_is_told(format: str, suffix: str) -> None:
         (b"FUJIFILMCCD-RAW 0201", ".raf"),
     ],
 )
-def test_signatures_of_cameras_and_other_programs_are_told(head: bytes, suffix: str) -> None:
+def test_signatures_of_cameras_and_other_programs_are_recognised(head: bytes, suffix: str) -> None:
     assert suffix_of_content(head) == suffix
 
 

@@ -43,7 +43,7 @@ def test_a_link_to_the_output_folder_is_left_out_too(tmp_path: Path) -> None:
     assert keys(src, skip=tmp_path / "out") == ["a.jpg"]
 
 
-def test_what_is_no_readable_file_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_unreadable_entries_are_listed_with_their_reasons(tmp_path: Path) -> None:
     """Given a link to nowhere, a link to itself and a pipe, then each fails alone; a folder is a folder by any name."""
     src = fill(tmp_path, "a.jpg", "folder.jpg/b.jpg")
     (src / "gone.jpg").symlink_to("nowhere")
@@ -72,7 +72,7 @@ def test_an_identity_changes_with_size_and_time(tmp_path: Path) -> None:
     assert len({first, second, identity()}) == 3
 
 
-def test_a_list_gives_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_yields_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative, absolute, repeated, missing paths, and paths outside the current folder, in any spelling."""
     fill(tmp_path, "x.jpg", "here/in/a.jpg", "here/in/b.jpg")
     monkeypatch.chdir(tmp_path / "here")
@@ -130,7 +130,7 @@ def test_a_name_that_is_not_utf8_is_listed_as_it_is(tmp_path: Path) -> None:
     assert item.read() == DATA
 
 
-def test_a_file_is_known_by_what_it_is_and_not_by_its_name(tmp_path: Path) -> None:
+def test_a_file_is_identified_by_its_inode(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg")
     (tmp_path / "b.jpg").symlink_to("a.jpg")
     a, b = list_inputs(tmp_path)

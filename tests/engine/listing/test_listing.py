@@ -1,4 +1,4 @@
-"""What a source is told to be: a folder, a photo, a list, a tar or a zip."""
+"""How a source is recognised: a folder, a photo, a list, a tar or a zip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_photo_with_a_zip_behind_its_end_is_a_photo(tmp_path: Path) -> None:
     assert keys(tmp_path / "a.jpg") == ["a.jpg"]
 
 
-def test_a_source_that_is_not_there_or_no_archive_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_or_special_source_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="does not exist"):
         list_inputs(tmp_path / "gone")
     os.mkfifo(tmp_path / "pipe")

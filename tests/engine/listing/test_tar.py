@@ -35,7 +35,7 @@ def tar(path: Path, *names: str, mode: str = "w") -> Path:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_a_tar_gives_its_photos(mode: str, tmp_path: Path) -> None:
+def test_a_tar_lists_its_photos(mode: str, tmp_path: Path) -> None:
     src = tar(
         tmp_path / "photos.bin", "b.jpg", "./a/c.png", "a/readme", ".x/d.jpg", "/abs.jpg", "a/../../e.jpg", mode=mode
     )
@@ -51,7 +51,7 @@ def test_a_tar_gives_its_photos(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_a_torn_tar_gives_what_came_before_the_tear_and_then_a_reason(mode: str, tmp_path: Path) -> None:
+def test_a_torn_tar_lists_what_comes_before_the_tear_and_a_failure(mode: str, tmp_path: Path) -> None:
     src = tar(tmp_path / "photos.tar", *(f"{i}.jpg" for i in range(9)), mode=mode)
     src.write_bytes(src.read_bytes()[: src.stat().st_size // 2])
     whole, reasons = 0, []

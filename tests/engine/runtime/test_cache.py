@@ -123,7 +123,7 @@ def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
     assert sorted(outputs) == [["built", "package"], ["package"]]
 
 
-def test_a_folder_that_cannot_be_made_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match=r"Cannot write compiled packages to .*SOLSTICE_CACHE"):
         PackageCache(tmp_path / "file").get_or_build(KEY, Builder())

@@ -1,4 +1,4 @@
-"""The report page: whole, valid, safe to open, and alive in a real browser."""
+"""The report page: whole, valid, safe to open, and working in a real browser."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SUMMARY = RunFigures(
 
 
 def photo(name: str, width: int = 120, height: int = 80) -> Comparison:
-    """A comparison of a red picture with a blue one."""
+    """Return a comparison of a red image with a blue one."""
     before, after = (np.full((height, width, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
     return comparison(name, before, after, 120)
 
@@ -83,7 +83,7 @@ def page(tmp_path: Path, report: ReportData | None = None) -> str:
 
 
 def words(html: str) -> str:
-    """Return what the page says, without its scripts."""
+    """Return the text of the page, without its scripts."""
     tree = html5lib.HTMLParser(strict=True).parse(html)
     space = "{http://www.w3.org/1999/xhtml}"
     hidden = [element for element in tree.iter() if element.tag in (space + "script", space + "style")]
@@ -115,7 +115,7 @@ def test_the_page_is_valid_html(tmp_path: Path, report: ReportData) -> None:
     assert words(page(tmp_path, report))
 
 
-def test_the_page_says_what_happened(tmp_path: Path) -> None:
+def test_the_page_shows_the_numbers_failures_and_settings(tmp_path: Path) -> None:
     text = words(page(tmp_path))
     for phrase in (
         "3 photos, summer to winter",
@@ -133,7 +133,7 @@ def test_the_page_says_what_happened(tmp_path: Path) -> None:
         assert phrase.replace(" ", "") in text.replace(" ", "")
 
 
-def test_a_run_without_failures_says_so(tmp_path: Path) -> None:
+def test_a_run_without_failures_shows_that(tmp_path: Path) -> None:
     assert "every photo was converted" in words(page(tmp_path, data(failures=[])))
 
 
@@ -177,13 +177,13 @@ def test_the_page_appears_only_when_whole(tmp_path: Path) -> None:
 # Words and numbers.
 
 
-def test_control_characters_are_shown_not_sent() -> None:
+def test_control_characters_are_replaced_by_visible_ones() -> None:
     assert shown("a\x00b\nc\x7f\x85") == "a␀b␊c␡\ufffd"
     assert shown("\udcff") == "\\udcff"
     assert shown("Фото 写真 🏔") == "Фото 写真 🏔"
 
 
-def test_nested_fields_become_flat_and_empty_ones_go() -> None:
+def test_nested_fields_are_flattened_and_empty_ones_dropped() -> None:
     fields = {"a": 1, "b_c": {"d": True, "e": None, "f": ""}, "g": [1, 2], "h": [], "i": 0}
     assert flat(fields) == [("a", "1"), ("b c d", "yes"), ("g", "1, 2"), ("i", "0")]
 
@@ -201,7 +201,7 @@ def test_three_digits(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("largest", [0.0, 0.03, 1, 4.2, 9.9, 17.3, 99, 1234])
-def test_a_scale_holds_the_largest_value_in_a_few_ticks(largest: float) -> None:
+def test_a_scale_covers_the_largest_value_with_a_few_ticks(largest: float) -> None:
     top, ticks = nice_scale(largest)
     assert top >= largest
     assert ticks[0] == 0
@@ -259,7 +259,7 @@ def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 
 def divider(frame: WebElement) -> float:
-    """Return how far the picture before is shown, in percent, as the browser computed it."""
+    """Return the position of the divider in percent, as the browser computed it."""
     clip = frame.find_element(By.CSS_SELECTOR, ".after").value_of_css_property("clip-path")
     found = re.fullmatch(r"inset\(0(?:px|%) 0(?:px|%) 0(?:px|%) ([\d.]+)%\)", clip)
     assert found, clip
@@ -320,7 +320,7 @@ def test_buttons_set_every_photo(open_page: Callable[..., webdriver.Chrome]) -> 
 
 
 @needs_browser
-def test_both_pictures_are_there_and_lie_on_each_other(open_page: Callable[..., webdriver.Chrome]) -> None:
+def test_both_images_are_there_and_overlap(open_page: Callable[..., webdriver.Chrome]) -> None:
     browser = open_page(data())
     for frame in frames(browser):
         browser.execute_script("arguments[0].scrollIntoView()", frame)
@@ -362,7 +362,7 @@ def luminance(css: str) -> float:
 
 
 @needs_browser
-def test_failures_show_and_their_number_leads_there(open_page: Callable[..., webdriver.Chrome]) -> None:
+def test_failures_are_listed_and_their_number_links_to_them(open_page: Callable[..., webdriver.Chrome]) -> None:
     browser = open_page(data())
     browser.find_element(By.LINK_TEXT, "1").click()
     assert browser.current_url.endswith("#failures")
@@ -384,7 +384,7 @@ def test_hostile_names_do_nothing(open_page: Callable[..., webdriver.Chrome]) ->
 
 
 @needs_browser
-def test_many_photos_come_in_portions_and_pictures_only_when_near(open_page: Callable[..., webdriver.Chrome]) -> None:
+def test_many_photos_are_added_in_portions_and_loaded_when_near(open_page: Callable[..., webdriver.Chrome]) -> None:
     pair = photo("x.jpg")
     browser = open_page(data(comparisons=[replace(pair, name=f"{i // 50:02d}/{i:04d}.jpg") for i in range(400)]))
     more = browser.find_element(By.ID, "more")

@@ -54,12 +54,12 @@ def pixels(block: str) -> np.ndarray[Any, np.dtype[np.int16]]:
         return np.asarray(image).astype(np.int16)
 
 
-def test_without_being_asked_there_is_no_page(tmp_path: Path, generator: Generator) -> None:
+def test_without_report_there_is_no_page(tmp_path: Path, generator: Generator) -> None:
     assert run(archive(tmp_path / "in"), tmp_path / "out", generator).report is None
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_page_tells_the_run(tmp_path: Path, generator: Generator) -> None:
+def test_the_page_shows_the_run(tmp_path: Path, generator: Generator) -> None:
     summary = run(archive(tmp_path / "in"), tmp_path / "out", generator, report="sample")
     assert summary.report == str(tmp_path / "out" / "report.html")
     page = Path(summary.report).read_text()
@@ -201,14 +201,14 @@ def test_translucent_photos_are_shown_on_white(tmp_path: Path, generator: Genera
     assert pixels(shown["after"]).min() > 250
 
 
-def test_an_object_store_gets_the_page_too(tmp_path: Path, generator: Generator) -> None:
+def test_the_page_is_written_to_an_object_store(tmp_path: Path, generator: Generator) -> None:
     summary = run(archive(tmp_path / "in"), f"memory://{tmp_path.name}/out", generator, report="all")
     assert summary.report == f"memory://{tmp_path.name}/out/report.html"
     page = fsspec.filesystem("memory").cat_file(f"/{tmp_path.name}/out/report.html").decode()
     assert "4 photos, summer to winter" in words(page)
 
 
-def test_a_page_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, generator: Generator) -> None:
+def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path, generator: Generator) -> None:
     (tmp_path / "out" / "report.html").mkdir(parents=True)
     with pytest.raises(StopRun, match="report cannot be written"):
         run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
