@@ -22,6 +22,8 @@ from engine.errors import SetupError
 from engine.ports import ArchiveOutput
 from engine.system.storage import connect, is_url
 
+PAGE_NAME = "report.html"
+
 
 class Destination(Protocol):
     """Where the results of a run go; can be pickled."""
@@ -34,6 +36,16 @@ class Destination(Protocol):
     @property
     def state_folder(self) -> Path | None:
         """Local folder beside the manifest that outlives the run; None where there is none."""
+        ...
+
+    @property
+    def results(self) -> Path | None:
+        """Local folder that the names of results are relative to, until `finish`; None for a store."""
+        ...
+
+    @property
+    def page(self) -> str | None:
+        """Path or URL of a report page; None where there is no place for one."""
         ...
 
     def manifest(self) -> AbstractContextManager[Manifest]:
@@ -68,6 +80,16 @@ class FolderDestination:
     def state_folder(self) -> Path:
         """The manifest's folder."""
         return self.root / FOLDER
+
+    @property
+    def results(self) -> Path:
+        """The folder itself."""
+        return self.root
+
+    @property
+    def page(self) -> str:
+        """A page in the folder."""
+        return str(self.root / PAGE_NAME)
 
     @contextmanager
     def manifest(self) -> Iterator[Manifest]:
@@ -106,6 +128,12 @@ class StoreDestination:
     url: str
     fixed_output: str | None = None
     state_folder: Path | None = None
+    results: Path | None = None
+
+    @property
+    def page(self) -> str:
+        """A page in the store."""
+        return f"{connect(self.url).url}/{PAGE_NAME}"
 
     def manifest(self) -> AbstractContextManager[Manifest]:
         """Open a copy of the manifest in the store."""
@@ -133,6 +161,12 @@ class FileDestination:
 
     file: Path
     state_folder: Path | None = None
+    page: str | None = None
+
+    @property
+    def results(self) -> Path:
+        """Folder of the file."""
+        return self.file.parent
 
     @property
     def fixed_output(self) -> str:
@@ -174,6 +208,16 @@ class TarDestination:
     overwrite: bool = False
     fixed_output: str | None = None
     state_folder: Path | None = None
+
+    @property
+    def results(self) -> Path:
+        """The hidden folder."""
+        return self._folder.root
+
+    @property
+    def page(self) -> str:
+        """A page beside the tar, without links into it."""
+        return str(self.tar.with_suffix(f".{PAGE_NAME}"))
 
     @property
     def _folder(self) -> FolderDestination:

@@ -238,9 +238,13 @@ class ArchiveRun:
 
     def _write_page(self, page: RunReport, facts: dict[str, str], *, stopped: bool = False) -> str:
         self.page = None  # written once at most
+        assert self.destination.page is not None, "required before the run starts"
         return page.write(
-            self._request.src,
-            self._request.dst,
+            self.destination.page,
+            self.destination.results,
+            src=self._request.src,
+            dst=self._request.dst,
+            linked=self.destination.state_folder is not None,
             seconds=self._seconds,
             settings={**facts, **self._settings},
             card=self._request.generator.card,
@@ -256,6 +260,8 @@ def started_run(request: RunRequest) -> Iterator[ArchiveRun]:
     Raises `SetupError` when there is nothing to translate or the run cannot start as asked.
     """
     destination = open_destination(request.src, request.dst, request.archive)
+    if request.report is not None and destination.page is None:
+        raise SetupError(f'--report needs a folder as output, and "{request.dst}" is a file.')
     inventory = open_source(request.src, request.dst, request.archive)
     with destination.manifest() as manifest:
         sink = destination.sink(keep_times=request.archive.keep_times)

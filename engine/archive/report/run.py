@@ -22,7 +22,6 @@ from engine.model.card import Card
 from engine.records import Failed, Outcome
 from engine.system.storage import connect, is_url
 
-FILE_NAME = "report.html"
 SAMPLE_PHOTOS = 24
 GALLERY_FILE = "gallery.sqlite"
 """File beside the manifest that keeps the thumbnails for later runs."""
@@ -54,17 +53,21 @@ class RunReport:
 
     def write(
         self,
+        page: str,
+        results: Path | None,
+        *,
         src: str | Path,
         dst: str | Path,
-        *,
+        linked: bool,
         seconds: float,
         settings: Mapping[str, Any],
         card: Card,
         manifest: Manifest,
         stopped: bool = False,
     ) -> str:
-        """Write the page of the whole archive into `dst`, a folder or a URL, and return its path or URL.
+        """Write the page of the whole archive to `page`, a path or a URL, and return that.
 
+        `results` is the local folder with the results, None for a store. With `linked` photos link to their files.
         With `stopped` it says that the run did not reach its end. Raises `StopRun` when it cannot be written.
         """
         inputs = {printable(item.key): item for item in self._plan.inputs_by_output.values()}
@@ -74,8 +77,7 @@ class RunReport:
             for key, stage, error in manifest.failures(all_runs=True)
             if key in inputs
         ]
-        local = not is_url(dst)
-        unreadable = 0 if stopped or not local else self._add_earlier(Path(dst), inputs, outputs)
+        unreadable = 0 if stopped or results is None else self._add_earlier(results, inputs, outputs)
         photos = "1 photo" if len(outputs) == 1 else f"{len(outputs):,} photos"
         ended = time.strftime("%d %B %Y, %H:%M").lstrip("0")
         data = ReportData(
@@ -92,7 +94,7 @@ class RunReport:
                 megapixels=self._pixels / 1e6,
             ),
             comparisons=self.gallery,
-            links={key: links_of(inputs[key], output) for key, output in outputs.items()} if local else {},
+            links={key: links_of(inputs[key], output) for key, output in outputs.items()} if linked else {},
             unreadable=unreadable,
             failures=failures,
             remarks=[
@@ -107,9 +109,10 @@ class RunReport:
             card={name: value for name, value in asdict(card).items() if name != "pixel_range"},
         )
         try:
-            return _write_to(dst, data)
+            _write_to(page, data)
+            return page
         except OSError as error:
-            raise StopRun(f'The report cannot be written to "{dst}": {error.strerror or error}.') from error
+            raise StopRun(f'The report cannot be written to "{page}": {error.strerror or error}.') from error
         finally:
             self.gallery.close()
 
@@ -130,12 +133,12 @@ def links_of(item: Input, output: str) -> Links:
     return Links(result=quote(output), original=None if item.path is None else item.path.absolute().as_uri())
 
 
-def _write_to(dst: str | Path, data: ReportData) -> str:
-    if not is_url(dst):
-        write_report(Path(dst) / FILE_NAME, data)
-        return str(Path(dst) / FILE_NAME)
+def _write_to(page: str, data: ReportData) -> None:
+    if not is_url(page):
+        write_report(Path(page), data)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        write_report(Path(folder) / FILE_NAME, data)
-        storage = connect(str(dst))
-        storage.write(FILE_NAME, (Path(folder) / FILE_NAME).read_bytes())
-    return f"{storage.url}/{FILE_NAME}"
+        local = Path(folder) / "report.html"
+        write_report(local, data)
+        url, name = page.rsplit("/", 1)
+        connect(url).write(name, local.read_bytes())

@@ -19,7 +19,7 @@ from PIL import Image
 from engine import Options, PipelineConfig, Size, Summary, convert
 from engine.archive.report.run import SAMPLE_PHOTOS
 from engine.archive.run import RunProgress
-from engine.errors import StopRun
+from engine.errors import SetupError, StopRun
 from engine.model.weights import Generator
 from engine.records import Outcome, Record
 from tests.images import encoded, photo, picture
@@ -213,3 +213,18 @@ def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path, generator
     with pytest.raises(StopRun, match="report cannot be written"):
         run(archive(tmp_path / "in"), tmp_path / "out", generator, report="all")
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 3, "the photos are there all the same"
+
+
+def test_the_page_of_a_tar_is_beside_it(tmp_path: Path, generator: Generator) -> None:
+    summary = run(archive(tmp_path / "in"), tmp_path / "out.tar", generator, report="all")
+    assert summary.report == str(tmp_path / "out.report.html")
+    shown = shown_photos(Path(summary.report).read_text())
+    assert set(shown) == {"000.jpg", "001.jpg", "002.jpg", "moving.gif"}
+    assert {photo["result"] for photo in shown.values()} == {None}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.report.html", "out.tar"]
+
+
+def test_a_page_for_a_single_file_is_refused(tmp_path: Path, generator: Generator) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    with pytest.raises(SetupError, match="--report needs a folder"):
+        run(tmp_path / "a.jpg", tmp_path / "out.jpg", generator, report="all")
