@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -64,8 +65,11 @@ class Destination(Protocol):
         """Return how names are compared there; create nothing without `writing`."""
         ...
 
-    def finish(self, plan: ArchivePlan) -> None:
-        """Complete the output after the last result; raise `StopRun` when it cannot be written."""
+    def finish(self, plan: ArchivePlan) -> str:
+        """Complete the output after the last result, and return where the results are, as text.
+
+        Raises `StopRun` when the output cannot be written.
+        """
         ...
 
 
@@ -117,8 +121,9 @@ class FolderDestination:
         """Return how the folder's file system compares names."""
         return folding_of(self.root / FOLDER, writing=writing)
 
-    def finish(self, plan: ArchivePlan) -> None:
-        """Do nothing: every result already has its name."""
+    def finish(self, plan: ArchivePlan) -> str:  # noqa: ARG002
+        """Return the folder: every result already has its name."""
+        return os.path.abspath(self.root)  # noqa: PTH100 (links stay as they are)
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,9 @@ class StoreDestination:
         """Return the identity: stores compare names byte by byte."""
         return str
 
-    def finish(self, plan: ArchivePlan) -> None:
-        """Do nothing."""
+    def finish(self, plan: ArchivePlan) -> str:  # noqa: ARG002
+        """Return the URL."""
+        return connect(self.url).url
 
 
 @dataclass(frozen=True)
@@ -195,8 +201,9 @@ class FileDestination:
         """Return the identity: there is one name."""
         return str
 
-    def finish(self, plan: ArchivePlan) -> None:
-        """Do nothing."""
+    def finish(self, plan: ArchivePlan) -> str:  # noqa: ARG002
+        """Return the file."""
+        return os.path.abspath(self.file)  # noqa: PTH100
 
 
 @dataclass(frozen=True)
@@ -243,9 +250,11 @@ class TarDestination:
         """Return how the hidden folder's file system compares names."""
         return self._folder.fold(writing=writing)
 
-    def finish(self, plan: ArchivePlan) -> None:
-        """Write the tar, with members in the order of the inputs, and delete the hidden folder."""
-        pack(self._folder.root, self.tar, plan, self.shard_bytes)
+    def finish(self, plan: ArchivePlan) -> str:
+        """Write the tar, with members in the order of the inputs, delete the hidden folder, and return the tar."""
+        written = pack(self._folder.root, self.tar, plan, self.shard_bytes)
+        more = f" to {written[-1].name}" if len(written) > 1 else ""
+        return os.path.abspath(written[0] if written else self.tar) + more  # noqa: PTH100
 
 
 def open_destination(src: str | Path, dst: str | Path, archive: ArchiveConfig) -> Destination:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import torch
 
@@ -94,6 +95,8 @@ class Summary:
     """Number of files and folders that are no inputs, by kind: a suffix such as `.mov`, `hidden`, `@eaDir/`, …"""
     sidecars: int = 0
     """Sidecars copied."""
+    output: str = ""
+    """Where the results are: a folder, a file, a URL, or `photos-00000.tar to photos-00007.tar`."""
     report: str | None = None
     """Path or URL of the report page."""
 
@@ -119,6 +122,12 @@ class RunRequest:
     report: ReportKind | None = None
     progress: Progress | None = None
     metrics: Metrics | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("src", "dst"):  # a local URL is a path
+            value = str(getattr(self, name))
+            if value.startswith("file://"):
+                object.__setattr__(self, name, url2pathname(value.removeprefix("file://")))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -205,7 +214,7 @@ class ArchiveRun:
         else:
             self.plan.leave_out_sidecars()
         tally, seconds = self._tally, round(self._seconds, 3)  # the rate is that of the seconds shown
-        summary = Summary(
+        return Summary(
             images=tally.converted + tally.failed + self.plan.num_skipped,
             converted=tally.converted,
             skipped=self.plan.num_skipped,
@@ -224,9 +233,8 @@ class ArchiveRun:
             left_out=dict(sorted(self.plan.left_out.items())),
             sidecars=num_sidecars,
             report=None if self.page is None else self._write_page(self.page, {"backend": backend}),
+            output=self.destination.finish(self.plan),  # last, because the page reads results
         )
-        self.destination.finish(self.plan)
-        return summary
 
     def write_page_of_stopped_run(self) -> None:
         """Write the report page of what is done, if one was asked for and as far as that is possible."""

@@ -114,10 +114,7 @@ class ArchiveSource:
 
     def _check_size(self, num_bytes: int | None) -> None:
         if num_bytes is not None and num_bytes > self._max_bytes:
-            raise SkipImage(
-                f"{num_bytes / 2**20:,.1f} MB are over the limit of {self._max_bytes / 2**20:,.1f} MB "
-                "(--max-bytes raises it)"
-            )
+            raise SkipImage(f"{num_bytes:,} bytes are over the limit of {self._max_bytes:,} (--max-bytes raises it)")
 
 
 def entry_of(outcome: Outcome, recipe: str) -> ManifestEntry:

@@ -29,30 +29,31 @@ def shards_of(tar: Path) -> list[Path]:
     return sorted(tar.parent.glob(f"{tar.stem}-[0-9][0-9][0-9][0-9][0-9]{tar.suffix}"))
 
 
-def pack(folder: Path, tar: Path, plan: ArchivePlan, shard_bytes: int | None) -> None:
-    """Write the results in `folder` into `tar`, or into shards of at most `shard_bytes`, and delete `folder`.
+def pack(folder: Path, tar: Path, plan: ArchivePlan, shard_bytes: int | None) -> list[Path]:
+    """Write the results in `folder` into `tar` or into shards of at most `shard_bytes`, and delete `folder`.
 
-    A shard appears under its name when it is whole; a member that is larger than a shard gets one of its own. Raises
-    `StopRun` when the tar cannot be written; the results are kept then.
+    Returns the files written, in order. A shard appears under its name when it is whole; a member that is larger than a
+    shard gets one of its own. Raises `StopRun` when the tar cannot be written; the results are kept then.
     """
     outputs = [output for output in plan.outputs if (folder / output).is_file()]
     outputs += sorted(_others(folder, set(outputs)))
     try:
         old = {tar, *shards_of(tar)}
-        written = set()
+        written: list[Path] = []
         for number, members in enumerate(_shards(folder, outputs, shard_bytes)):
             path = tar if shard_bytes is None else tar.with_name(f"{tar.stem}-{number:05}{tar.suffix}")
             with atomic_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 for member in members:
                     archive.add(folder / member, member, filter=_anonymous)
-            written.add(path)
-        for path in old - written:
+            written.append(path)
+        for path in old - set(written):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise StopRun(
             f'Cannot write "{tar}": {error.strerror or error}; run the same command again to continue.'
         ) from error
     shutil.rmtree(folder)
+    return written
 
 
 def _others(folder: Path, packed: set[str]) -> Iterator[str]:

@@ -192,7 +192,7 @@ def convert(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
     else:
-        _print_summary(summary, dst)
+        _print_summary(summary)
     sys.exit(1 if summary.failed else 0)
 
 
@@ -324,7 +324,7 @@ SHOWN_ITEMS = 20
 """Failures, remarks and second names that are printed; `--json` lists all."""
 
 
-def _print_summary(summary: Summary, dst: str) -> None:
+def _print_summary(summary: Summary) -> None:
     from engine.archive.run import described, reader_hints
 
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
@@ -343,7 +343,7 @@ def _print_summary(summary: Summary, dst: str) -> None:
     if summary.sidecars:
         click.echo(f"Sidecars copied: {summary.sidecars:,}.")
     if summary.converted:
-        click.echo(f'Results are in "{_absolute(dst)}".')
+        click.echo(f'Results are in "{summary.output}".')
     if summary.report:
         click.echo(f'The report page is "{_absolute(summary.report)}".')
 

@@ -510,3 +510,11 @@ def test_times_of_an_object_store_cannot_be_set(tmp_path: Path, model_file: Path
         convert(
             fill(tmp_path / "src"), "memory://times/out", model_file, CONFIG, archive=ArchiveConfig(keep_times=True)
         )
+
+
+def test_a_local_url_is_a_path(tmp_path: Path, model_file: Path) -> None:
+    src = fill(tmp_path / "a b")
+    (src / "IMG_1").write_bytes(photo())
+    summary = convert(src.as_uri(), (tmp_path / "dst").as_uri(), model_file, CONFIG)
+    assert counts(summary) == (5, 0, 0)
+    assert (summary.output, set(files(tmp_path / "dst"))) == (str(tmp_path / "dst"), RESULTS | {"IMG_1.jpg"})

@@ -56,7 +56,7 @@ def test_an_input_over_the_limit_fails_by_its_header_alone() -> None:
     (failed,) = source([PlannedInput(huge, "bomb.jpg", "jpeg")], max_bytes=1 << 30).records()
     assert isinstance(failed, Failed)
     assert failed.stage == "read"
-    assert failed.reason == "6,144.0 MB are over the limit of 1,024.0 MB (--max-bytes raises it)"
+    assert failed.reason == "6,442,450,944 bytes are over the limit of 1,073,741,824 (--max-bytes raises it)"
 
 
 class Unannounced(Input):

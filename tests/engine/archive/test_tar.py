@@ -47,10 +47,11 @@ def test_shards_stay_below_their_size_and_hold_everything(tmp_path: Path, model_
     (src / "large.jpg").write_bytes(photo(400, 300, quality=95))
     convert(src, tmp_path / "folder", model_file, CONFIG)
     limit = 20_480
-    to_tar(src, tmp_path / "out.tar", model_file, shard_bytes=limit)
+    summary = to_tar(src, tmp_path / "out.tar", model_file, shard_bytes=limit)
     shards = sorted(tmp_path.glob("out-*.tar"))
     assert [path.name for path in shards] == [f"out-{i:05}.tar" for i in range(len(shards))]
     assert len(shards) > 2
+    assert summary.output == f"{shards[0]} to {shards[-1].name}"
     assert not (tmp_path / "out.tar").exists()
     together: dict[str, bytes] = {}
     for shard in shards:

@@ -153,7 +153,7 @@ def test_some_failures_end_with_1_and_a_json_object_alone_on_standard_output(mod
     assert done.returncode == 1
     assert done.stderr == "", "neither a progress bar nor what libraries write"
     summary = json.loads(done.stdout)
-    assert set(summary) == KEYS | {"report", "remarks", "renamed", "left_out", "sidecars"}
+    assert set(summary) == KEYS | {"report", "remarks", "renamed", "left_out", "sidecars", "output"}
     assert [summary[key] for key in ("images", "converted", "skipped", "failed")] == [6, 5, 0, 1]
     assert summary["failures"] == [
         {"path": "cut.jpg", "stage": "decode", "error": summary["failures"][0]["error"]},
