@@ -83,7 +83,7 @@ def test_two_devices_write_the_files_of_one_and_their_numbers_add_up(
     )  # fmt: skip
     assert counts(summary) == (39, 0, 1)
     assert summary.failures[0]["path"] == "0/20.jpg"
-    assert summary.backend == "2 processes: eager fp32 on cpu: as asked"
+    assert summary.backend == "2 processes: eager fp32 on cpu: as requested"
     assert {name: stage["images"] for name, stage in summary.stages.items()} == {
         "read": 40,
         "inspect": 40,
