@@ -1,4 +1,4 @@
-"""A run on disk: everything needed to go on as if it had never stopped."""
+"""Checkpoints: everything that a run needs to continue as if it had not been stopped."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ NAME = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     config: RunConfig
     steps_done: int
     facts: dict[str, Any]
-    """What an exported model's card tells about the run: machine, versions, numbers of photos."""
+    """Machine, versions and numbers of photos, for the cards of exported models."""
     networks: dict[str, Any]
     optimisers: dict[str, Any]
     histories: list[dict[str, Any]]
-    """One entry for each process of a data-parallel run."""
+    """One entry per process of a data-parallel run."""
     averages: dict[str, Any] = field(default_factory=dict)
-    """The averaged generators, where an average is kept."""
+    """The averaged generators, if an average is kept."""
 
 
 def take(
     step: Step, config: RunConfig, steps_done: int, facts: dict[str, Any], histories: list[dict[str, Any]]
 ) -> Checkpoint:
-    """Collect the state of `step` after `steps_done` steps."""
+    """Return the state of `step` after `steps_done` steps."""
     return Checkpoint(
         config=config,
         steps_done=steps_done,
@@ -56,9 +56,9 @@ def take(
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` into the folder `run`, in place of the last one.
+    """Write `checkpoint` to the folder `run`, atomically in place of the last one.
 
-    The last one stays until the new one is whole. Raises `StopRun` when the disk is full.
+    Raises `StopRun` if the disk is full; the last checkpoint is kept.
     """
     buffer = io.BytesIO()
     fields = {**vars(checkpoint), "config": checkpoint.config.to_json(), "format": FORMAT}
@@ -69,13 +69,13 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StopRun(
-            f"No space left for a checkpoint of {len(buffer.getvalue()) >> 20} MiB in {run}; the last good "
-            f"one stays: make room, then `solstice-train resume {run}`."
+            f"No space left for a checkpoint of {len(buffer.getvalue()) >> 20} MiB in {run}; the last "
+            f"checkpoint is kept: free space, then run `solstice-train resume {run}`."
         ) from error
 
 
 def load_checkpoint(run: Path) -> Checkpoint:
-    """Read the checkpoint of the folder `run`; raises `SetupError` when there is none that can be used."""
+    """Read the checkpoint of the folder `run`; raises `SetupError` if there is none or it cannot be read."""
     path = run / NAME
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,7 +89,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
 
 
 def restore(step: Step, checkpoint: Checkpoint, process: int) -> None:
-    """Give `step` the state in `checkpoint`; raises `SetupError` when it is of another architecture."""
+    """Load `checkpoint` into `step`; raises `SetupError` if the architectures differ."""
     for name, network in step.networks.named():
         mismatch = first_mismatch(network, {key: value.shape for key, value in checkpoint.networks[name].items()})
         if mismatch is not None:

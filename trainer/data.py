@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 class Photos(Protocol):
-    """The training photos of one domain."""
+    """Training photos of one domain."""
 
     def __len__(self) -> int:
-        """Count the photos."""
+        """Return the number of photos."""
         ...
 
     def crops(self, cuts: Sequence[Cut]) -> Tensor:
-        """Cut [N, 3, crop, crop] floats in [-1, 1], channels last, on the training device."""
+        """Return crops [N, 3, crop, crop] in [-1, 1], channels last, on the training device."""
         ...
 
 
 class MemoryPhotos:
-    """Photos decoded to the memory of one device."""
+    """Decoded photos in the memory of one device."""
 
     def __init__(self, photos: Sequence[Tensor], crop: int) -> None:
         """Keep `photos`, each uint8 [H, W, 3] with both sides at least `crop`."""
@@ -45,18 +45,15 @@ class MemoryPhotos:
         return len(self._photos)
 
     def crops(self, cuts: Sequence[Cut]) -> Tensor:
-        """Cut [N, 3, crop, crop] floats in [-1, 1], channels last."""
+        """Return crops [N, 3, crop, crop] in [-1, 1], channels last."""
         return to_network(torch.stack([cut_square(self._photos[cut.photo], cut, self._crop) for cut in cuts]))
 
 
 class StreamedPhotos:
-    """Photos that stay on disk: those of a step are decoded when it needs them, by the engine's decoder (DALI).
-
-    The crops are the very ones that `MemoryPhotos` gives.
-    """
+    """Photos on disk, decoded for each step by the engine's decoder (DALI); crops equal those of `MemoryPhotos`."""
 
     def __init__(self, paths: Sequence[Path], config: DataConfig, device: torch.device) -> None:
-        """Read from `paths`, which were all decoded once before."""
+        """Use the photos `paths`, all of which can be decoded."""
         self._paths = paths
         self._config = config
         self._device = device
@@ -66,7 +63,7 @@ class StreamedPhotos:
         return len(self._paths)
 
     def crops(self, cuts: Sequence[Cut]) -> Tensor:
-        """Cut [N, 3, crop, crop] floats in [-1, 1], channels last; raises `StopRun` when a photo has gone."""
+        """Return crops [N, 3, crop, crop] in [-1, 1], channels last; raises `StopRun` if a photo cannot be read."""
         squares = list(self._threads.map(self._cut, cuts))
         return to_network(torch.stack(squares).to(self._device))
 
@@ -79,7 +76,7 @@ class StreamedPhotos:
 
 
 def cut_square(photo_HWC: Tensor, cut: Cut, crop: int) -> Tensor:
-    """Cut uint8 [crop, crop, 3] from [H, W, 3]."""
+    """Return uint8 [crop, crop, 3], cut from [H, W, 3]."""
     top, left = cut.corner(photo_HWC.shape[0], photo_HWC.shape[1], crop)
     square_HWC = photo_HWC[top : top + crop, left : left + crop]
     return square_HWC.flip(1) if cut.mirror else square_HWC
@@ -88,8 +85,8 @@ def cut_square(photo_HWC: Tensor, cut: Cut, crop: int) -> Tensor:
 def load_photos(folder: Path, config: DataConfig, device: torch.device) -> Photos:
     """Read every training photo of `folder`, short side resized to `config.load`.
 
-    They stay in memory, or stream from disk when they are more than `config.memory_bytes`. Photos that cannot be
-    used are named once in the log and left out. Raises `SetupError` when fewer than two are left.
+    They are kept in memory, or streamed from disk if they exceed `config.memory_bytes`. Photos that cannot be used are
+    logged once and left out. Raises `SetupError` if fewer than two remain.
     """
     usable: list[Path] = []
     photos: list[Tensor] | None = []

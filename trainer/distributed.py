@@ -1,6 +1,6 @@
-"""Several processes that train one pair together, started by `torchrun`; one process alone is the plain case.
+"""Data-parallel training: several processes started by `torchrun`, or one process.
 
-Each process sees other crops; gradients are averaged, so all hold the same weights at all times.
+Each process trains on different crops. Gradients are averaged, so that all processes hold the same weights.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run and this one's place among them."""
+    """The processes of a run, and the rank of this one."""
 
     process: int = 0
     processes: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where messages travel from."""
+    """Device of the tensors that are exchanged."""
 
     @property
     def leads(self) -> bool:
-        """Only the first process writes files and talks."""
+        """Whether this process writes files and logs; only the first one does."""
         return self.process == 0
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over all processes; one message for all of them."""
+        """Replace each gradient by its mean over all processes, in one all-reduce."""
         if self.processes == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -45,7 +45,7 @@ class Team:
             gradient.copy_(mean.view_as(gradient))
 
     def any(self, wish: bool) -> bool:
-        """Tell whether any process wishes so: a signal may reach them at different steps."""
+        """Return whether `wish` is true in any process: a signal may reach them at different steps."""
         if self.processes == 1:
             return wish
         flag = torch.tensor(float(wish), device=self.device)
@@ -53,7 +53,7 @@ class Team:
         return bool(flag.item())
 
     def gather(self, thing: Any) -> list[Any]:
-        """Collect one picklable thing of each process, in their order, in the leader; empty in the others."""
+        """Return one picklable object of each process, by rank, in the leading process; an empty list in the others."""
         if self.processes == 1:
             return [thing]
         things = [None] * self.processes if self.leads else None
@@ -63,7 +63,7 @@ class Team:
 
 @contextmanager
 def team(device: torch.device) -> Iterator[Team]:
-    """Join the processes that `torchrun` started, over NCCL on GPUs and gloo on CPUs; alone without it."""
+    """Join the processes started by `torchrun`, over NCCL on GPUs and gloo on CPUs; without it, a team of one."""
     if "RANK" not in os.environ:
         yield Team()
         return
@@ -73,7 +73,7 @@ def team(device: torch.device) -> Iterator[Team]:
     try:
         members = Team(dist.get_rank(), dist.get_world_size(), device)
         if not members.leads:
-            logging.getLogger("trainer").setLevel(logging.ERROR)  # one process talks for all
+            logging.getLogger("trainer").setLevel(logging.ERROR)  # the first process logs for all
         yield members
     finally:
         dist.destroy_process_group()

@@ -112,12 +112,12 @@ def evaluate(
 
     return Scores(
         scale=scale,
-        a_to_b=a_to_b and judge(test_a, test_b, a_to_b, b_to_a, classifier.share_of_b, fid),
-        b_to_a=b_to_a and judge(test_b, test_a, b_to_a, a_to_b, taken_for_a, fid),
+        a_to_b=a_to_b and score_direction(test_a, test_b, a_to_b, b_to_a, classifier.share_of_b, fid),
+        b_to_a=b_to_a and score_direction(test_b, test_a, b_to_a, a_to_b, taken_for_a, fid),
     )
 
 
-def judge(
+def score_direction(
     originals: Tensor,
     targets: Tensor,
     there: Translate,

@@ -1,4 +1,4 @@
-"""A pool of past translations, from which the discriminators learn too."""
+"""Pool of past translations for training the discriminators."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class History:
-    """The last `capacity` translations, mixed into what a discriminator sees.
+    """The last `capacity` translations, mixed into the batches of a discriminator.
 
-    Section 4 of the CycleGAN paper, after Shrivastava et al., CVPR 2017: it keeps the two networks from
-    chasing each other round in circles.
+    Section 4 of the CycleGAN paper, after Shrivastava et al., CVPR 2017: reduces oscillation between generator and
+    discriminator.
     """
 
     def __init__(self, capacity: int, random: torch.Generator) -> None:
@@ -21,10 +21,10 @@ class History:
         self._images: list[Tensor] = []
 
     def exchange(self, made: Tensor) -> Tensor:
-        """Take in [N, 3, H, W] and give back as many: each image is new or, half of the time, a past one.
+        """Store translations [N, 3, H, W] and return as many: each is the new one or, half of the time, a past one.
 
-        Nothing is given back from the past until the pool is full; a past image that leaves makes room for
-        the new one.
+        Until the pool is full, the new ones are returned. A past translation that is returned is replaced by the new
+        one.
         """
         return torch.stack([self._exchange_one(image) for image in made.detach()])
 
@@ -39,10 +39,10 @@ class History:
         return past
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides what comes out next."""
+        """Return the images and the random state."""
         return {"images": [image.cpu() for image in self._images], "random": self._random.get_state()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the output of `state_dict`."""
         self._images = [image.to(device) for image in state["images"]]
         self._random.set_state(state["random"])

@@ -1,4 +1,4 @@
-"""Photo files to pixels, through the engine's own decoder: what is trained on looks like what will be served."""
+"""Photo files to pixels, with the engine's decoder, so that training photos look like served ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _decode = Decoder(_CONFIG)
 def load_photo(path: Path, *, load: int, crop: int = 0) -> Tensor:
     """Decode one photo upright, in sRGB, as uint8 [H, W, 3], its short side resized to `load` pixels.
 
-    Gray, CMYK and translucent photos become RGB as they do when served. Raises `SkipImage` with the file's name
-    when it cannot be decoded or its short side is below `crop`.
+    Gray, CMYK and translucent photos are converted to RGB as in serving. Raises `SkipImage` with the file's name if it
+    cannot be decoded or its short side is below `crop`.
     """
     try:
         source = inspect(path.read_bytes(), _CONFIG.max_pixels)
@@ -44,20 +44,20 @@ def load_photo(path: Path, *, load: int, crop: int = 0) -> Tensor:
 
 
 def training_paths(folder: Path, held_out: Iterable[Path]) -> list[Path]:
-    """List the photos of `folder` in name order, without those that also stand in a `held_out` folder.
+    """List the photos of `folder` by name, without those whose bytes equal a photo in a `held_out` folder.
 
-    The comparison is by content: there are collections with the same photo in several splits.
+    Some collections contain the same photo in several splits.
     """
     test_hashes = {_hash(path) for test in held_out for path in image_paths(test)}
     paths = image_paths(folder)
     kept = [path for path in paths if not test_hashes or _hash(path) not in test_hashes]
     if len(kept) < len(paths):
-        logger.warning("Left out %d photos of %s that are test photos too.", len(paths) - len(kept), folder)
+        logger.warning("Left out %d photos of %s that are also test photos.", len(paths) - len(kept), folder)
     return kept
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """List the image files of `folder` by their suffix, in name order; raises `SetupError` if there are none."""
+    """List the image files of `folder`, found by suffix, by name; raises `SetupError` if there are none."""
     if not folder.is_dir():
         raise SetupError(f"There is no folder {folder}.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -78,19 +78,19 @@ class TrainingReport:
         share = self._share_of_ceiling(speed)
         entry = {"step": steps_done, "epoch": round(epoch, 4), "rate": rate, "pairs_per_s": round(speed, 3)}
         scalars = {**losses, "rate": rate, "pairs_per_s": speed}
-        told = f"{speed:.2f} pairs/s"
+        shown = f"{speed:.2f} pairs/s"
         if share is not None:
             entry["share_of_matrix_rate"] = round(share, 3)
             scalars["share_of_matrix_rate"] = share
-            told += f" ({share:.0%} of the matrix rate)"
+            shown += f" ({share:.0%} of the matrix rate)"
         self._log.write(json.dumps({**entry, **{name: round(loss, 5) for name, loss in losses.items()}}) + "\n")
         self._log.flush()
         for name, value in scalars.items():
             self._board.add_scalar(name, value, steps_done)
         text = " ".join(f"{name} {loss:.2f}" for name, loss in losses.items())
-        self._progress.update(self._task, completed=steps_done, epoch=epoch, speed=told, losses=text)
+        self._progress.update(self._task, completed=steps_done, epoch=epoch, speed=shown, losses=text)
         if self._progress.disable:
-            self._progress.console.print(f"epoch {epoch:.2f} step {steps_done} {told} {text}", soft_wrap=True)
+            self._progress.console.print(f"epoch {epoch:.2f} step {steps_done} {shown} {text}", soft_wrap=True)
 
     def _share_of_ceiling(self, pairs_per_s: float) -> float | None:
         """Return the share of the ceiling, None if the ceiling cannot be right.

@@ -1,7 +1,6 @@
-"""Which photos and which crops a step sees, as a pure function of the step's number.
+"""Photos and crops of each training step, as a pure function of the step's number.
 
-Nothing is drawn from a running random stream: a resumed run, or another number of reading threads, sees the
-same crops.
+There is no running random stream: a resumed run, or another number of reading threads, gets the same crops.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ class Cut:
     """One random crop of one photo."""
 
     photo: int
-    """Place of the photo in its domain."""
+    """Index of the photo in its domain."""
     top: float
-    """Where the crop lies between the upper end, 0, and the lower end, 1."""
+    """Vertical position of the crop, from 0 at the top to 1 at the bottom."""
     left: float
-    """The same from left to right."""
+    """Horizontal position, from 0 at the left to 1 at the right."""
     mirror: bool
     """Flip left and right."""
 
     def corner(self, height: int, width: int, crop: int) -> tuple[int, int]:
-        """Row and column where a square of `crop` pixels starts in a photo of `height` x `width`."""
+        """Return the first row and column of a square of `crop` pixels in a photo of `height` x `width`."""
         return round(self.top * (height - crop)), round(self.left * (width - crop))
 
 
@@ -48,16 +47,16 @@ class Sampler:
 
     @property
     def pairs_per_step(self) -> int:
-        """Pairs that all processes together see in one step."""
+        """Pairs per step, over all processes."""
         return self.batch * self.processes
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every photo of the larger domain was seen."""
+        """Steps that show every photo of the larger domain once."""
         return math.ceil(max(self.photos_a, self.photos_b) / self.pairs_per_step)
 
     def cuts(self, step: int) -> tuple[list[Cut], list[Cut]]:
-        """The crops of A and of B that step number `step`, counted from 0, sees in this process."""
+        """Return the crops of A and of B of step number `step`, counted from 0, for this process."""
         epoch, place = divmod(step, self.steps_per_epoch)
         first = place * self.pairs_per_step + self.process * self.batch
         return (

@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Inside its `with` block the first signal sets `requested`; the second one acts as it would without."""
+    """Inside the `with` block, the first signal sets `requested`; a second one has its usual effect."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,4 +1,4 @@
-"""Two made-up domains that are quick to learn: gradients in warm and in cold colours."""
+"""Two synthetic domains that are learned quickly: gradients in warm and in cold colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLD = ((40, 130, 255), (20, 40, 130))
 
 @pytest.fixture(scope="session")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder with trainA, testA (warm) and trainB, testB (cold)."""
+    """Return a data folder with trainA, testA (warm) and trainB, testB (cold)."""
     data = tmp_path_factory.mktemp("domains")
     for number, (folder, colours, count) in enumerate(
         [("trainA", WARM, 20), ("trainB", COLD, 16), ("testA", WARM, 6), ("testB", COLD, 6)]
@@ -43,12 +43,12 @@ def write_gradients(folder: Path, colours: tuple[tuple[int, ...], ...], count: i
 
 @pytest.fixture
 def config(domains: Path) -> RunConfig:
-    """Give a run of a few seconds."""
+    """Return the configuration of a run of a few seconds."""
     return tiny_run(domains)
 
 
 def tiny_run(domains: Path) -> RunConfig:
-    """Make a run with the smallest networks, exact arithmetic and four steps an epoch."""
+    """Return a run with the smallest networks, exact arithmetic and four steps per epoch."""
     return RunConfig(
         data=DataConfig(
             train_a=domains / "trainA",
@@ -65,7 +65,7 @@ def tiny_run(domains: Path) -> RunConfig:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Compute in one thread: networks this small gain nothing from more, and lose much on a busy machine."""
+    """Use one thread: networks this small do not gain from more, and lose on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

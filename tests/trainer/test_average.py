@@ -23,7 +23,7 @@ def test_an_average_follows_the_weights_by_its_decay(config: RunConfig) -> None:
         assert not now.requires_grad
 
 
-def test_an_average_goes_on_from_its_state_or_from_the_present_weights(config: RunConfig) -> None:
+def test_an_average_is_restored_or_starts_with_the_present_weights(config: RunConfig) -> None:
     networks, others = (build_networks(config.networks, seed) for seed in (1, 2))
     average, stored = Average(networks, decay=0.9), Average(others, decay=0.9).state_dict()
 

@@ -21,7 +21,7 @@ def checkpoint(config: RunConfig) -> Checkpoint:
     return take(step, config, 7, {"machine": "test"}, [step.history_state()])
 
 
-def test_a_checkpoint_comes_back_whole(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_checkpoint_survives_saving_and_loading(checkpoint: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint)
     loaded = load_checkpoint(tmp_path)
     assert (loaded.config, loaded.steps_done, loaded.facts) == (checkpoint.config, 7, {"machine": "test"})
@@ -29,7 +29,7 @@ def test_a_checkpoint_comes_back_whole(checkpoint: Checkpoint, tmp_path: Path) -
         assert torch.equal(value, loaded.networks["a_to_b"][name])
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path, checkpoint)
@@ -39,25 +39,25 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StopRun, match="the last good one stays"):
+    with pytest.raises(StopRun, match="last checkpoint is kept"):
         save_checkpoint(tmp_path, checkpoint)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn"])
-def test_a_torn_or_foreign_file_is_refused_in_words(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_or_foreign_file_is_an_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(SetupError, match=r"checkpoint\.pt"):
         load_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_is_an_error(tmp_path: Path) -> None:
     torch.save({"format": checkpoints.FORMAT + 1}, tmp_path / "checkpoint.pt")
     with pytest.raises(SetupError, match="not a checkpoint of this version"):
         load_checkpoint(tmp_path)
 
 
-def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="solstice-train fit"):
         load_checkpoint(tmp_path)

@@ -41,7 +41,7 @@ def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> N
     assert (tmp_path / "sheet.png").stat().st_size > 0
 
 
-def test_two_folders_of_any_name_train_as_well(domains: Path, tmp_path: Path) -> None:
+def test_two_folders_of_any_name_can_be_trained_on(domains: Path, tmp_path: Path) -> None:
     invoke("fit", "--a", domains / "testA", "--b", domains / "testB", "--out", tmp_path, "--epochs", 0.5, *TINY)
     assert load_checkpoint(tmp_path).facts["photos_a"] == 6
 
@@ -63,7 +63,7 @@ def test_no_data_is_a_usage_error() -> None:
     assert "Give DATA, or both --a and --b." in result.output
 
 
-def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There is no folder"):
         invoke("fit", tmp_path / "none", "--out", tmp_path / "run", *TINY)
 

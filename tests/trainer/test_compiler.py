@@ -28,7 +28,7 @@ def test_every_kernel_of_torch_compile_is_built_with_the_flags_for_gcc() -> None
 
 @needs_gcc
 @pytest.mark.filterwarnings("ignore")
-def test_an_architecture_that_is_configured_stays() -> None:
+def test_a_configured_target_architecture_is_kept() -> None:
     from torch._inductor import config
 
     with config.patch({"cpp.march": "x86-64-v3"}):

@@ -27,7 +27,7 @@ def test_the_rate_is_constant_and_then_falls_to_zero(epoch: float, share: float)
     assert ScheduleConfig().rate_at(epoch, 1) == pytest.approx(2e-4 * share)
 
 
-def test_the_fall_can_be_shortened_and_larger_steps_learn_faster() -> None:
+def test_the_decay_can_be_shortened_and_larger_steps_have_a_higher_rate() -> None:
     schedule = ScheduleConfig(epochs=10, decay_epochs=2)
     assert schedule.rate_at(8, 1) == pytest.approx(2e-4)
     assert schedule.rate_at(9, 1) == pytest.approx(1e-4)
@@ -36,12 +36,12 @@ def test_the_fall_can_be_shortened_and_larger_steps_learn_faster() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"crop": 30}, {"crop": 16}, {"load": 100, "crop": 128}])
-def test_impossible_sizes_are_refused_in_words(changes: dict[str, int]) -> None:
+def test_impossible_sizes_are_errors(changes: dict[str, int]) -> None:
     with pytest.raises(SetupError, match="--"):
         DataConfig(train_a=Path("a"), train_b=Path("b"), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch": 0}, {"rate": -1}, {"epochs": 2, "decay_epochs": 3}])
-def test_impossible_schedules_are_refused_in_words(changes: dict[str, float]) -> None:
+def test_impossible_schedules_are_errors(changes: dict[str, float]) -> None:
     with pytest.raises(SetupError):
         ScheduleConfig(**changes)  # type: ignore[arg-type]

@@ -22,7 +22,9 @@ def data_config(folder: Path, **changes: object) -> DataConfig:
     return replace(DataConfig(train_a=folder, train_b=folder, load=40, crop=32), **changes)  # type: ignore[arg-type]
 
 
-def test_odd_photos_are_read_and_bad_ones_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusual_photos_are_read_and_unusable_ones_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, mode in (("gray.jpg", "L"), ("print.jpg", "CMYK"), ("colour.jpg", "RGB")):
         (tmp_path / name).write_bytes(encoded(picture().convert(mode)))
     (tmp_path / "clear.png").write_bytes(encoded(picture().convert("RGBA"), "PNG"))
@@ -40,7 +42,7 @@ def test_odd_photos_are_read_and_bad_ones_named_once(tmp_path: Path, caplog: pyt
     assert "smaller than the crop of 32" in caplog.text
 
 
-def test_crops_have_the_range_and_the_order_of_memory_that_networks_like(domains: Path) -> None:
+def test_crops_have_the_range_and_memory_layout_of_the_networks(domains: Path) -> None:
     photos = load_photos(domains / "trainA", data_config(domains), CPU)
     crops = photos.crops([Cut(0, 0.0, 0.5, False), Cut(1, 1.0, 0.0, True)])
     assert crops.shape == (2, 3, 32, 32)
@@ -54,7 +56,7 @@ def test_a_mirrored_crop_is_the_crop_mirrored(domains: Path) -> None:
     assert torch.equal(plain.flip(2), mirrored)
 
 
-def test_a_set_too_large_for_memory_streams_the_very_same_crops(domains: Path) -> None:
+def test_a_set_too_large_for_memory_streams_the_same_crops(domains: Path) -> None:
     memory = load_photos(domains / "trainB", data_config(domains), CPU)
     streamed = load_photos(domains / "trainB", data_config(domains, memory_bytes=10_000), CPU)
     assert isinstance(memory, MemoryPhotos)
@@ -63,7 +65,7 @@ def test_a_set_too_large_for_memory_streams_the_very_same_crops(domains: Path) -
     assert torch.equal(memory.crops(cuts), streamed.crops(cuts))
 
 
-def test_a_streamed_photo_that_has_gone_stops_the_run_in_words(tmp_path: Path, domains: Path) -> None:
+def test_a_streamed_photo_that_is_deleted_stops_the_run(tmp_path: Path, domains: Path) -> None:
     shutil.copytree(domains / "trainB", tmp_path / "photos")
     streamed = load_photos(tmp_path / "photos", data_config(tmp_path, memory_bytes=1), CPU)
     (tmp_path / "photos" / "03.png").unlink()
@@ -71,7 +73,7 @@ def test_a_streamed_photo_that_has_gone_stops_the_run_in_words(tmp_path: Path, d
         streamed.crops([Cut(3, 0, 0, False)])
 
 
-def test_test_photos_that_stand_in_the_training_folder_too_are_left_out(tmp_path: Path, domains: Path) -> None:
+def test_training_photos_that_are_also_test_photos_are_left_out(tmp_path: Path, domains: Path) -> None:
     shutil.copytree(domains / "trainA", tmp_path / "train")
     shutil.copy(domains / "testA" / "00.png", tmp_path / "train" / "renamed.png")
     config = data_config(tmp_path, held_out=(domains / "testA",))
@@ -79,13 +81,13 @@ def test_test_photos_that_stand_in_the_training_folder_too_are_left_out(tmp_path
 
 
 @pytest.mark.parametrize(("photos", "words"), [(0, "holds no images"), (1, "1 usable photos")])
-def test_too_few_photos_are_told_in_one_sentence(tmp_path: Path, photos: int, words: str) -> None:
+def test_too_few_photos_are_an_error(tmp_path: Path, photos: int, words: str) -> None:
     for number in range(photos):
         Image.new("RGB", (50, 50), (number, 0, 0)).save(tmp_path / f"{number}.png")
     with pytest.raises(SetupError, match=words):
         load_photos(tmp_path, data_config(tmp_path), CPU)
 
 
-def test_a_missing_folder_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There is no folder"):
         load_photos(tmp_path / "none", data_config(tmp_path), CPU)

@@ -29,7 +29,7 @@ loop.fit(RunConfig.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 """
 
 
-def test_two_processes_learn_what_one_learns_from_steps_twice_as_large(config: RunConfig, tmp_path: Path) -> None:
+def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(config: RunConfig, tmp_path: Path) -> None:
     # Given one process with a step of four pairs, and two with two pairs each; without history, which each keeps alone,
     config = replace(config, losses=replace(config.losses, history=0))
     alone = replace(config, schedule=replace(config.schedule, batch=4, epochs=0.2))
@@ -47,7 +47,7 @@ def test_two_processes_learn_what_one_learns_from_steps_twice_as_large(config: R
     assert [entry["step"] for entry in read_log(tmp_path / "shared")] == [1]
 
 
-def test_a_process_alone_sends_no_messages() -> None:
+def test_a_single_process_does_not_communicate() -> None:
     alone = Team()
     assert alone.leads
     assert alone.any(True)
@@ -56,7 +56,7 @@ def test_a_process_alone_sends_no_messages() -> None:
 
 
 def torchrun(config: RunConfig, folder: Path, processes: int) -> None:
-    """Train into `folder`/shared as `torchrun` starts a run: one process each, told apart by the environment."""
+    """Train into `folder`/shared as `torchrun` starts a run: one process per rank."""
     (folder / "config.json").write_text(config.to_json())
     (folder / "worker.py").write_text(WORKER)
     with socket.socket() as free:
@@ -71,6 +71,6 @@ def torchrun(config: RunConfig, folder: Path, processes: int) -> None:
 
 
 def mean_gradients(checkpoint: Checkpoint, optimiser: str) -> torch.Tensor:
-    """Give Adam's running mean of every gradient as one vector."""
+    """Return the running mean of every gradient in Adam as one vector."""
     state = checkpoint.optimisers[optimiser]["state"]
     return torch.cat([state[place]["exp_avg"].flatten() for place in sorted(state)])

@@ -21,7 +21,7 @@ def run(config: RunConfig, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_two_files_with_cards_come_out_and_compute_what_was_trained(run: Path, tmp_path: Path) -> None:
+def test_export_writes_two_files_with_cards_that_compute_what_was_trained(run: Path, tmp_path: Path) -> None:
     write_scores(run, {"scale": {"classifier_accuracy": 0.9}, "a_to_b": {"gap_closed": 0.5}})
     labels = Labels(domain_a="warm", domain_b="cold", data="gradients", licence="CC0", notes="tiny")
 
@@ -39,7 +39,7 @@ def test_two_files_with_cards_come_out_and_compute_what_was_trained(run: Path, t
     assert torch.equal(load_generator(back).module(image), trained(image))
 
 
-def test_where_an_average_is_kept_it_is_exported(config: RunConfig, tmp_path: Path) -> None:
+def test_an_average_is_exported_if_one_is_kept(config: RunConfig, tmp_path: Path) -> None:
     config = replace(config, schedule=replace(config.schedule, average=0.5))
     loop.fit(config, tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run")
@@ -51,7 +51,7 @@ def test_where_an_average_is_kept_it_is_exported(config: RunConfig, tmp_path: Pa
     assert any(not torch.equal(value, checkpoint.networks["a_to_b"][name]) for name, value in exported.items())
 
 
-def test_a_run_is_scored_as_it_would_be_served_in_half_precision(run: Path, tmp_path: Path) -> None:
+def test_a_run_is_scored_in_the_half_precision_it_is_served_in(run: Path, tmp_path: Path) -> None:
     there, back = load_pair(run, tmp_path)
     assert back is not None
     weight = next(iter(there.module.parameters()))

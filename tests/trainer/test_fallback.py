@@ -80,7 +80,7 @@ def test_gradients_that_stay_wrong_are_refused_before_the_first_step(config: Run
 
 
 @pytest.mark.filterwarnings("ignore")  # deprecations inside torch's compiler
-def test_eager_networks_are_really_uncompiled(config: RunConfig) -> None:
+def test_use_eager_removes_compilation(config: RunConfig) -> None:
     step = step_of(replace(config, machine=replace(config.machine, compile=True)))
     assert all(network._compiled_call_impl is not None for _, network in step.networks.named())
     step.use_eager()

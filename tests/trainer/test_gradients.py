@@ -86,7 +86,7 @@ def test_the_check_of_a_run_accepts_right_gradients(config: str, batch: int, lay
 
 
 class NormWithTheFault(nn.InstanceNorm2d):
-    """What generators of one image ran through before: torch's own kernel."""
+    """InstanceNorm with the kernel of torch, which is wrong for one image."""
 
 
 def test_the_check_finds_the_fault_of_torch() -> None:

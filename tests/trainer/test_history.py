@@ -19,7 +19,7 @@ def test_images_pass_until_the_pool_is_full() -> None:
     assert values(history.exchange(images(3, 4))) == [3, 4]
 
 
-def test_a_full_pool_gives_back_about_half_from_the_past_and_each_of_those_once() -> None:
+def test_a_full_pool_returns_about_half_past_images_each_of_them_once() -> None:
     history = History(10, torch.Generator().manual_seed(0))
     history.exchange(images(*range(10)))
     given = [values(history.exchange(images(number)))[0] for number in range(10, 210)]
@@ -28,12 +28,12 @@ def test_a_full_pool_gives_back_about_half_from_the_past_and_each_of_those_once(
     assert len(set(past)) == len(past)
 
 
-def test_no_pool_gives_back_what_came() -> None:
+def test_a_pool_of_size_0_returns_its_input() -> None:
     history = History(0, torch.Generator())
     assert values(history.exchange(images(1, 2, 3))) == [1, 2, 3]
 
 
-def test_a_restored_pool_goes_on_in_the_same_way() -> None:
+def test_a_restored_pool_continues_identically() -> None:
     first = History(5, torch.Generator().manual_seed(7))
     first.exchange(images(*range(8)))
     second = History(5, torch.Generator().manual_seed(99))

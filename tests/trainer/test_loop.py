@@ -32,7 +32,7 @@ def test_a_run_leaves_checkpoint_log_sheets_and_curves(config: RunConfig, tmp_pa
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
 
 
-def test_a_resumed_run_ends_with_the_very_bits_of_one_that_never_stopped(config: RunConfig, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(config: RunConfig, tmp_path: Path) -> None:
     # Given a run that went through,
     config = replace(
         config,
@@ -85,14 +85,14 @@ def test_fit_does_not_overwrite_a_run(config: RunConfig, tmp_path: Path) -> None
         loop.fit(config, tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_in_words(config: RunConfig, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_architecture_is_an_error(config: RunConfig, tmp_path: Path) -> None:
     stop_after(config, tmp_path / "run", steps=1)
     other = replace(config, networks=NetworkConfig(ndf=8))
     with pytest.raises(SetupError, match=r"key model\.1\.weight has shape"):
         loop.resume(tmp_path / "run", other)
 
 
-def test_losses_that_are_no_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
+def test_losses_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(
     config: RunConfig, tmp_path: Path
 ) -> None:
     stop_after(config, tmp_path / "run", steps=4)
@@ -102,7 +102,7 @@ def test_losses_that_are_no_numbers_stop_the_run_and_keep_the_last_good_checkpoi
     assert load_checkpoint(tmp_path / "run").steps_done == 4
 
 
-def test_the_log_of_steps_that_are_done_again_is_dropped(config: RunConfig, tmp_path: Path) -> None:
+def test_log_entries_of_repeated_steps_are_dropped(config: RunConfig, tmp_path: Path) -> None:
     stop_after(config, tmp_path / "run", steps=3)
     log = tmp_path / "run" / "losses.jsonl"
     log.write_text(log.read_text() + json.dumps({"step": 99, "fool_a": 1.0}) + '\n{"step": 10')
@@ -113,7 +113,7 @@ def test_the_log_of_steps_that_are_done_again_is_dropped(config: RunConfig, tmp_
 
 
 def stop_after(config: RunConfig, out: Path, steps: int) -> None:
-    """Start a run and stop it as a signal would, after `steps` steps."""
+    """Start a run and stop it by a signal after `steps` steps."""
     with pytest.MonkeyPatch.context() as patch:
         real = loop.steps_left
 

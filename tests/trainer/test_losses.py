@@ -12,7 +12,7 @@ def test_adversarial_loss_is_the_mean_square_distance_from_one_or_zero() -> None
     assert adversarial_loss(scores, real=False).item() == pytest.approx((1 + 0 + 0.25 + 4) / 4)
 
 
-def test_discriminator_loss_halves_the_sum_and_is_a_quarter_when_it_cannot_tell() -> None:
+def test_discriminator_loss_halves_the_sum_and_is_a_quarter_for_undecided_scores() -> None:
     unsure = torch.full((2, 1, 3, 3), 0.5)
     assert discriminator_loss(unsure, unsure).item() == pytest.approx(0.25)
     assert discriminator_loss(torch.ones(4), torch.zeros(4)).item() == 0

@@ -28,7 +28,7 @@ def test_the_map_of_scores_has_the_documented_size(side: int) -> None:
 
 
 @pytest.mark.parametrize(("norm", "sees"), [("instance", False), ("none", True)])
-def test_only_a_discriminator_without_normalisation_sees_a_cast_of_colour(norm: DiscriminatorNorm, sees: bool) -> None:
+def test_only_a_discriminator_without_normalisation_detects_a_colour_cast(norm: DiscriminatorNorm, sees: bool) -> None:
     networks = build_networks(NetworkConfig(ndf=8, discriminator_norm=norm), seed=0)
     discriminator = networks.real_a.eval()
     assert isinstance(discriminator, PatchDiscriminator)
@@ -46,7 +46,7 @@ def test_published_discriminator_has_the_published_number_of_parameters() -> Non
     assert sum(weight.numel() for weight in PatchDiscriminator().parameters()) == expected
 
 
-def test_a_generator_that_learns_a_change_begins_with_none() -> None:
+def test_a_generator_with_learned_residual_starts_as_the_identity() -> None:
     config = NetworkConfig(architecture=Architecture(blocks=1, ngf=4, learn_residual=True), ndf=4)
     networks = build_networks(config, seed=1)
     x = torch.rand(1, 3, 32, 32) * 2 - 1
@@ -54,7 +54,7 @@ def test_a_generator_that_learns_a_change_begins_with_none() -> None:
     assert torch.equal(networks.b_to_a(x), x)
 
 
-def test_weights_start_from_a_narrow_normal_distribution_and_the_seed_decides_them() -> None:
+def test_initial_weights_are_normal_and_determined_by_the_seed() -> None:
     config = NetworkConfig(architecture=Architecture(blocks=2, ngf=16), ndf=16)
     networks, same, other = (build_networks(config, seed) for seed in (1, 1, 2))
     weights = torch.cat([p.flatten() for p in networks.generators() if p.dim() == 4])

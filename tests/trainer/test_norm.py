@@ -37,7 +37,7 @@ def test_gradient_matches_the_formula_in_every_layout(batch: int, layout_x: str,
     assert relative_error(ExactInstanceNorm(6), batch, layout_x, layout_gradient) < 1e-12
 
 
-def test_the_fault_that_it_avoids_is_still_in_this_version_of_torch() -> None:
+def test_torch_still_has_the_fault_that_is_avoided() -> None:
     # When this fails, torch has mended its kernel and ExactInstanceNorm can go.
     assert relative_error(nn.InstanceNorm2d(6), 1, "NCHW", "channels-last") > 0.5
 

@@ -27,7 +27,7 @@ def test_crops_depend_on_the_step_alone_and_differ_between_epochs() -> None:
     assert sampler().cuts(4) != sampler().cuts(4 + sampler().steps_per_epoch)
 
 
-def test_processes_share_the_order_and_take_turns() -> None:
+def test_processes_divide_the_same_order_of_photos() -> None:
     together = [photos(sampler(process, 2).cuts(1)[0]) for process in (0, 1)]
     alone = Sampler(photos_a=12, photos_b=5, batch=4, flip=True, seed=3)
     assert together[0] + together[1] == photos(alone.cuts(1)[0])
@@ -40,6 +40,6 @@ def test_half_of_the_crops_are_mirrored_and_none_without_flip() -> None:
     assert not any(cut.mirror for cut in none.cuts(0)[0])
 
 
-def test_crops_reach_both_ends_and_never_beyond() -> None:
+def test_crops_reach_all_edges_and_stay_inside() -> None:
     assert Cut(0, 0.0, 0.0, False).corner(40, 60, 32) == (0, 0)
     assert Cut(0, 0.9999, 0.9999, False).corner(40, 60, 32) == (8, 28)

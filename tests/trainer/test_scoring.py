@@ -25,7 +25,7 @@ def run(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "run"
 
 
-def test_a_run_is_scored_in_both_directions_and_keeps_its_scores(run: Path, domains: Path) -> None:
+def test_a_run_is_scored_in_both_directions_and_stores_its_scores(run: Path, domains: Path) -> None:
     scores = scoring.score(run, domains, config=EAGER)
 
     assert scores == json.loads((run / "scores.json").read_text())
@@ -45,7 +45,7 @@ def test_a_run_is_scored_in_both_directions_and_keeps_its_scores(run: Path, doma
         assert part["seams"] > 0
 
 
-def test_a_model_file_is_scored_alone_or_with_its_way_back(run: Path, domains: Path, tmp_path: Path) -> None:
+def test_a_model_file_is_scored_alone_or_with_the_opposite_direction(run: Path, domains: Path, tmp_path: Path) -> None:
     there, back = export(run, tmp_path / "models", Labels())
     alone = scoring.score(there, domains, config=EAGER, limit=3)
     assert "b_to_a" not in alone

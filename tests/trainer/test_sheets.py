@@ -12,7 +12,7 @@ def image(height: int, width: int, value: int) -> np.ndarray[tuple[int, ...], np
     return np.full((height, width, 3), value, np.uint8)
 
 
-def test_rows_and_columns_stand_apart_on_white() -> None:
+def test_rows_and_columns_are_separated_by_white() -> None:
     sheet = draw_sheet([[image(10, 20, 1), image(10, 20, 2)], [image(30, 5, 3)]])
     assert sheet.shape == (10 + 30 + 3 * GAP, 2 * 20 + 3 * GAP, 3)
     assert (sheet[GAP : GAP + 10, GAP : GAP + 20] == 1).all()
@@ -27,7 +27,7 @@ def test_a_saved_sheet_is_the_drawn_one(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(loaded), drawn)
 
 
-def test_curves_draw_losses_and_survive_an_empty_log(tmp_path: Path) -> None:
+def test_curves_show_losses_and_accept_an_empty_log(tmp_path: Path) -> None:
     log = [{"step": 1.0, "epoch": epoch / 4, "rate": 1.0, "fool_a": 1 / (1 + epoch)} for epoch in range(8)]
     draw_curves(tmp_path / "losses.png", log)
     draw_curves(tmp_path / "empty.png", [])

@@ -8,7 +8,7 @@ import pytest
 from trainer.signals import StopRequest
 
 
-def test_the_first_signal_asks_and_the_second_acts() -> None:
+def test_the_first_signal_requests_a_stop_and_the_second_interrupts() -> None:
     stop = StopRequest()
 
     def interrupted_twice() -> None:
@@ -21,7 +21,7 @@ def test_the_first_signal_asks_and_the_second_acts() -> None:
         interrupted_twice()
 
 
-def test_handlers_are_put_back() -> None:
+def test_previous_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The whole way on made-up domains: train, see the colours move, export, score what would be served."""
+"""End-to-end test on synthetic domains: train, export, and measure the colours of translations."""
 
 from __future__ import annotations
 

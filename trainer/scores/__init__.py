@@ -1,1 +1,1 @@
-"""How good a generator is: one score per file."""
+"""Scores of translations, one per file."""

@@ -1,4 +1,4 @@
-"""Checkerboard artefacts: energy that strided and transposed convolutions leave at exactly their own periods."""
+"""Checkerboard artefacts: spectral energy at the periods of strided and transposed convolutions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from trainer.scores.similarity import luminance
 
 PERIODS = (4, 2)
-"""Pixels: a generator strides by 2 twice."""
+"""Periods in pixels; a generator has two strides of 2."""
 
 
 def checkerboard_energy(pixels_NHWC: Tensor) -> float:
-    """Mean spectral energy of uint8 photos at the periods of 4 and 2 pixels, along and across.
+    """Return the mean spectral energy of uint8 photos at the periods of 4 and 2 pixels, horizontally and vertically.
 
     The power spectrum of the luminance under a Hann window, averaged over all places where both frequencies are a
     multiple of a quarter cycle a pixel and not both zero, and over their direct neighbours, which is as far as the
-    window spreads a pure wave. Only the ratio between two sets of one size means something.
+    window spreads a pure wave. Only the ratio between two sets of photos of the same size is meaningful.
     """
     images = luminance(pixels_NHWC)[:, 0]
     height, width = (side // max(PERIODS) * max(PERIODS) for side in images.shape[1:])
@@ -28,7 +28,7 @@ def checkerboard_energy(pixels_NHWC: Tensor) -> float:
 
 
 def _at_periods(height: int, width: int) -> Tensor:
-    """Mark the frequencies in question in a spectrum of [height, width]."""
+    """Return a mask of these frequencies in a spectrum of [height, width]."""
     marked = torch.zeros(height, width, dtype=torch.bool)
     step_y, step_x = height // max(PERIODS), width // max(PERIODS)
     for row in range(max(PERIODS)):

@@ -1,8 +1,8 @@
-"""Sliced Wasserstein distance between two sets of photos: needs no trained network, hence no download.
+"""Sliced Wasserstein distance between two sets of photos; needs no pretrained network.
 
-Karras, Aila, Laine, Lehtinen: "Progressive Growing of GANs", ICLR 2018, section 5: both sets are taken apart into
-Laplacian pyramids; at each level, local patches of both are compared along many random directions, where the
-Wasserstein distance of two equally large samples is the mean distance of their sorted projections.
+Karras, Aila, Laine, Lehtinen: "Progressive Growing of GANs", ICLR 2018, section 5. Both sets are decomposed into
+Laplacian pyramids. At each level, local patches are projected onto random directions, where the Wasserstein distance of
+two samples of equal size is the mean distance of their sorted projections.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DIRECTIONS = 256
 
 
 def sliced_wasserstein(first_NHWC: Tensor, second_NHWC: Tensor, seed: int = 0) -> float:
-    """Distance of two sets of uint8 photos [N, H, W, 3] and [M, H, W, 3], averaged over the levels; 0 for equals.
+    """Return the distance of uint8 photos [N, H, W, 3] and [M, H, W, 3], averaged over the levels; 0 for equal sets.
 
     Patches are normalised channel by channel with the statistics of `first_NHWC`, so that 1 is about one standard
-    deviation. Equal seeds draw equal places and directions.
+    deviation. Equal seeds use equal places and directions.
     """
     random = torch.Generator().manual_seed(seed)
     first, second = _pyramid(first_NHWC), _pyramid(second_NHWC)
@@ -45,14 +45,14 @@ def _level_distance(first: Tensor, second: Tensor, random: torch.Generator) -> f
 
 
 def _sorted_quantiles(projections: Tensor, count: int = 2048) -> Tensor:
-    """Reduce [P, directions] to `count` evenly spaced quantiles of each column: sets may differ in size."""
+    """Return `count` evenly spaced quantiles of each column of [P, directions]: sets may differ in size."""
     ordered = projections.sort(dim=0).values
     places = torch.linspace(0, len(ordered) - 1, count).round().long()
     return ordered[places]
 
 
 def _patches(level: Tensor, random: torch.Generator) -> Tensor:
-    """Cut patches [N * PATCHES_PER_PHOTO, 3, PATCH * PATCH] at random places of [N, 3, H, W]."""
+    """Return patches [N * PATCHES_PER_PHOTO, 3, PATCH * PATCH] at random places of [N, 3, H, W]."""
     count, _, height, width = level.shape
     rows = torch.randint(height - PATCH + 1, (count * PATCHES_PER_PHOTO,), generator=random)
     columns = torch.randint(width - PATCH + 1, (count * PATCHES_PER_PHOTO,), generator=random)
@@ -62,7 +62,7 @@ def _patches(level: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _pyramid(pixels_NHWC: Tensor) -> list[Tensor]:
-    """Take [N, H, W, 3] apart into details, from fine to coarse; the last level keeps what is left."""
+    """Return the Laplacian pyramid of [N, H, W, 3], from fine to coarse; the last level is the low-pass image."""
     image = to_network(pixels_NHWC)
     levels = []
     for _ in range(LEVELS - 1):

@@ -1,4 +1,4 @@
-"""FID and KID by `torch-fidelity`: known from papers, but they need the weights of a trained Inception network."""
+"""FID and KID by `torch-fidelity`, which needs the weights of a pretrained Inception network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Fid:
     """Frechet Inception Distance (Heusel et al., NeurIPS 2017) and Kernel Inception Distance (Binkowski, ICLR 2018)."""
 
     weights: Path | None = None
-    """File of the Inception network's weights; None lets the library download them."""
+    """File of the Inception network's weights; None downloads them."""
 
     def __call__(self, translated_NHWC: Tensor, real_NHWC: Tensor) -> dict[str, float]:
-        """Give `fid` and `kid` of two sets of uint8 photos [N, H, W, 3].
+        """Return `fid` and `kid` of two sets of uint8 photos [N, H, W, 3].
 
-        Raises `SetupError` when the library or the weights are missing.
+        Raises `SetupError` if the library or the weights are missing.
         """
         try:
             from torch_fidelity import calculate_metrics
@@ -50,7 +50,7 @@ class Fid:
 
 
 class _Images(Dataset[Tensor]):
-    """Photos as the library takes them: uint8 [3, H, W]."""
+    """Dataset of uint8 photos [3, H, W], the input of the library."""
 
     def __init__(self, pixels_NHWC: Tensor) -> None:
         self._pixels_NCHW = pixels_NHWC.permute(0, 3, 1, 2).contiguous()

@@ -14,13 +14,13 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def luminance(pixels_NHWC: Tensor) -> Tensor:
-    """Give [N, 1, H, W] in 0 to 255 by the weights of ITU-R BT.601."""
+    """Return the luminance [N, 1, H, W] in 0 to 255, with the weights of ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114])
     return (pixels_NHWC.float() @ weights)[:, None]
 
 
 def ssim(first_NHWC: Tensor, second_NHWC: Tensor) -> float:
-    """Mean structural similarity of the luminance of two sets of uint8 images; 1 for equals.
+    """Return the mean structural similarity of the luminance of two sets of uint8 images; 1 for equal ones.
 
     Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment", IEEE TIP 2004, equation 13, with the paper's Gaussian
     window of 11x11 pixels and constants.
@@ -36,7 +36,7 @@ def ssim(first_NHWC: Tensor, second_NHWC: Tensor) -> float:
 
 
 def mean_absolute_error(first_NHWC: Tensor, second_NHWC: Tensor) -> float:
-    """Mean absolute difference of two sets of uint8 images, on the networks' scale of [-1, 1]."""
+    """Return the mean absolute difference of two sets of uint8 images, on the scale of [-1, 1]."""
     return (to_network(first_NHWC) - to_network(second_NHWC)).abs().mean().item()
 
 

@@ -20,12 +20,12 @@ def with_pattern(photos: torch.Tensor, period: int, strength: int) -> torch.Tens
 
 
 @pytest.mark.parametrize("period", [2, 4])
-def test_a_faint_checkerboard_is_seen(period: int) -> None:
+def test_a_faint_checkerboard_is_detected(period: int) -> None:
     photos = smooth_photos()
     assert checkerboard_energy(with_pattern(photos, period, 6)) > 10 * checkerboard_energy(photos)
 
 
-def test_a_pattern_of_another_period_is_not_taken_for_one() -> None:
+def test_a_pattern_of_another_period_is_not_counted() -> None:
     photos = smooth_photos()
     wrong = checkerboard_energy(with_pattern(photos, 22, 6)) / checkerboard_energy(photos)
     right = checkerboard_energy(with_pattern(photos, 4, 6)) / checkerboard_energy(photos)

@@ -11,7 +11,7 @@ def photos(red: int, blue: int, count: int, seed: int) -> torch.Tensor:
     return (base + 25 * torch.randn(count, 24, 24, 3, generator=random)).clamp(0, 255).to(torch.uint8)
 
 
-def test_it_tells_domains_apart_on_photos_it_has_not_seen_and_repeats_itself() -> None:
+def test_it_separates_the_domains_on_unseen_photos_and_is_reproducible() -> None:
     warm, cold = photos(160, 90, 24, seed=0), photos(90, 160, 40, seed=1)
     first, second = (train_classifier(shrink(warm), shrink(cold), epochs=4) for _ in range(2))
     unseen_warm, unseen_cold = photos(160, 90, 20, seed=2), photos(90, 160, 20, seed=3)

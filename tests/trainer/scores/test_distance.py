@@ -10,7 +10,7 @@ def noise(seed: int, mean: float = 120, spread: float = 20) -> torch.Tensor:
     return (torch.randn(12, 32, 32, 3, generator=random) * spread + mean).clamp(0, 255).to(torch.uint8)
 
 
-def test_samples_of_one_kind_are_close_and_other_kinds_far() -> None:
+def test_equal_distributions_are_close_and_others_are_far() -> None:
     within = sliced_wasserstein(noise(1), noise(2))
     brighter = sliced_wasserstein(noise(1), noise(2, mean=150))
     rougher = sliced_wasserstein(noise(1), noise(2, spread=40))
