@@ -245,7 +245,7 @@ class Budget:
 
     @property
     def contended(self) -> bool:
-        """Whether an item waits for room: others that are held back should be let go."""
+        """Whether an item waits for room, so that items held back elsewhere should be released."""
         return bool(self._queue)
 
     def take(self, amount: int) -> None:

@@ -126,7 +126,7 @@ def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None) -> Colours:
 
 
 def conversion_of(icc: bytes | None) -> tuple[Conversion, str]:
-    """Give what `from_pixels` does for a profile, and the mode of the pixels that it does it to: RGB or L."""
+    """Return the conversion that `from_pixels` applies for a profile, and the mode of its input: RGB or L."""
     mode = "L" if icc is not None and space_of(icc) == "L" else "RGB"
     return to_srgb(icc, mode), mode
 
@@ -228,7 +228,7 @@ def has_black(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
 
 
 def changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Tell whether a transform to RGB moves no colour of a grid by more than `SAME_WITHIN` levels.
+    """Return whether a transform to RGB moves no colour of a grid by more than `SAME_WITHIN` levels.
 
     Profiles that mean sRGB come under many names and sizes, and profiles named sRGB do not all mean it: what
     they do to colours is the one test that holds.

@@ -95,7 +95,7 @@ def orientation(exif: bytes) -> int:
 
 
 def claims_adobe_rgb(exif: bytes) -> bool:
-    """Tell whether a camera marked the photo as Adobe RGB without a profile (DCF 2.0: interop index R03)."""
+    """Return whether a camera marked the photo as Adobe RGB without a profile (DCF 2.0: interop index R03)."""
     try:
         block = open_block(exif)
         entries = dict(walk(block, first_table(block), "root"))

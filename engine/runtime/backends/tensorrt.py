@@ -65,13 +65,13 @@ class Profile:
         return (self.batch, 3, 2 * self.height, 2 * self.width)
 
     def takes(self, count: int, height: int, width: int) -> bool:
-        """Whether a batch of this shape is within the profile."""
+        """Return whether a batch of this shape is within the profile."""
         most, _, rows, columns = self.largest
         return count <= most and _MIN_SIDE <= height <= rows and _MIN_SIDE <= width <= columns
 
     @classmethod
     def for_side(cls, side: int) -> Profile:
-        """Give the profile for square images of `side`: the more pixels, the fewer images at once."""
+        """Return the profile for square images of `side`: the more pixels, the smaller the batches."""
         return cls(max(1, min(32, 32 * 256 * 256 // (side * side))), side, side)
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Profile:
 
 
 def nearest(profiles: Iterable[Profile], height: int, width: int) -> Profile | None:
-    """Give the profile that takes an image and is tuned for the size nearest to its own; None without one."""
+    """Return the profile that accepts an image and is tuned for the nearest size; None if there is none."""
     taking = [profile for profile in profiles if profile.takes(1, height, width)]
     return min(taking, key=lambda p: abs(math.log(height * width / (p.height * p.width))), default=None)
 
@@ -173,7 +173,7 @@ class Float32Norm(nn.Module):
 
 
 def installed() -> bool:
-    """Whether engines can be built here: Torch-TensorRT and one of TensorRT's runtimes."""
+    """Return whether Torch-TensorRT and one of TensorRT's runtimes are installed, which building an engine needs."""
     return importlib.util.find_spec("torch_tensorrt") is not None and _runtime_name() is not None
 
 
@@ -195,7 +195,7 @@ def engine_key(generator: Generator, precision: str, device: torch.device, profi
 
 
 def versions() -> dict[str, str]:
-    """Give the installed versions of Torch-TensorRT and TensorRT, by distribution, without importing them."""
+    """Return the installed versions of Torch-TensorRT and TensorRT by distribution, without importing them."""
     names = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx")
     return {name: version for name in names if (version := _version(name)) is not None}
 
