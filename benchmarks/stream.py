@@ -61,6 +61,7 @@ def serve(brokers: str, model: str, translate: bool, stop: Any, memory: Any, cpu
         dead_letters="dead",
         group="bench",
         models=(model,),
+        fetch_wait_s=0.025,  # this broker holds a fetch to the end even when jobs come
         pipeline=PipelineConfig(
             options=Options(size=Size.parse("256x256")),
             batch=BatchConfig(size=BATCH, max_wait_s=MAX_WAIT_S),

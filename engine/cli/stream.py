@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, get_args
 
@@ -142,6 +143,13 @@ _MAX_WAIT_S = 0.05
     help="Stop when more than this share of the last 1000 jobs failed.",
 )
 @LIMITS.option(
+    "--fetch-wait",
+    "fetch_wait_s",
+    type=click.FloatRange(0.001),
+    default=StreamConfig.fetch_wait_s,
+    help="Seconds that a broker may hold a request for jobs while there are none.",
+)
+@LIMITS.option(
     "--skip-undecodable",
     is_flag=True,
     help="Send a dead letter for messages that cannot be decoded, instead of stopping.",
@@ -180,9 +188,14 @@ def stream(log_format: LogFormat, **options: Any) -> None:
     """
     with service_log(log_format):
         config = _config(options)
-        from engine.stream.worker import Worker  # not before: `solstice convert` must not wait for a Kafka client
+        from engine.stream.worker import StoppedDuringStart, Worker, stoppable_start  # imports torch and kafka
 
-        code = Worker(config).run()
+        try:
+            with stoppable_start():
+                code = Worker(config).run()
+        except StoppedDuringStart:
+            logging.getLogger(__name__).info("Stopped during the start; no job was taken")
+            code = 0
     sys.exit(code)
 
 

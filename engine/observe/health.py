@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from engine.errors import SetupError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
 
 
 class Health:
@@ -23,7 +31,7 @@ class Health:
         self._limits_s: dict[str, float] = {}
         self._beats: dict[str, float] = {}
         self._conditions: dict[str, bool] = {}
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, tuple[str, float]] = {}  # with the time since when
 
     def expect(self, name: str, limit_s: float) -> None:
         """Require a heartbeat `name` at least every `limit_s` seconds from now on."""
@@ -36,10 +44,13 @@ class Health:
         self._beats[name] = self._clock()
 
     def require(self, name: str, holds: bool, reason: str = "") -> None:
-        """Set whether readiness condition `name` holds; `reason` says in words why it does not."""
+        """Set whether readiness condition `name` holds; `reason` describes why it does not, or what is being done."""
         with self._lock:
             self._conditions[name] = holds
-            self._reasons[name] = "" if holds else reason
+            if holds or not reason:
+                self._reasons.pop(name, None)
+            elif name not in self._reasons or self._reasons[name][0] != reason:
+                self._reasons[name] = reason, self._clock()
 
     def silent(self) -> list[str]:
         """Return the names of overdue heartbeats."""
@@ -54,51 +65,39 @@ class Health:
         return conditions + self.silent()
 
     def reasons(self) -> dict[str, str]:
-        """Return the reasons of unmet conditions that have one, by name."""
+        """Return the reasons of unmet conditions by name, each with the seconds since it was first given."""
+        now_s = self._clock()
         with self._lock:
-            return {name: reason for name, reason in self._reasons.items() if reason}
+            return {name: f"{reason}, {now_s - since_s:.0f} s" for name, (reason, since_s) in self._reasons.items()}
 
 
 class HealthServer:
-    """Serve `/healthz`, `/readyz` and `/metrics`; status 200, or 503 with the names of failed checks."""
+    """Serve `/healthz`, `/readyz` and `/metrics`; status 200, or 503 with the failed checks and their reasons."""
 
-    def __init__(self, host: str, port: int, health: Health, exposition: Callable[[], bytes]) -> None:
-        """Start listening; raises `SetupError` if the address cannot be bound."""
+    def __init__(self, host: str, port: int, health: Health, metrics: WSGIApplication) -> None:
+        """Start listening; raises `SetupError` if the address cannot be bound.
 
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # seconds; a client that sends nothing must not occupy a thread
+        `metrics` is the WSGI application behind `/metrics`.
+        """
 
-            def do_GET(self) -> None:
-                if self.path == "/healthz":
-                    self._report(health.silent())
-                elif self.path == "/readyz":
-                    self._report(health.missing())
-                elif self.path.split("?")[0] == "/metrics":
-                    self._send(200, "text/plain; version=0.0.4; charset=utf-8", exposition())
-                else:
-                    self._send(404, "text/plain", b"/healthz, /readyz or /metrics\n")
-
-            def _report(self, failed: list[str]) -> None:
-                body = json.dumps({"ok": not failed, "waiting_for": failed}).encode() + b"\n"
-                self._send(503 if failed else 200, "application/json", body)
-
-            def _send(self, status: int, kind: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Discard the access log; probes arrive every few seconds."""
+        def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            match environ["PATH_INFO"]:
+                case "/metrics":
+                    return metrics(environ, start_response)
+                case "/healthz":
+                    return _answer(start_response, health.silent(), {})
+                case "/readyz":
+                    return _answer(start_response, health.missing(), health.reasons())
+                case _:
+                    start_response("404 Not Found", [("Content-Type", "text/plain")])
+                    return [b"/healthz, /readyz or /metrics\n"]
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = make_server(host, port, app, _QuietServer, _QuietHandler)
         except OSError as error:
             raise SetupError(
                 f"Metrics cannot be served at {host}:{port}: {error.strerror}; choose another --metrics-port."
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
 
@@ -112,3 +111,26 @@ class HealthServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _answer(start_response: StartResponse, failed: list[str], reasons: dict[str, str]) -> list[bytes]:
+    status = "503 Service Unavailable" if failed else "200 OK"
+    body = {"ok": not failed, "waiting_for": failed, **({"reasons": reasons} if reasons else {})}
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode() + b"\n"]
+
+
+class _QuietServer(ThreadingMixIn, WSGIServer):
+    """A thread for each request, and no traceback for a client that goes away before it has its answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 (the base class decides)
+        log.debug("A request from %s failed", client_address, exc_info=True)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = 10  # seconds; a client that sends nothing must not occupy a thread
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Discard the access log; probes arrive every few seconds."""

@@ -105,6 +105,10 @@ class Metrics(Protocol):
         """Set a gauge."""
         ...
 
+    def forget(self, name: str, *labels: str) -> None:
+        """Remove one labelled value of a gauge, such as the lag of a partition that was revoked."""
+        ...
+
     def observe(self, name: str, value: float, *labels: str) -> None:
         """Record a value in a histogram."""
         ...
@@ -123,6 +127,9 @@ class NoMetrics:
         """Discard."""
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
+        """Discard."""
+
+    def forget(self, name: str, *labels: str) -> None:
         """Discard."""
 
     def observe(self, name: str, value: float, *labels: str) -> None:
@@ -179,6 +186,11 @@ class CombinedMetrics:
         """Forward."""
         for receiver in self._receivers:
             receiver.gauge(name, value, *labels)
+
+    def forget(self, name: str, *labels: str) -> None:
+        """Forward."""
+        for receiver in self._receivers:
+            receiver.forget(name, *labels)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """Forward."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from engine.config import LOOPBACK
 from engine.observe.health import Health, HealthServer
 from engine.observe.metrics import METRICS, StageName
 from engine.system.versions import installed
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 PREFIX = "solstice_"
 
@@ -77,12 +81,29 @@ class PrometheusMetrics:
         """Return all metrics in Prometheus's text format."""
         from prometheus_client import generate_latest
 
+        self._update()
+        return generate_latest(self._registry)
+
+    def app(self) -> WSGIApplication:
+        """Return the WSGI application of Prometheus's client that serves these metrics."""
+        from prometheus_client import make_wsgi_app
+
+        serve = make_wsgi_app(self._registry)
+
+        def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            self._update()
+            body: Iterable[bytes] = serve(environ, start_response)
+            return body
+
+        return app
+
+    def _update(self) -> None:
+        """Measure what is only known when it is asked for."""
         torch = sys.modules.get("torch")  # without torch loaded this process uses no GPU
         if torch is not None and torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
             for kind, value in (("total", total), ("free", free), ("allocated", torch.cuda.memory_allocated())):
                 self.gauge("gpu_memory_bytes", value, kind)
-        return generate_latest(self._registry)
 
     def _child(self, name: str, labels: tuple[str, ...]) -> Any:
         metric = self._metrics[name]
@@ -97,7 +118,7 @@ def serve_metrics(
     Port 0 selects a free port, available as `HealthServer.port`. Raises `SetupError` if the port cannot be bound.
     """
     metrics = PrometheusMetrics()
-    return metrics, HealthServer(host, port, health or Health(), metrics.exposition)
+    return metrics, HealthServer(host, port, health or Health(), metrics.app())
 
 
 def _versions() -> list[str]:

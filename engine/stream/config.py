@@ -31,8 +31,8 @@ class KafkaSourceConfig:
     """Bytes of their messages; likewise."""
     max_gap: int = 10_000
     """Offsets between a partition's watermark and its last job; one stuck job holds the watermark, not the worker."""
-    fetch_wait_s: float = 0.025
-    """How long a broker may hold a fetch that finds no jobs. Some brokers hold it to the end even when jobs come."""
+    fetch_wait_s: float = 1.0
+    """How long a broker may hold a fetch that finds no jobs; Kafka answers as soon as one comes."""
     readers: int = 64
     """Images read from storage at the same time."""
     session_timeout_s: float = 45.0
@@ -41,6 +41,10 @@ class KafkaSourceConfig:
     """How long a rebalance waits for jobs that have begun."""
     instance: str | None = None
     """Stable name of this member, for restarts without a rebalance."""
+    unassigned_s: float = 300.0
+    """After this long without an assignment, while the brokers answer, the worker is no longer healthy."""
+    lag_every_s: float = 10.0
+    """Interval at which the brokers are asked for end offsets."""
     skip_undecodable: bool = False
     """Turn batches of messages that cannot be decoded into dead letters instead of stopping."""
 
@@ -105,6 +109,9 @@ class StreamConfig:
     """Likewise when jobs are under way and none ends; leave time for compiling a model."""
     metrics_port: int | None = None
     metrics_host: str = LOOPBACK
+    fetch_wait_s: float = KafkaSourceConfig.fetch_wait_s
+    unassigned_s: float = KafkaSourceConfig.unassigned_s
+    lag_every_s: float = KafkaSourceConfig.lag_every_s
     skip_undecodable: bool = KafkaSourceConfig.skip_undecodable
     create_topics: int | None = None
     """Partitions of topics that are missing; None makes none."""
@@ -122,6 +129,9 @@ class StreamConfig:
             session_timeout_s=self.session_timeout_s,
             drain_s=self.drain_s,
             instance=self.instance,
+            fetch_wait_s=self.fetch_wait_s,
+            unassigned_s=self.unassigned_s,
+            lag_every_s=self.lag_every_s,
             skip_undecodable=self.skip_undecodable,
         )
 

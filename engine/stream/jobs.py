@@ -90,6 +90,8 @@ def _refuse_framing(value: bytes) -> None:
             raise SkipImage(f"the message begins with a byte-order mark ({encoding}); send JSON as UTF-8 without one")
     if value[:1] == b"\0" and len(value) > 5 and value[4:8] not in _BOXED_IMAGES and value[:4] != _ICON:
         schema_id = int.from_bytes(value[1:5], "big")
+        if schema_id == 0:  # ids begin with 1
+            return
         raise SkipImage(
             f"the message has the framing of a schema registry (schema id {schema_id}); send JSON without a serializer "
             "of a schema registry"

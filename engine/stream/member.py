@@ -26,15 +26,19 @@ from engine.stream.client import UndecodableBatch, make_consumer, rebalance_slee
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import JobState, Message
+from engine.stream.lag import LagMeter
 from engine.stream.partitions import Assignment, Where
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 """Time-out of one poll; with less, kafka-python may never join its group."""
+IDLE_POLL_S = 1.0
+"""Time-out of one poll while no job is in flight, so that nothing has to be resumed."""
 TOPIC_GONE_S = 30.0
 """How long the jobs topic may be missing before the worker stops."""
 _COMMIT_EVERY_S = 1.0
+_POSITION_MS = 500
 _FINISH_S = 60.0
 """How long jobs in flight may take after an error that stops fetching."""
 _DRAIN_POLL_S = 0.02
@@ -69,6 +73,9 @@ class GroupMember:
         self._consumer: Any = None
         self._topic_seen_s = 0.0
         self._topic_id: object = None
+        self._is_joined = False
+        self._start_positions: dict[Where, int] = {}  # guarded by `_changed`
+        self._lag = LagMeter(connection, self.positions, metrics, health, config.lag_every_s)
         self._thread = threading.Thread(target=self._poll_until_closed, name="poll", daemon=True)
 
     def start(self) -> None:
@@ -86,8 +93,10 @@ class GroupMember:
             max_partition_fetch_bytes=max(1 << 20, config.max_in_flight_bytes // 16),
         )
         self._consumer.subscribe([config.topic], listener=_RebalanceListener(self))
-        self._health.require("assigned", False)
+        self._joined(False)
+        self._health.expect("assignment", config.unassigned_s)
         self._thread.start()
+        self._lag.start()
 
     def stop(self) -> None:
         """Fetch and begin nothing more. Safe to call from a signal handler, and more than once."""
@@ -102,6 +111,7 @@ class GroupMember:
         if abandon:
             self._abandoned.set()
         self._closing.set()
+        self._lag.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -140,6 +150,13 @@ class GroupMember:
         with self._changed:
             self._assignment.finish(job)
 
+    def positions(self) -> dict[Where, int]:
+        """Return the first unfinished offset of each assigned partition, where it is known."""
+        with self._changed:
+            watermarks = self._assignment.watermarks()
+            known = {where: self._start_positions.get(where) if w is None else w for where, w in watermarks.items()}
+        return {where: position for where, position in known.items() if position is not None}
+
     # ---- the poll thread ----
 
     def _poll_until_closed(self) -> None:
@@ -148,12 +165,15 @@ class GroupMember:
             while not self._closing.is_set():
                 self._poll()
                 self._health.beat("poll")
+                if self._is_joined or not self._lag.reachable:
+                    self._health.beat("assignment")
                 self._pause_or_resume()
                 self._stop_when_finished()
                 self._require_topic()
                 if time.monotonic() - committed_s >= _COMMIT_EVERY_S:
                     committed_s = time.monotonic()
                     self._commit_soon()
+                    self._note_start_positions()
         except Exception as error:  # noqa: BLE001 (raised again by `raise_error`)
             self._error = self._explained(error)
             self._stopping.set()
@@ -162,7 +182,8 @@ class GroupMember:
 
     def _poll(self) -> None:
         try:
-            self._take(self._consumer.poll(timeout_ms=int(POLL_S * 1000)))
+            timeout_s = POLL_S if self._assignment.num_in_flight else IDLE_POLL_S
+            self._take(self._consumer.poll(timeout_ms=int(timeout_s * 1000)))
         except (AuthorizationError, FencedInstanceIdError):
             raise
         except UndecodableBatch as error:
@@ -260,17 +281,30 @@ class GroupMember:
         gauge("oldest_job_seconds", 0.0 if oldest_s is None else max(0.0, time.time() - oldest_s))
 
     def _commit_soon(self) -> None:
-        """Start a commit of what has moved, and measure the lag."""
+        """Start a commit of what has moved."""
         # Only the answer to a commit reveals that another member has joined under the same stable name.
         offsets = self._uncommitted(include_unmoved=self._config.instance is not None)
         if offsets:
             self._consumer.commit_async(offsets, self._note_committed)
+
+    def _note_start_positions(self) -> None:
+        """Remember where partitions start of which no job has been taken yet, for their lag."""
         with self._changed:
             watermarks = self._assignment.watermarks()
-        for where, watermark in watermarks.items():
-            high = self._consumer.highwater(TopicPartition(*where))
-            if high is not None and watermark is not None:
-                self._metrics.gauge("lag_jobs", max(0, high - watermark), str(where[1]))
+            unknown = [w for w, mark in watermarks.items() if mark is None and w not in self._start_positions]
+        assigned = self._consumer.assignment()
+        positions = {
+            where: position
+            for where in unknown
+            if where in assigned
+            and (position := self._consumer.position(TopicPartition(*where), timeout_ms=_POSITION_MS)) is not None
+        }
+        with self._changed:
+            self._start_positions = {
+                where: position
+                for where, position in {**self._start_positions, **positions}.items()
+                if where in watermarks
+            }
 
     def _uncommitted(self, *, include_unmoved: bool = False) -> dict[TopicPartition, OffsetAndMetadata]:
         with self._changed:
@@ -320,34 +354,33 @@ class GroupMember:
                 self._note_committed(offsets, error)
             else:
                 self._note_committed(offsets, None)
+        self._joined(False)
 
     async def assign(self, assigned: set[Where]) -> None:
         """Continue with partitions that came back, and drop those that did not."""
         self._metrics.count("rebalances_total", 1.0, "assigned")
         with self._changed:
-            self._drop_lag(self._assignment.owned - assigned)
             self._assignment.assign(assigned)
             self._changed.notify_all()
         self._metrics.gauge("assigned_partitions", len(assigned))
-        self._health.require("assigned", True)
+        self._joined(True)
         log.info("Assigned partitions %s", sorted(partition for _, partition in assigned))
 
     async def lose(self, lost: set[Where]) -> None:
         """Drop everything: the group has continued without this member."""
         self._metrics.count("rebalances_total", 1.0, "lost")
         with self._changed:
-            self._drop_lag(lost)
             self._assignment.lose(lost)
-        self._health.require("assigned", False)
+        self._joined(False)
         log.warning("The group has continued without this worker; its jobs in flight will be done again elsewhere")
 
     def _num_begun(self, partitions: set[Where]) -> int:
         with self._changed:
             return self._assignment.num_begun(partitions)
 
-    def _drop_lag(self, lost: Iterable[Where]) -> None:
-        for _, partition in lost:
-            self._metrics.gauge("lag_jobs", 0.0, str(partition))
+    def _joined(self, joined: bool) -> None:
+        self._is_joined = joined
+        self._health.require("assigned", joined, f"joining the group {self._config.group}")
 
 
 class _RebalanceListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,27 @@ log = logging.getLogger(__name__)
 
 STUCK_EXIT_CODE = 70
 """Exit code of a worker that its watchdog ended, for whoever starts it again."""
-_LAST_WORDS_S = 10.0
+SHUTDOWN_TIMEOUT_S = 10.0
+"""How long leaving the group, and closing the producer, may take."""
+
+
+class StoppedDuringStart(BaseException):
+    """SIGTERM or SIGINT came before the worker had started; not an error, so nothing may catch it on the way."""
+
+
+@contextmanager
+def stoppable_start() -> Iterator[None]:
+    """Raise `StoppedDuringStart` on SIGTERM and SIGINT in the body of a `with`, until `Worker.run` handles them."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise StoppedDuringStart
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Worker:
@@ -48,8 +69,8 @@ class Worker:
         """
         self._end_process = end_process
         self.health = Health()
-        self.health.require("model", False)
-        self.health.require("running", False)
+        self.health.require("running", False, "connecting to the brokers")
+        self.health.require("model", False, "waiting for the brokers")
         metrics: Metrics = NoMetrics()
         self._server = None
         if config.metrics_port is not None:
@@ -60,6 +81,8 @@ class Worker:
         inputs = Inputs(config.input_roots, config.max_source_bytes, config.private_hosts, config.read_timeout_s)
         output = Output(config.output_root) if config.output_root else None
         files = model_files(config.models)
+        self.health.require("running", False, "starting")
+        self.health.require("model", False, f"loading and compiling {next(iter(files))}")
         residents = Residents(files, config.pipeline.generate, config.resident_models, metrics)
         self.health.require("model", True)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -107,8 +130,8 @@ class Worker:
             drained = True
         finally:
             # Leave the group before closing the producer: nobody waits for this worker any longer than needed.
-            left = self._source.close(_LAST_WORDS_S, abandon=not drained)
-            self._sink.close(_LAST_WORDS_S)
+            left = self._source.close(SHUTDOWN_TIMEOUT_S, abandon=not drained)
+            self._sink.close(SHUTDOWN_TIMEOUT_S)
             self._ended.set()
             if self._server:
                 self._server.close()
@@ -116,8 +139,8 @@ class Worker:
         return 0
 
     def stop(self) -> None:
-        """Drain: begin nothing more, end what has begun, commit, leave."""
-        self.health.require("running", False)
+        """Drain: begin nothing more, finish begun jobs, commit, leave the group."""
+        self.health.require("running", False, "draining")
         self._source.stop()
         if not self._stopping.is_set():
             self._stopping.set()
@@ -134,7 +157,7 @@ class Worker:
             return
         log.warning("Jobs are still under way after %.0f s; they are left to other workers", self._config.grace_s)
         self._sink.give_up()
-        self._source.close(_LAST_WORDS_S, abandon=True)
+        self._source.close(SHUTDOWN_TIMEOUT_S, abandon=True)
         self._end_process(1)
 
     def _watch(self) -> None:

@@ -81,7 +81,7 @@ def kafka(brokers: str, _: Path) -> Iterator[Case]:
     def make() -> Iterator[Source]:
         source = KafkaSource(
             Connection(brokers=brokers),
-            KafkaSourceConfig(topic=jobs, group=jobs),
+            KafkaSourceConfig(topic=jobs, group=jobs, fetch_wait_s=0.025),
             Inputs([], 1000),
             Options(model="m"),
             {"m": "0" * 64},

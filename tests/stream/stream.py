@@ -151,6 +151,14 @@ class Stream:
 
     def worker(self, translate: Mapping[str, Callable[[Tensor], Tensor]] | None = None, **options: Any) -> Worker:
         """Start a worker in a thread of this process."""
+        worker = Worker(self.config(**options), translate, _no_exit)
+        thread = threading.Thread(target=worker.work, daemon=True)
+        thread.start()
+        self._workers.append((worker, thread))
+        return worker
+
+    def config(self, **options: Any) -> StreamConfig:
+        """Return the configuration of a worker in this process."""
         pipeline = PipelineConfig(
             options=Options(size=Size.parse("32x32")),
             batch=BatchConfig(size=4, max_wait_s=0.02),
@@ -167,12 +175,10 @@ class Stream:
             "output_root": str(self.outputs),
             "pipeline": pipeline,
             "acknowledge_s": 3.0,
+            "fetch_wait_s": 0.025,  # the brokers that tests start hold a fetch to the end even when jobs come
+            "lag_every_s": 0.5,
         }
-        worker = Worker(StreamConfig(**{**defaults, **self.options, **options}), translate, _no_exit)
-        thread = threading.Thread(target=worker.work, daemon=True)
-        thread.start()
-        self._workers.append((worker, thread))
-        return worker
+        return StreamConfig(**{**defaults, **self.options, **options})
 
     def stop(self, worker: Worker, seconds: float = 60.0) -> None:
         """Drain a worker and wait for its end."""
@@ -191,7 +197,7 @@ class Stream:
             *("--brokers", self.brokers, "--group", self.name),
             *("--jobs", self.jobs, "--results", self.results_topic, "--dead-letters", self.dead_topic),
             *("--model", str(self.model), "--input-root", str(self.inputs), "--output-root", str(self.outputs)),
-            *("--size", "32x32", "--backend", "eager", "--device", "cpu", *options),
+            *("--size", "32x32", "--fetch-wait", "0.025", "--backend", "eager", "--device", "cpu", *options),
         ]
         path = self.log(len(self._processes))
         with path.open("wb") as file:

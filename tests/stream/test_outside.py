@@ -45,7 +45,8 @@ def test_probes_and_metrics_tell_what_a_worker_does(stream: Stream) -> None:
     assert 'solstice_stage_images_total{stage="generate"} 10.0' in text
     assert fetched(f"{url}/healthz")[0] == 200
     worker.health.require("sink", False)
-    assert fetched(f"{url}/readyz") == (503, '{"ok": false, "waiting_for": ["sink"]}\n')
+    status, body = fetched(f"{url}/readyz")
+    assert (status, json.loads(body)) == (503, {"ok": False, "waiting_for": ["sink"]})
 
 
 def test_a_worker_logs_json_objects_and_nothing_else(stream: Stream) -> None:

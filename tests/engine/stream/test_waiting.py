@@ -56,7 +56,7 @@ def test_readiness_tells_which_root_is_away_until_it_serves_again() -> None:
     bench.fail(one, root=2)
     bench.fail(other, root=2)
     assert bench.health.missing() == ["source"]
-    assert bench.health.reasons() == {"source": "input root 2 does not answer: connection refused"}
+    assert bench.health.reasons() == {"source": "input root 2 does not answer: connection refused, 0 s"}
     bench.jobs.served(bench.next_due(), 2)
     assert bench.health.missing() == ["source"], "one job still waits"
     bench.jobs.served(bench.next_due(), 2)
