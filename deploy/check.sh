@@ -8,6 +8,7 @@ SOLSTICE_VARIANT=cuda docker-compose -f compose.yaml config -q
 hadolint --failure-threshold style Dockerfile
 promtool check config --syntax-only prometheus.yml
 promtool check rules rules.yml
+promtool test rules rules_test.yml
 python - <<'PYTHON'
 """Every metric that the dashboard and the rules name must be one that workers have."""
 import json

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, ImagePalette
 from torch import Tensor
 
 from engine.codec import deep, jpeg, png, tiff
+from engine.codec.bounds import MAX_FRAMES
 from engine.codec.colour import (
     Colours,
     adobe_rgb_icc,
@@ -119,7 +120,8 @@ class Decoder:
             deep_stored_HWC = upright(torch.from_numpy(stored.deep), metadata.orientation)
             deep_HWC = resize_with_alpha(deep_stored_HWC, alpha_HW, *final)[0]
             deep_HWC = torch.from_numpy(srgb_16_bit(deep_HWC.numpy(), stored.icc))
-        frames = (f"first of {source.frames} frames",) if source.frames > 1 else ()
+        more = " or more" if source.frames >= MAX_FRAMES else ""
+        frames = (f"first of {source.frames}{more} frames",) if source.frames > 1 else ()
         return Picture(
             resize_with_alpha(pixels_HWC, final_alpha_HW, *working)[0],
             source.format,

@@ -9,6 +9,7 @@ from functools import lru_cache
 from PIL import Image, UnidentifiedImageError
 
 from engine.codec import deep, png, tiff
+from engine.codec.bounds import count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
 from engine.codec.metadata.read import of_raw, of_tiff, read_opened
 from engine.config import DecodeConfig
@@ -50,6 +51,7 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
     if tiff.is_raw(data):
         return _raw(data, max_pixels)
     _register_plugins(data)
+    require_bounded(data)
     data, notes = png.without_bad_chunks(data)
     try:
         with Image.open(io.BytesIO(png.with_text_first(data))) as image:
@@ -67,7 +69,7 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
                     image, data, turned_by_decoder=reader == "pillow" and image.format in _TURNED_BY_PILLOW
                 ),
                 translucent=image.has_transparency_data,
-                frames=_num_frames(image),
+                frames=_num_frames(image, data),
                 progressive=bool(image.info.get("progressive")),
                 depth=depth,
                 inverted_ink="adobe" in image.info,
@@ -185,8 +187,11 @@ def _register(name: str) -> None:
         import pillow_jxl  # noqa: F401  # registers itself
 
 
-def _num_frames(image: Image.Image) -> int:
-    """Count frames only where the header says that there are several; counting can walk the whole file."""
+def _num_frames(image: Image.Image, data: bytes) -> int:
+    """Count the frames of an animation, no more than `MAX_FRAMES` where counting visits each of them."""
+    counted = count_frames(data, image.format or "")
+    if counted is not None:
+        return counted
     if image.format == "MPO":  # the further frames of a camera's MPO are previews, not an animation
         return 1
     return int(getattr(image, "n_frames", 1)) if getattr(image, "is_animated", False) else 1
