@@ -1,4 +1,4 @@
-"""A source over a list, for tests and for use from Python."""
+"""A source and a sink in memory, for tests and for use from Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from engine.records import Encoded, Failed, Origin, Outcome, Record, Stored
 
 
 class MemorySource:
-    """Gives (key, encoded bytes) pairs in their order and keeps what it is told of them."""
+    """Yields (key, encoded bytes) pairs in order and keeps their outcomes."""
 
     def __init__(self, images: Iterable[tuple[str, bytes] | None], options: Options | None = None) -> None:
-        """`images` may hold None where the source should seem idle."""
+        """A None among `images` makes the source yield a tick."""
         self._images = images
         self._options = options or Options()
         self.outcomes: list[Outcome] = []
@@ -32,7 +32,7 @@ class MemorySource:
 
 
 class MemorySink:
-    """Keeps results and failures by key; safe from several threads, since each call is one assignment."""
+    """Keeps results and failures by key; thread-safe, since each call is one assignment."""
 
     def __init__(self) -> None:
         self.results: dict[str, Encoded] = {}
@@ -45,9 +45,9 @@ class MemorySink:
         return Stored.of(encoded, record.key)
 
     def reject(self, failed: Failed) -> None:
-        """Keep the reason."""
+        """Keep the reason of a failure."""
         self.failures[failed.key] = failed.reason
 
     def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Do nothing: nobody waits."""
+        """Return the outcomes unchanged."""
         return outcomes

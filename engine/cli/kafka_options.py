@@ -1,4 +1,4 @@
-"""Options that say how to reach Kafka, the same for every command that does; each may come from the environment."""
+"""Options of the connection to Kafka, shared by all commands that use it; each may be set in the environment."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 def connection_from(options: dict[str, Any]) -> Connection:
-    """Take the options out of `options` and make a connection of them; raises `SetupError`."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it reports every passing trouble; we say what matters
+    """Remove the options of the connection from `options` and return a `Connection`; raises `SetupError`."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs transient failures as errors
     password_file: Path | None = options.pop("sasl_password_file")
     return Connection(sasl_password=_password(password_file), **{name: options.pop(name) for name in _NAMES})
 

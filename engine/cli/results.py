@@ -1,4 +1,4 @@
-"""`solstice results` and `solstice replay`: what became of the jobs, and another chance for those that failed."""
+"""`solstice results` follows results; `solstice replay` sends dead letters back."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def results(topic: str, expect: int | None, new: bool, timeout: float | None, as
     require_topics(connection, [topic])
     done: set[str] = set()
     failed: set[str] = set()
-    heard_s = time.monotonic()
+    result_s = time.monotonic()
     notice = SilenceNotice(expect)
     with ProgressLine("results", expect) as line:
         for result in follow(connection, topic, only_new=new):
             if result is not None:
-                heard_s = time.monotonic()
-                _tell(result, as_json)
+                result_s = time.monotonic()
+                _print(result, as_json)
                 (failed if result["status"] == "failed" else done).add(result["id"])
                 failed -= done  # a job that was replayed, or is done by another worker
                 line.show(len(done) + len(failed), len(failed))
-            if text := notice.due(time.monotonic(), heard_s, len(done) + len(failed)):
+            if text := notice.due(time.monotonic(), result_s, len(done) + len(failed)):
                 click.echo(text, err=True)
             # Only when nothing more waits: a job that failed may have been replayed.
             if result is None and expect is not None and len(done) + len(failed) >= expect:
                 break
-            if timeout is not None and time.monotonic() - heard_s > timeout:
+            if timeout is not None and time.monotonic() - result_s > timeout:
                 break
     click.echo(f"{len(done)} done, {len(failed)} failed.", err=as_json)
     sys.exit(0 if not failed and (expect is None or len(done) >= expect) else 1)
@@ -65,9 +65,9 @@ class SilenceNotice:
         self._every_s = every_s
         self._times = 0
 
-    def due(self, now_s: float, heard_s: float, ended: int) -> str | None:
-        """Return the line if one is due at `now_s`; `heard_s` is the time of the last result."""
-        times = int((now_s - heard_s) / self._every_s)
+    def due(self, now_s: float, result_s: float, ended: int) -> str | None:
+        """Return the line if one is due at `now_s`; `result_s` is the time of the last result."""
+        times = int((now_s - result_s) / self._every_s)
         is_due, self._times = times > self._times, times
         if not is_due:
             return None
@@ -110,7 +110,7 @@ def replay(dead_letters: str, group: str, stage: str | None, idle_s: float, dry_
     click.echo(f"{sent} jobs {'would be ' if dry_run else ''}sent back, {left_out} left out.")
 
 
-def _tell(result: dict[str, Any], as_json: bool) -> None:
+def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(result))
     elif result["status"] == "failed":

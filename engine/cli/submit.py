@@ -1,4 +1,4 @@
-"""`solstice submit`: an archive onto a jobs topic."""
+"""`solstice submit`: send a job for each image of an archive."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _show(sent: int) -> None:
 
 
 def _default_journal(src: str, brokers: str, topic: str) -> Path:
-    """Keep one journal for each source and topic."""
+    """Return the journal of this source and topic."""
     where = src if "://" in src else str(Path(src).absolute())
     name = hashlib.sha256("\n".join((where, brokers, topic)).encode()).hexdigest()[:24]
     with suppress(OSError):  # the journal reports it

@@ -1,4 +1,4 @@
-"""Connections to Kafka: settings, secrets that are never shown, and errors in words."""
+"""Clients of Kafka, their errors as sentences, and all calls into private parts of kafka-python."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from engine.stream.connection import BOOTSTRAP_S, Connection
 T = TypeVar("T")
 
 _count = itertools.count()
-_one_at_a_time = threading.Lock()  # the logger that is listened to is everybody's
+_one_at_a_time = threading.Lock()  # log records are captured from a logger that all clients share
 
 MAX_REQUEST_BYTES = 64 << 20
-"""What the client lets through; the broker's own limit, usually 1 MiB, is the one that counts."""
+"""Limit of the client, well above the brokers' own, which is usually 1 MiB."""
 
 
 class UndecodableBatch(Exception):
@@ -40,7 +40,7 @@ class UndecodableBatch(Exception):
 
 
 def make_consumer(connection: Connection, *topics: str, **settings: Any) -> Any:
-    """Connect a `KafkaConsumer` that commits nothing by itself; raises `SetupError` with the cause."""
+    """Connect a `KafkaConsumer` without automatic commits; raises `SetupError` with the cause."""
     settings = {
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
@@ -135,7 +135,7 @@ def rebalance_sleep(consumer: Any, seconds: float) -> Awaitable[None]:
 
 
 def require_topics(connection: Connection, topics: Sequence[str], create_partitions: int | None = None) -> None:
-    """Raise `SetupError` when one of `topics` is missing, or make it with `create_partitions` partitions."""
+    """Raise `SetupError` when one of `topics` is missing, or create it with `create_partitions` partitions."""
     admin = make_admin(connection)
     try:
         there = set(admin.list_topics())
@@ -143,13 +143,13 @@ def require_topics(connection: Connection, topics: Sequence[str], create_partiti
         if missing and create_partitions is None:
             raise SetupError(
                 f"There is no topic {' and no topic '.join(missing)} at {connection.brokers}; "
-                "create it, or let --create-topics N do it with N partitions."
+                "create it, or pass --create-topics N to create it with N partitions."
             )
         for topic in missing:
             with suppress(TopicAlreadyExistsError):  # another worker was faster
                 admin.create_topics([NewTopic(topic, create_partitions, -1)])
     except KafkaError as error:
-        raise SetupError(f"The topics at {connection.brokers} cannot be read or made: {error}.") from error
+        raise SetupError(f"The topics at {connection.brokers} cannot be listed or created: {error}.") from error
     finally:
         admin.close()
 
@@ -157,7 +157,7 @@ def require_topics(connection: Connection, topics: Sequence[str], create_partiti
 def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T:
     client_id = f"solstice-{os.getpid()}-{next(_count)}"
     settings = {**connection.settings(), "client_id": client_id}
-    with _one_at_a_time, _listening(client_id) as said:
+    with _one_at_a_time, _captured_log(client_id) as said:
         try:
             return make(settings)
         except KafkaError as error:
@@ -167,21 +167,21 @@ def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T
 
 
 def explain(connection: Connection, said: Sequence[str]) -> str:
-    """Turn what kafka-python logged while it could not connect into one sentence about what to do."""
+    """Return one sentence with the cause and what to do, from what kafka-python logged while connecting."""
     where, text = connection.brokers, "\n".join(said)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         why = text.split("certificate verify failed:", 1)[-1].split("(_ssl", 1)[0].strip() or "unknown authority"
-        return f"The certificate of {where} is not to be trusted ({why}); give its authority with --tls-ca."
+        return f"The certificate of {where} is not trusted ({why}); pass its certificate authority with --tls-ca."
     if "certificate required" in text.lower() or "TLSV13_ALERT_CERTIFICATE_REQUIRED" in text:
-        return f"{where} asks for a client certificate; give it with --tls-cert and --tls-key."
+        return f"{where} asks for a client certificate; pass it with --tls-cert and --tls-key."
     if any(word in text for word in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF", "RECORD_LAYER_FAILURE", "SSLError")):
-        return f"{where} does not answer in TLS; leave out the TLS options or name its TLS port."
+        return f"{where} does not use TLS; leave out the TLS options, or use its TLS port."
     if any(word in text for word in ("SaslAuthentication", "SaslHandshake", "UnsupportedSasl", "IllegalSasl")):
         return f"{where} refuses the SASL user, password or mechanism {connection.sasl_mechanism}."
     if any(word in text for word in ("ECONNREFUSED", "Connection refused", "Connect call failed")):
-        return f"Nothing listens at {where}; start the broker or name another with --brokers."
+        return f"Nothing listens at {where}; start the broker, or pass another with --brokers."
     if any(word in text for word in ("DNS", "getaddrinfo", "Name or service", "name resolution")):
-        return f"The name in {where} is not known; check --brokers."
+        return f"The host name in {where} is unknown; check --brokers."
     if connection.sasl_mechanism:
         return f"{where} closes the connection or does not answer; check the SASL options and whether it wants TLS."
     hint = "check that it is a Kafka TLS port" if connection.uses_tls else "if it wants TLS, add --tls or --tls-ca"
@@ -189,24 +189,24 @@ def explain(connection: Connection, said: Sequence[str]) -> str:
 
 
 @contextmanager
-def _listening(client_id: str) -> Iterator[list[str]]:
-    """Collect what kafka-python logs of one client: only there does it say why it cannot connect."""
+def _captured_log(client_id: str) -> Iterator[list[str]]:
+    """Capture what kafka-python logs of one client: only there is the cause of a failed connection."""
     said: list[str] = []
     caller = threading.get_ident()  # a producer connects in it, the others in a thread of their own
 
-    class Ears(logging.Handler):
+    class LogCapture(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == caller or record.threadName == f"kafka-io-{client_id}":
                 said.append(record.getMessage())
 
-    logger, ears = logging.getLogger("kafka"), Ears(logging.WARNING)
+    logger, capture = logging.getLogger("kafka"), LogCapture(logging.WARNING)
     propagated, level = logger.propagate, logger.level
-    logger.addHandler(ears)
+    logger.addHandler(capture)
     logger.propagate = False
     logger.setLevel(logging.WARNING)
     try:
         yield said
     finally:
-        logger.removeHandler(ears)
+        logger.removeHandler(capture)
         logger.propagate = propagated
         logger.setLevel(level)

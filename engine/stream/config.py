@@ -10,12 +10,12 @@ from engine.stream.connection import Connection
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetterLimit:
-    """How many jobs may fail before the worker stops."""
+    """Limit on failed jobs at which the worker stops."""
 
     consecutive: int = 200
-    """Failed jobs with no success between them."""
+    """Failed jobs in a row."""
     ratio: float = 0.5
-    """Failed jobs among the last `window`."""
+    """Share of failed jobs among the last `window`."""
     window: int = 1000
 
 
@@ -26,21 +26,21 @@ class KafkaSourceConfig:
     topic: str
     group: str
     max_in_flight: int = 256
-    """Jobs fetched and not ended; at this number fetching pauses, at half of it it goes on."""
+    """Jobs fetched and not finished; fetching pauses at this number and resumes at half of it."""
     max_in_flight_bytes: int = 256 << 20
-    """Bytes of their messages; likewise."""
+    """Bytes of the messages of jobs in flight; likewise."""
     max_gap: int = 10_000
-    """Offsets between a partition's watermark and its last job; one stuck job holds the watermark, not the worker."""
+    """Offsets between a partition's watermark and its last job, at which this partition pauses."""
     fetch_wait_s: float = 1.0
     """How long a broker may hold a fetch that finds no jobs; Kafka answers as soon as one comes."""
     readers: int = 64
-    """Images read from storage at the same time."""
+    """Images read at the same time; more than cores, since they wait for storage."""
     session_timeout_s: float = 45.0
-    """After this long without a heartbeat the group gives a worker's partitions to others."""
+    """Time without a heartbeat after which the group reassigns a worker's partitions."""
     drain_s: float = 10.0
-    """How long a rebalance waits for jobs that have begun."""
+    """Maximum time that a rebalance waits for begun jobs."""
     instance: str | None = None
-    """Stable name of this member, for restarts without a rebalance."""
+    """Stable name of this member (group.instance.id), for restarts without a rebalance."""
     unassigned_s: float = 300.0
     """After this long without an assignment, while the brokers answer, the worker is no longer healthy."""
     lag_every_s: float = 10.0
@@ -51,18 +51,18 @@ class KafkaSourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaSinkConfig:
-    """Where results go."""
+    """How results and dead letters are published."""
 
     results: str
     dead_letters: str
     group: str
-    """For the dead letters' headers."""
+    """Consumer group, for the headers of dead letters."""
     worker: str
-    """Names this process in results."""
+    """Name of this process in results."""
     inline_limit: int = 700_000
-    """Bytes of an image that may travel in a result; in base64 that is just under the brokers' usual 1 MiB."""
+    """Maximum bytes of an image in a result; in base64 just under the brokers' usual limit of 1 MiB."""
     acknowledge_s: float = 30.0
-    """After this long without an acknowledgement the producer is given up and made anew."""
+    """Time without an acknowledgement after which the producer is replaced."""
     stuck_s: float = 600.0
     """A result that cannot be stored for this long, while others can, is a dead letter."""
     limit: DeadLetterLimit = field(default_factory=DeadLetterLimit)
@@ -70,7 +70,7 @@ class KafkaSinkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """A whole worker."""
+    """Configuration of a whole worker."""
 
     connection: Connection
     jobs: str
@@ -79,34 +79,34 @@ class StreamConfig:
     dead_letters: str
     group: str
     models: tuple[str, ...]
-    """Names or files; the first translates jobs that name none."""
+    """Model names or files; the first is the default of jobs."""
     input_roots: tuple[str, ...] = ()
     private_hosts: tuple[str, ...] = ()
     """Names of web servers that may have loopback, link-local or private addresses."""
     read_timeout_s: float = 30.0
     """For the whole body of an image from a web server."""
     output_root: str | None = None
-    """None sends every result inline."""
+    """Where results are stored; None puts every image into its result."""
     pipeline: PipelineConfig = field(default_factory=lambda: PipelineConfig(batch=BatchConfig(max_wait_s=0.05)))
     resident_models: int = 2
-    """Generators in memory at a time."""
+    """Models kept in memory at the same time."""
     max_in_flight: int = KafkaSourceConfig.max_in_flight
     max_in_flight_bytes: int = KafkaSourceConfig.max_in_flight_bytes
     max_source_bytes: int = 256 << 20
-    """A larger source image is a dead letter."""
+    """Maximum bytes of a source image; a larger one is a dead letter."""
     inline_limit: int = KafkaSinkConfig.inline_limit
     max_dead_letters: int = DeadLetterLimit.consecutive
     max_dead_letter_ratio: float = DeadLetterLimit.ratio
     grace_s: float = 30.0
-    """How long SIGTERM waits for jobs under way."""
+    """Maximum time that SIGTERM waits for jobs in flight."""
     session_timeout_s: float = KafkaSourceConfig.session_timeout_s
     drain_s: float = KafkaSourceConfig.drain_s
     acknowledge_s: float = KafkaSinkConfig.acknowledge_s
     instance: str | None = None
     poll_stuck_s: float = 120.0
-    """The watchdog ends a process whose poll thread is silent for this long, so that it is started again."""
+    """Time without a heartbeat of the poll thread after which the watchdog ends the process."""
     pipeline_stuck_s: float = 1800.0
-    """Likewise when jobs are under way and none ends; leave time for compiling a model."""
+    """Likewise while jobs are in flight and none finishes; leave time for compiling a model."""
     metrics_port: int | None = None
     metrics_host: str = LOOPBACK
     fetch_wait_s: float = KafkaSourceConfig.fetch_wait_s
@@ -114,13 +114,13 @@ class StreamConfig:
     lag_every_s: float = KafkaSourceConfig.lag_every_s
     skip_undecodable: bool = KafkaSourceConfig.skip_undecodable
     create_topics: int | None = None
-    """Partitions of topics that are missing; None makes none."""
+    """Partitions of missing topics that are created; None creates none."""
     reset_dead_letter_limit: bool = False
     """Start although earlier workers of the group stopped at the limit on dead letters."""
 
     @property
     def source(self) -> KafkaSourceConfig:
-        """The part that decides how jobs are fetched."""
+        """Configuration of the source."""
         return KafkaSourceConfig(
             topic=self.jobs,
             group=self.group,
@@ -136,7 +136,7 @@ class StreamConfig:
         )
 
     def sink(self, worker: str) -> KafkaSinkConfig:
-        """Give the part that decides where results of the process `worker` go."""
+        """Return the configuration of the sink of a process called `worker`."""
         return KafkaSinkConfig(
             results=self.results,
             dead_letters=self.dead_letters,

@@ -1,4 +1,4 @@
-"""How to reach Kafka; secrets are never shown."""
+"""Settings of the connection to Kafka, with secrets left out of `repr`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 from engine.errors import SetupError
 
 BOOTSTRAP_S = 6.0
-"""How long to try before saying that the brokers cannot be reached."""
+"""Time after which brokers that do not answer are an error."""
 METADATA_AGE_S = 30.0
-"""How often to ask for topics and partitions, when nothing says that they have changed."""
+"""Maximum age of the client's list of topics and partitions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the brokers are and how to be let in."""
+    """Addresses of the brokers, encryption and credentials."""
 
     brokers: str
     """HOST:PORT, several with commas between."""
     tls: bool = False
     tls_ca: Path | None = None
-    """PEM file of the authority that signed the brokers' certificates; None for those of the system."""
+    """PEM file of the certificate authority of the brokers; None for those of the system."""
     tls_cert: Path | None = None
-    """PEM file with this client's certificate."""
+    """PEM file of this client's certificate."""
     tls_key: Path | None = None
-    """PEM file with its key; None when it is in `tls_cert`."""
+    """PEM file of the certificate's key; None when it is in `tls_cert`."""
     sasl_mechanism: str | None = None
-    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    """SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
     sasl_user: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
 
@@ -40,7 +40,7 @@ class Connection:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Give what every kafka-python client takes; raises `SetupError` for files that cannot be used."""
+        """Return the settings of every kafka-python client; raises `SetupError` for files that cannot be used."""
         settings: dict[str, Any] = {
             "bootstrap_servers": self.brokers.split(","),
             "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),

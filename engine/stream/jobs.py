@@ -27,21 +27,21 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One image to translate."""
+    """One image to translate, as a message asks for it."""
 
     id: str
     source: str | None
-    """Where the image is; None when it is in `data`."""
+    """URI or name of the image; None when the image is in `data`."""
     data: bytes | None = field(default=None, repr=False)
     """The image itself."""
     output: str | None = None
-    """Relative name of the result; None for one made from the id."""
+    """Name of the result relative to the output root; None to derive it from the id."""
     inline: bool = False
-    """Send the result instead of storing it."""
+    """Put the translated image into the result instead of storing it."""
     options: Options
 
     def digest(self, data: bytes, model_sha256: str) -> str:
-        """Hash everything that decides the result and where it goes; equal for a job that is delivered again."""
+        """Return a hash of all that decides the result and its name; equal for a job that is delivered again."""
         asked = (self.id, self.output, model_sha256, str(self.options))
         hashed = hashlib.sha256(json.dumps(asked).encode())
         hashed.update(hashlib.sha256(data).digest())
@@ -49,9 +49,9 @@ class Job:
 
 
 def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Options) -> Job:
-    """Read a message: JSON when it begins with a brace, otherwise the image itself with its id as the key.
+    """Parse a message: JSON if it begins with a brace, otherwise an image whose id is the message's key.
 
-    Raises `SkipImage` with one line about the first thing that is wrong.
+    Raises `SkipImage` with one line about the first error.
     """
     if value[:64].lstrip()[:1] == b"{":
         return _job(_parsed(value), defaults)
@@ -63,7 +63,7 @@ def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Optio
 
 
 def read_id(value: bytes | None, key: bytes | None, fallback_id: str) -> str:
-    """Find an id for the result of a message that is no valid job: its own where it has one."""
+    """Return an id for the result of a message that is not a valid job: its own, if it has one."""
     try:
         fields = json.loads(value or b"")
         id = fields["id"]
@@ -139,7 +139,7 @@ def _options(fields: Mapping[str, Any], defaults: Options) -> Options:
 
 
 def _inline(uri: str) -> bytes:
-    """Read an RFC 2397 URI."""
+    """Decode the image of a data URI (RFC 2397)."""
     header, comma, body = uri.partition(",")
     if not comma:
         raise SkipImage("not a valid job: source is a data URI without a comma")
@@ -152,7 +152,7 @@ def _inline(uri: str) -> bytes:
 
 
 def data_uri(data: bytes) -> str:
-    """Put an image into a job."""
+    """Encode an image as a data URI (RFC 2397), the source of a job that carries its image."""
     return f"data:;base64,{base64.b64encode(data).decode()}"
 
 
@@ -164,7 +164,7 @@ def _text(value: bytes, what: str) -> str:
 
 
 def _require_text(value: str, name: str) -> None:
-    """Refuse half of a surrogate pair, which JSON can carry and no file name or message can."""
+    """Refuse lone surrogates, which JSON can represent and UTF-8 cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -172,14 +172,14 @@ def _require_text(value: str, name: str) -> None:
 
 
 def schema(name: str) -> dict[str, Any]:
-    """Load `job-v1` or `result-v1`."""
+    """Return the JSON schema `job-v1` or `result-v1`."""
     text = (resources.files("engine.stream") / "schemas" / f"{name}.json").read_text()
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
 
 def validate_job(fields: object) -> None:
-    """Raise `fastjsonschema.JsonSchemaValueException` when `fields` is no job."""
+    """Raise `fastjsonschema.JsonSchemaValueException` when `fields` is not a job."""
     _validator("job-v1")(fields)
 
 
@@ -225,19 +225,19 @@ class JobState(Origin):
     """Number of the partition's assignment; a job of an earlier assignment no longer moves the offset."""
     id: str
     wait_s: float
-    """From the message's time stamp to the fetch."""
+    """Seconds from the message's time stamp to its fetch."""
     job: Job | None = None
     digest: str = ""
-    """See `Job.digest`; empty until the image is read, and for results that travel inline."""
+    """See `Job.digest`; empty until the image is read, and for results with the image inline."""
     model_sha256: str = ""
     attempts: int = 1
     read_s: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
-    """Fields of the result that are known once the image is stored."""
+    """Fields of the result that describe the image, once it is stored."""
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds before the first stage, for its record."""
+        """Seconds of waiting and reading, for the record."""
         return {"wait": self.wait_s, "read": self.read_s}
 
 

@@ -1,4 +1,4 @@
-"""Several generators of which a bounded number is in memory."""
+"""A cache of translators, and the retry of a batch that fails in the backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -15,24 +15,23 @@ from engine.config import GenerateConfig
 from engine.errors import SetupError, SkipImage
 from engine.model.weights import load_generator
 from engine.observe.metrics import Metrics, NoMetrics
+from engine.pipeline import Translate
 from engine.runtime.translator import BatchTranslator
 from engine.system.retry import retried
 
 log = logging.getLogger(__name__)
 
-Translate = Callable[[Tensor], Tensor]
 
+class ModelCache(Mapping[str, Translate]):
+    """Translators by model name; the least recently used one is dropped when room is needed.
 
-class Residents(Mapping[str, Translate]):
-    """Generators by name; the one that was not used for longest goes when room is needed.
-
-    Safe for several threads; while one loads a generator the others wait.
+    Thread-safe; while one thread loads a model, the others wait.
     """
 
     def __init__(
         self, files: Mapping[str, Path], config: GenerateConfig, room: int = 2, metrics: Metrics | None = None
     ) -> None:
-        """Hash the files, and load the first. Raises `SetupError` for one that is missing or damaged."""
+        """Hash all files and load the first; raises `SetupError` for one that is missing or damaged."""
         self._files = files
         self._config = config
         self._room = room
@@ -40,7 +39,7 @@ class Residents(Mapping[str, Translate]):
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Translate] = OrderedDict()
         self.sha256 = {name: _hash(path) for name, path in files.items()}
-        """Hash of each model's file."""
+        """SHA-256 of each model's file, in hexadecimal."""
         self[next(iter(files))]
 
     def __getitem__(self, name: str) -> Translate:
@@ -60,17 +59,17 @@ class Residents(Mapping[str, Translate]):
         generator = load_generator(self._files[name])
         while len(self._resident) >= self._room:
             gone, _ = self._resident.popitem(last=False)
-            log.info("Model %s leaves memory for %s", gone, name)
+            log.info("Dropping the model %s from memory for %s", gone, name)
         translator = BatchTranslator(generator, self._config)
         log.info("Model %s: %s", name, translator.reason)
-        self._resident[name] = Patient(translator, self._metrics)
+        self._resident[name] = RetryOnce(translator, self._metrics)
         self._metrics.gauge("models_resident", len(self._resident))
 
 
-class Patient:
-    """Tries a batch that fails in the backend again, and says in the end that it is the image's fault.
+class RetryOnce:
+    """Translates, and tries a batch that fails in the backend once more before its images are refused.
 
-    In a service an image that breaks the backend would otherwise break every worker it is delivered to.
+    An image that breaks the backend would otherwise break every worker that it is delivered to.
     """
 
     def __init__(self, translate: Translate, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Put an archive on a jobs topic, resumable."""
+"""Send a job for each image of an archive; an interrupted run is resumed by the next."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HASH_BYTES = 16
 
 
 class Journal:
-    """A set of names on disk, 16 bytes each; what is added is there after a crash.
+    """A durable set of names on disk, 16 bytes each.
 
-    The end of the file is cut to whole entries when it is opened, in case a crash left half of one.
+    Opening truncates the file to whole entries, in case a crash left half of one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class Journal:
         self._known: set[bytes] = set()
 
     def __enter__(self) -> Self:
-        """Read it, or begin it; raises `SetupError` when that cannot be done."""
+        """Read or create the file; raises `SetupError` when that fails."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b")
@@ -48,7 +48,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the file."""
         self._file.close()
 
     def __contains__(self, name: str) -> bool:
@@ -58,7 +58,7 @@ class Journal:
         return len(self._known)
 
     def add(self, names: Iterable[str]) -> None:
-        """Remember `names`; durable on return."""
+        """Add `names`; they are durable on return."""
         hashes = [_hash(name) for name in names]
         self._file.write(b"".join(hashes))
         self._file.flush()
@@ -66,7 +66,7 @@ class Journal:
         self._known.update(hashes)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all names."""
         self._file.truncate(0)
         self._known.clear()
 
@@ -81,13 +81,13 @@ _BATCH = 500
 
 @dataclass(kw_only=True)
 class Submitted:
-    """What a run of `submit` did."""
+    """Counts of a run of `submit`."""
 
     sent: int = 0
     known: int = 0
-    """Sent by an earlier run."""
+    """Jobs sent by an earlier run."""
     refused: int = 0
-    """Cannot be sent: unreadable, or with a name that is not UTF-8."""
+    """Images that cannot be sent: unreadable, or with a name that is not UTF-8."""
 
 
 def submit(
@@ -98,7 +98,7 @@ def submit(
     fields: dict[str, Any],
     progress: Callable[[Submitted], None] | None = None,
 ) -> Submitted:
-    """Send a job for each image of `src` (folder, image, list, tar, zip, URL) that `journal` does not know.
+    """Send a job for each image of `src` (folder, image, list, tar, zip, URL) that is not in `journal`.
 
     `fields` are added to each job. Members of a tar or zip travel in their jobs, everything else as a URI. Raises
     `SetupError` when `src` or the brokers cannot be reached, and `StopRun` when a job is not acknowledged.
@@ -128,7 +128,7 @@ def submit(
 
 
 def job_id(item: Input) -> str:
-    """Name a job after its image and the version of it, so that a changed photo is a new job."""
+    """Return a job id made of the image's name and version, so that a changed photo is a new job."""
     return f"{printable(item.key)[-400:]}#{item.identity}"
 
 
@@ -147,7 +147,7 @@ def _source(src: str, item: Input) -> str:
 def _flush(
     pending: list[tuple[str, Any]], journal: Journal, done: Submitted, progress: Callable[[Submitted], None] | None
 ) -> None:
-    """Wait for acknowledgements, in order, and remember them."""
+    """Wait for acknowledgements in order, and add the acknowledged jobs to the journal."""
     acknowledged: list[str] = []
     try:
         acknowledged.extend(_acknowledged(pending))
@@ -165,7 +165,7 @@ def _acknowledged(pending: list[tuple[str, Any]]) -> Iterator[str]:
             future.get(timeout=60)
         except Exception as error:
             raise StopRun(
-                f"The brokers did not take the job {id}: {error or type(error).__name__}; "
-                "the same command goes on from here."
+                f"The brokers did not accept the job {id}: {error or type(error).__name__}; "
+                "run the same command again to go on from here."
             ) from error
         yield id

@@ -1,4 +1,4 @@
-"""Read a topic from one end to the other, and send messages back: what `results` and `replay` do."""
+"""Follow results, replay dead letters, and read a group's committed notes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _POLL_MS = 200
 
 
 def follow(connection: Connection, topic: str, *, only_new: bool = False) -> Iterator[dict[str, Any] | None]:
-    """Iterate over the results on `topic` without end, from all partitions; None when there is none at the moment.
+    """Iterate over the results on all partitions of `topic` without end; None when there is none at the moment.
 
-    What is on the topic and no result is passed over. Raises `StopRun` when the topic can no longer be read.
+    Messages that are not results are skipped. Raises `StopRun` when the topic can no longer be read.
     """
-    with _explained(topic), ExitStack() as ending:
+    with _as_stop_run(topic), ExitStack() as ending:
         consumer = make_consumer(connection)
         ending.callback(consumer.close, timeout_ms=2000)
         consumer.assign([TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()])
@@ -43,14 +43,15 @@ def follow(connection: Connection, topic: str, *, only_new: bool = False) -> Ite
 def replay(
     connection: Connection, dead_letters: str, group: str, *, stage: str | None, idle_s: float, dry_run: bool
 ) -> tuple[int, int]:
-    """Send dead letters back to the topics that they came from; gives how many, and how many were left out.
+    """Send dead letters back to the topics they came from; returns how many were sent and left out.
 
-    Ends when none has come for `idle_s`. A letter is committed once its job is acknowledged, so that an interrupted
-    run goes on where it was. With `stage` only letters that failed there are sent. Raises `StopRun` when a job is not
-    acknowledged, or the topic can no longer be read.
+    Ends when none has come for `idle_s`. A dead letter is committed once its job is acknowledged, so that the next run
+    continues after an interruption. With `stage`, only jobs that failed in it are sent.
+
+    Raises `StopRun` when a job is not acknowledged, or the topic can no longer be read.
     """
     sent = left_out = 0
-    with _explained(dead_letters), ExitStack() as ending:
+    with _as_stop_run(dead_letters), ExitStack() as ending:
         consumer = make_consumer(connection, dead_letters, group_id=group)
         ending.callback(consumer.close, timeout_ms=2000)
         producer = make_producer(connection)
@@ -90,11 +91,11 @@ def committed_notes(connection: Connection, topic: str, group: str) -> list[str]
 
 
 @contextmanager
-def _explained(topic: str) -> Iterator[None]:
+def _as_stop_run(topic: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        raise StopRun(f"The topic {topic} can no longer be read: {error}; the same command goes on.") from error
+        raise StopRun(f"The topic {topic} cannot be read: {error}; run the same command again to go on.") from error
 
 
 def _result(value: bytes | None) -> dict[str, Any] | None:
@@ -117,12 +118,12 @@ def _send_back(producer: Any, letters: list[Any]) -> None:
             future.get(timeout=60)
     except Exception as error:
         raise StopRun(
-            f"The brokers did not take a job back: {error or type(error).__name__}; the same command goes on."
+            f"The brokers did not accept a job: {error or type(error).__name__}; run the same command again to go on."
         ) from error
 
 
 def _job(letter: Any) -> dict[str, Any]:
-    """Give the message that a dead letter was, with one header that counts its replays."""
+    """Return the original message of a dead letter, with a header that counts its replays."""
     headers = dict(letter.headers)
     before = headers.get(REPLAYS, b"")
     times = int(before) + 1 if before.isdigit() else 1

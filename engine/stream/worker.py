@@ -1,4 +1,4 @@
-"""A process around the stream pipeline: start, signals, drain, watchdog, exit code."""
+"""The process around the stream pipeline: start, signals, drain, watchdog, exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.pipeline import Pipeline, Translate
 from engine.stream.client import require_topics
 from engine.stream.config import StreamConfig
 from engine.stream.inputs import Inputs
-from engine.stream.models import Residents
+from engine.stream.models import ModelCache
 from engine.stream.outputs import Output
 from engine.stream.sink import KafkaSink
 from engine.stream.source import KafkaSource
@@ -30,7 +30,7 @@ from engine.stream.topics import committed_notes
 log = logging.getLogger(__name__)
 
 STUCK_EXIT_CODE = 70
-"""Exit code of a worker that its watchdog ended, for whoever starts it again."""
+"""Exit code of a worker that its watchdog ended; the supervisor should start it again."""
 SHUTDOWN_TIMEOUT_S = 10.0
 """How long leaving the group, and closing the producer, may take."""
 
@@ -55,7 +55,7 @@ def stoppable_start() -> Iterator[None]:
 
 
 class Worker:
-    """One process that translates jobs until it is told to stop."""
+    """One process that translates jobs until it is stopped."""
 
     def __init__(
         self,
@@ -63,9 +63,10 @@ class Worker:
         models: Mapping[str, Translate] | None = None,
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
-        """Set up everything but the membership of the group; raises `SetupError`.
+        """Set up everything except the membership of the group; raises `SetupError`.
 
-        `models` replaces the generators, for benchmarks of everything else.
+        `models` replaces the translators, for benchmarks of everything else. `end_process` is called with an exit code
+        when only a new process helps.
         """
         self._end_process = end_process
         self.health = Health()
@@ -83,7 +84,7 @@ class Worker:
         files = model_files(config.models)
         self.health.require("running", False, "starting")
         self.health.require("model", False, f"loading and compiling {next(iter(files))}")
-        residents = Residents(files, config.pipeline.generate, config.resident_models, metrics)
+        models_in_memory = ModelCache(files, config.pipeline.generate, config.resident_models, metrics)
         self.health.require("model", True)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._config = config
@@ -95,28 +96,28 @@ class Worker:
             config.source,
             inputs,
             replace(config.pipeline.options, model=next(iter(files))),
-            residents.sha256,
+            models_in_memory.sha256,
             self._sink.answered,
             metrics,
             self.health,
             self._sink.guard.remember,
         )
-        self._pipeline = Pipeline(self._source, self._sink, models or residents, config.pipeline, metrics)
+        self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, config.pipeline, metrics)
         self._stopping = threading.Event()
         self._ended = threading.Event()
 
     def run(self) -> int:
-        """Translate until SIGTERM or SIGINT; gives the exit code.
+        """Translate until SIGTERM or SIGINT; returns the exit code.
 
-        0: drained. 1: the grace period ended first, the rest is left to others. Raises `StopRun` when the worker
-        cannot go on. In each case nothing is committed that is not stored and told.
+        0: drained. 1: the grace period ended first, and other members do the rest. Raises `StopRun` when the worker
+        cannot go on. In each case, only jobs whose results are stored and published are committed.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         return self.work()
 
     def work(self) -> int:
-        """Do as `run` does, without signals: for a thread that is not the main one, and `stop` for another."""
+        """Do the same as `run` without handling signals, in any thread; `stop` ends it."""
         self.health.expect("poll", self._config.poll_stuck_s)
         self.health.expect("pipeline", self._config.pipeline_stuck_s)
         self._source.start()
@@ -129,13 +130,13 @@ class Worker:
                 self.health.beat("pipeline")
             drained = True
         finally:
-            # Leave the group before closing the producer: nobody waits for this worker any longer than needed.
+            # Leave the group before closing the producer, so that other members take over as soon as possible.
             left = self._source.close(SHUTDOWN_TIMEOUT_S, abandon=not drained)
             self._sink.close(SHUTDOWN_TIMEOUT_S)
             self._ended.set()
             if self._server:
                 self._server.close()
-        log.info("Worker %s has left%s", self.name, "" if left else " without telling the group")
+        log.info("Worker %s has left%s", self.name, "" if left else " without leaving the group")
         return 0
 
     def stop(self) -> None:
@@ -148,20 +149,20 @@ class Worker:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping.is_set() and number == signal.SIGINT:
-            os._exit(130)  # asked twice by a person
+            os._exit(130)  # a second Ctrl-C
         self.stop()
 
     def _limit_grace(self) -> None:
-        """End the process when draining takes too long; what is not done is delivered to others."""
+        """End the process when draining takes too long; unfinished jobs are delivered to other members."""
         if self._ended.wait(self._config.grace_s):
             return
-        log.warning("Jobs are still under way after %.0f s; they are left to other workers", self._config.grace_s)
+        log.warning("Jobs are still in flight after %.0f s; they are left to other workers", self._config.grace_s)
         self._sink.give_up()
         self._source.close(SHUTDOWN_TIMEOUT_S, abandon=True)
         self._end_process(1)
 
     def _watch(self) -> None:
-        """End the process when something is stuck for good: only a new one helps, and others take over meanwhile."""
+        """End the process when a heartbeat is overdue: only a new process helps, and others take over meanwhile."""
         while not self._ended.wait(1.0):
             silent = self.health.silent()
             if silent:
@@ -171,11 +172,11 @@ class Worker:
 
 
 def model_files(names: Sequence[str]) -> dict[str, Path]:
-    """Give for each name or file the name that jobs use and the file; raises `SetupError`."""
+    """Map the name that jobs use to the file, for each model name or file; raises `SetupError`."""
     files: dict[str, Path] = {}
     for name in names:
         path = find_model(name)
         if path.stem in files:
-            raise SetupError(f"Two models are called {path.stem}; jobs could not tell them apart.")
+            raise SetupError(f"Two models are called {path.stem}; jobs could not distinguish them.")
         files[path.stem] = path
     return files

@@ -81,7 +81,7 @@ def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) ->
         return pixels_NHWC
 
     from engine.observe.metrics import NoMetrics
-    from engine.stream.models import Patient
+    from engine.stream.models import RetryOnce
 
     white = torch.full((32, 32, 3), 255, dtype=torch.uint8)
     from PIL import Image
@@ -91,7 +91,7 @@ def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) ->
         stream.submit(id=f"{i}", source=stream.add_photo(f"{i}.jpg", photo(i)), output=f"{i}.jpg")
     stream.submit(id="white", source="white.png", output="white.png")
     stream.flush()
-    stream.worker({"tiny": Patient(touchy, NoMetrics())})
+    stream.worker({"tiny": RetryOnce(touchy, NoMetrics())})
     results = {result["id"]: result["status"] for result in stream.results(7)}
     assert results == {**{f"{i}": "done" for i in range(6)}, "white": "failed"}
     (letter,) = stream.dead_letters(1)

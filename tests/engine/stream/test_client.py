@@ -87,9 +87,9 @@ def refused(brokers: str) -> None:
             "unable to get",
         ),
         ("tlsv13 alert certificate required", "--tls-cert and --tls-key"),
-        ("[SSL: WRONG_VERSION_NUMBER]", "does not answer in TLS"),
+        ("[SSL: WRONG_VERSION_NUMBER]", "does not use TLS"),
         ("SaslAuthenticationFailedError", "refuses the SASL"),
-        ("[Errno -2] Name or service not known", "is not known"),
+        ("[Errno -2] Name or service not known", "is unknown"),
         ("Connection reset by peer", "if it wants TLS"),
     ],
 )

@@ -15,7 +15,7 @@ from engine.errors import SetupError, SkipImage
 from engine.model.weights import Generator, load_generator
 from engine.observe.metrics import NoMetrics
 from engine.stream import models as module
-from engine.stream.models import Patient, Residents
+from engine.stream.models import ModelCache, RetryOnce
 from tests.stream.stream import tiny_model
 
 CPU = GenerateConfig(backend="eager", device="cpu")
@@ -43,7 +43,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_one_unused_for_longest_makes_room(files: dict[str, Path], loaded: list[str]) -> None:
-    models = Residents(files, CPU, room=2)
+    models = ModelCache(files, CPU, room=2)
     assert loaded == ["a"], "the default is ready before the first job"
     for name in "abacab":
         assert models[name](GREY_NHWC).shape == GREY_NHWC.shape
@@ -51,14 +51,14 @@ def test_the_one_unused_for_longest_makes_room(files: dict[str, Path], loaded: l
 
 
 def test_each_name_has_its_own_weights_and_hash(files: dict[str, Path]) -> None:
-    models = Residents(files, CPU, room=1)
+    models = ModelCache(files, CPU, room=1)
     results = {models[name](GREY_NHWC).numpy().tobytes() for name in models}
     assert len(results) == len(models) == 3
     assert models.sha256 == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def test_threads_that_want_the_same_model_load_it_once(files: dict[str, Path], loaded: list[str]) -> None:
-    models = Residents(files, CPU, room=3)
+    models = ModelCache(files, CPU, room=3)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: models["b"], range(8)))
     assert loaded == ["a", "b"]
@@ -66,11 +66,11 @@ def test_threads_that_want_the_same_model_load_it_once(files: dict[str, Path], l
 
 def test_a_file_that_is_missing_or_damaged_is_a_sentence(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
-        Residents({"a": tmp_path / "nothing.safetensors"}, CPU)
+        ModelCache({"a": tmp_path / "nothing.safetensors"}, CPU)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(files["a"].read_bytes()[:100])
     with pytest.raises(SetupError):
-        Residents({"a": damaged}, CPU)
+        ModelCache({"a": damaged}, CPU)
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -87,20 +87,20 @@ def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -
             raise RuntimeError("out of luck")
         return pixels_NHWC
 
-    patient = Patient(broken, Metrics())
+    retrying = RetryOnce(broken, Metrics())
     if failures == 1:
-        assert patient(GREY_NHWC) is GREY_NHWC
+        assert retrying(GREY_NHWC) is GREY_NHWC
     else:
         with pytest.raises(SkipImage, match="cannot be translated: out of luck"):
-            patient(GREY_NHWC)
+            retrying(GREY_NHWC)
     assert retries == ["retries_total generate"]
 
 
 def test_lanes_that_want_more_models_than_there_is_room_for_get_their_own_results(files: dict[str, Path]) -> None:
     """Given a model that leaves memory while another thread translates with it, then that thread is not disturbed."""
-    expected = {name: Residents({name: path}, CPU)[name](GREY_NHWC) for name, path in files.items()}
-    residents = Residents(files, CPU, room=1)
+    expected = {name: ModelCache({name: path}, CPU)[name](GREY_NHWC) for name, path in files.items()}
+    models = ModelCache(files, CPU, room=1)
     names = [*"abc"] * 10
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(lambda name: residents[name](GREY_NHWC), names))
+        results = list(pool.map(lambda name: models[name](GREY_NHWC), names))
     assert all(torch.equal(result, expected[name]) for name, result in zip(names, results, strict=True))

@@ -123,6 +123,6 @@ def test_a_letter_whose_topic_is_gone_is_a_sentence_and_stays(
     monkeypatch.setattr("engine.stream.topics.make_producer", partial(make_producer, max_block_ms=500))
     (dead,) = make_topics(connection.brokers, "dead")
     put(connection, dead, b"job", headers=letter("a-topic-that-nobody-made"))
-    with pytest.raises(StopRun, match="did not take a job back"):
+    with pytest.raises(StopRun, match="did not accept a job"):
         back(connection, dead)
     assert back(connection, dead, dry_run=True) == (1, 0)
