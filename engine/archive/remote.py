@@ -41,6 +41,7 @@ class RemoteSink:
             raise StopRun(
                 f'Cannot write to "{self._storage.url}": {first_line(error)}; run the same command again to continue.'
             ) from error
+        self._found[output] = Found(num_bytes=len(encoded.data), changed_s=None)
         return Stored.of(encoded, output)
 
     def reject(self, failed: Failed) -> None:
@@ -54,7 +55,7 @@ class RemoteSink:
         """Do nothing: every stored object is whole."""
 
     def find(self, output: str) -> Found | None:
-        """Return what was at `output` when the run started."""
+        """Return what was at `output` when the run started, or what this run has stored there."""
         return self._found.get(output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from engine.archive.config import ArchiveConfig
@@ -55,3 +56,11 @@ def test_without_being_asked_for_they_are_counted(src: Path, tmp_path: Path, mod
     summary = convert(src, tmp_path / "dst", model_file, CONFIG)
     assert summary.left_out == {".xmp": 3, ".json": 4}
     assert not list((tmp_path / "dst").glob("*.xmp"))
+
+
+def test_sidecars_go_into_an_object_store_too(src: Path, tmp_path: Path, model_file: Path) -> None:
+    url = f"memory://{tmp_path.name}/out"
+    assert convert(src, url, model_file, CONFIG, archive=ArchiveConfig(sidecars=True)).sidecars == len(SIDECARS)
+    stored = fsspec.filesystem("memory")
+    assert stored.cat_file(f"/{tmp_path.name}/out/b.png.json") == b"b.gif.json"
+    assert convert(src, url, model_file, CONFIG, archive=ArchiveConfig(sidecars=True)).sidecars == 0
