@@ -59,7 +59,7 @@ class BatchConfig:
     """Maximum wait for a batch to fill."""
 
 
-BackendName = Literal["auto", "eager", "inductor", "tensorrt"]
+BackendName = Literal["auto", "eager", "inductor", "openvino", "tensorrt"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
 
 
@@ -68,7 +68,7 @@ class GenerateConfig:
     """Execution of the generator."""
 
     backend: BackendName = "auto"
-    """`eager` runs PyTorch's own kernels; `inductor` and `tensorrt` compile once per machine; `auto` chooses."""
+    """`eager` runs PyTorch's own kernels; the others compile once per machine; `auto` chooses."""
     precision: PrecisionName = "auto"
     """Floating-point type; `-mixed` computes the first and last layers in fp32; `auto` is the fastest type that passes
     the parity check, and fp32 for the `eager` backend."""

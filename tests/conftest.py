@@ -59,6 +59,11 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
         lambda: all(importlib.util.find_spec(name) is not None for name in ("torch_tensorrt", "tensorrt_rtx")),
         "torch-tensorrt-rtx is not installed",
     ),
+    "needs_openvino": (
+        "OPENVINO",
+        lambda: importlib.util.find_spec("openvino") is not None,
+        "OpenVINO is not installed",
+    ),
     "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
     "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),
 }

@@ -63,6 +63,7 @@ ONLY_IN = {
     "rawpy": "engine.codec",
     "simplejpeg": "engine.bench engine.codec",
     "tifffile": "engine.codec",
+    "openvino": "engine.runtime.backends.openvino benchmarks",
     "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }
 """Libraries that stay behind a few packages or modules."""

@@ -18,7 +18,7 @@ from engine.runtime.backends.base import Backend
 from engine.runtime.backends.tensorrt import Profile
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
-from engine.runtime.select import Choice, build, buildable, precision_of
+from engine.runtime.select import Choice, build, ladder, measurable
 from engine.system.device import choose_device
 
 log = logging.getLogger(__name__)
@@ -52,11 +52,15 @@ def measure_backends(
     packages = PackageCache(config.cache or default_cache())
     rates: dict[str, float] = {}
     compiled: list[Backend] = []
-    for name in names or ("eager", *buildable(device)):
-        choice = Choice(name, precision_of(config, device))
+    candidates = (choice for name in names or measurable(device) for choice in ladder(name, config, device, ""))
+    for choice in candidates:
+        name = choice.name
+        if name in rates:
+            continue  # in a faster precision
         try:
             backend = build(choice, generator, config, device, packages)
         except BackendUnavailable as error:
+            rates[name] = 0.0
             yield from (_unused(choice, side, device, str(error)) for side in config.sides)
             continue
         parity = check(generator, backend, packages)
@@ -73,6 +77,7 @@ def measure_backends(
             yield BackendRate(
                 backend=name, precision=choice.precision, side=side, batch=batch, images_per_s=rate, note=note
             )
+    rates = {name: rate for name, rate in rates.items() if rate}
     for backend in compiled:
         for case in backend.parity_cases:
             packages.note(case.key, rates=rates)

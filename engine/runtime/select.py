@@ -16,10 +16,11 @@ import torch
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable, SetupError
 from engine.model.weights import Generator
-from engine.runtime.backends import inductor, tensorrt
+from engine.runtime.backends import inductor, openvino, tensorrt
 from engine.runtime.backends.base import Backend
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import InductorBackend
+from engine.runtime.backends.openvino import OpenVINOBackend
 from engine.runtime.backends.tensorrt import Profile, TensorRTBackend
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
@@ -105,6 +106,8 @@ def ladder(name: str, config: GenerateConfig, device: torch.device, why: str) ->
     precision = precision_of(config, device)
     if config.precision != "auto" or precision == "fp32" or name == TensorRTBackend.name:
         return [Choice(name, precision, why)]
+    if name == OpenVINOBackend.name:
+        return [Choice(name, precision, why), Choice(name, "fp32", why)]
     return [Choice(name, precision, why), Choice(name, f"{precision}-mixed", why), Choice(name, "fp32", why)]
 
 
@@ -133,6 +136,12 @@ def runnable(device: torch.device) -> list[str]:
     return [*(name for name in buildable(device) if name != InductorBackend.name), InductorBackend.name]
 
 
+def measurable(device: torch.device) -> list[str]:
+    """Return all backends that `solstice compile` measures; OpenVINO is used by `auto` only where it was fastest."""
+    optional = [OpenVINOBackend.name] if device.type == "cpu" and openvino.is_installed() else []
+    return [EagerBackend.name, *buildable(device), *optional]
+
+
 def build(
     choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> Backend:
@@ -141,6 +150,8 @@ def build(
         return EagerBackend(generator, choice.precision, device)
     if choice.name == InductorBackend.name:
         return InductorBackend(generator, choice.precision, device, packages, config.sides)
+    if choice.name == OpenVINOBackend.name:
+        return OpenVINOBackend(generator, choice.precision, device, packages)
     if device.type != "cuda":
         raise BackendUnavailable("Backend tensorrt needs an NVIDIA GPU; use --backend inductor or --device cuda.")
     return TensorRTBackend(generator, choice.precision, device, packages, profiles_for(config))
@@ -159,6 +170,8 @@ def package_keys(
     """Return the keys of a compiled backend's packages."""
     if choice.name == TensorRTBackend.name:
         return [tensorrt.engine_key(generator, choice.precision, device, profile) for profile in profiles_for(config)]
+    if choice.name == OpenVINOBackend.name:
+        return [openvino.openvino_key(generator, choice.precision, device)]
     all_bounds = inductor.bounds_for(generator, device, config.sides)
     keys = (inductor.package_key(generator, choice.precision, device, bounds) for bounds in all_bounds)
     return [inductor.stored_key(key, packages) for key in keys]
@@ -168,8 +181,8 @@ def measured_rates(
     generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> dict[str, float]:
     """Return images/s by backend as measured by `solstice compile` on this machine; empty if it was not run."""
-    usable = runnable(device)
-    for choice in (choice for name in usable for choice in ladder(name, config, device, "")):
+    usable = {*runnable(device), *measurable(device)} - {EagerBackend.name}
+    for choice in (choice for name in sorted(usable) for choice in ladder(name, config, device, "")):
         key, *_ = package_keys(choice, generator, config, device, packages)
         rates = packages.notes(key).get("rates", {})
         found = {backend: rate for backend, rate in rates.items() if backend in ("eager", *usable)}

@@ -1,0 +1,108 @@
+"""The generator compiled by OpenVINO for the CPU: one package for any batch and image size.
+
+`auto` uses it only where `solstice compile` has measured that it is the fastest here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.errors import BackendUnavailable
+from engine.model import upsampling
+from engine.model.pixels import to_network, to_pixels
+from engine.model.upsampling import folded_for_inference
+from engine.model.weights import Generator
+from engine.runtime.backends.base import ParityCase, generator_key
+from engine.runtime.cache import PackageCache
+from engine.system.versions import installed
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVINOBackend:
+    """Run a generator with OpenVINO's CPU plugin, which releases the interpreter's lock while it computes."""
+
+    name = "openvino"
+
+    def __init__(self, generator: Generator, precision: str, device: torch.device, packages: PackageCache) -> None:
+        """Load the package of this generator for this machine, or compile it first.
+
+        Raises `BackendUnavailable` if OpenVINO is not installed, or for other devices and precisions.
+        """
+        if not is_installed():
+            raise BackendUnavailable("Backend openvino needs OpenVINO: pip install 'solstice-engine[openvino]'.")
+        if device.type != "cpu":
+            raise BackendUnavailable("Backend openvino runs on the CPU only; use --device cpu or another backend.")
+        if precision not in _PRECISIONS:
+            raise BackendUnavailable(f"Backend openvino computes in {' or '.join(_PRECISIONS)}, not in {precision}.")
+        self.precision = precision
+        key = openvino_key(generator, precision, device)
+
+        def build(path: Path) -> None:
+            log.warning("Compiling %s with OpenVINO for this machine (%s): once.", generator.card.name, precision)
+            path.write_bytes(_compile(generator, precision))
+
+        self._model = _load(packages.get_or_build(key, build), precision)
+        self.parity_cases = [ParityCase(key, self)]
+
+    @torch.inference_mode()
+    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
+        """Translate uint8 [N, H, W, 3]."""
+        images_NCHW = to_network(pixels_NHWC).contiguous().numpy()
+        # The output's memory belongs to the model and is overwritten by the next call; `to_pixels` copies it.
+        return to_pixels(torch.from_numpy(self._model([images_NCHW])[0]))
+
+
+def is_installed() -> bool:
+    """Return whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def openvino_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
+    """Return everything that a package depends on, the number of threads included."""
+    key = generator_key(OpenVINOBackend.name, generator, precision, device, upsampling.__file__, __file__)
+    return {**key, "openvino": installed("openvino"), "threads": str(torch.get_num_threads())}
+
+
+def _compile(generator: Generator, precision: str) -> bytes:
+    import openvino  # optional
+
+    module = folded_for_inference(generator.module).float().eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
+            model = openvino.convert_model(module, example_input=torch.zeros(1, 3, 64, 64))
+        model.reshape([-1, 3, -1, -1])
+        package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
+    except Exception as error:  # whatever the compiler raises, another backend can do the work
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendUnavailable(f"OpenVINO could not compile this generator: {reason}") from error
+    return package.getvalue() if hasattr(package, "getvalue") else bytes(package)
+
+
+def _options(precision: str) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _load(package: Path, precision: str) -> Any:
+    import openvino
+
+    try:
+        return openvino.Core().import_model(package.read_bytes(), "CPU", _options(precision))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendUnavailable(f"OpenVINO does not accept its package {package}: {reason}") from error
