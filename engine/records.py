@@ -55,6 +55,9 @@ class Metadata:
 
 NOTHING = Metadata()
 
+DARK = 8.0
+"""Mean level of 255 below which an image may well become black."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Origin:
@@ -194,6 +197,8 @@ class Picture:
 
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
+        if not pixels_HWC.any() and float(self.pixels_HWC.float().mean()) >= DARK:
+            raise SkipImage("the generator's output is black: not finite, or the model does not fit this image")
         needed = keep_before or self.full_HWC is not None or self.deep_HWC is not None
         return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)
 

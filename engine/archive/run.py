@@ -369,6 +369,7 @@ def recipe_of(config: PipelineConfig, generator: Generator) -> dict[str, Any]:
         "model": generator.sha256,
         "size": str(config.options.size),
         "detail": config.options.detail,
+        **({"depth": 16} if config.options.depth == 16 else {}),
         "format": config.options.format,
         "precision": config.generate.precision,
         "allow_damaged": config.decode.allow_damaged,

@@ -234,7 +234,7 @@ def _config(options: dict[str, Any]) -> PipelineConfig:
     size: Size = options["size"]
     detail: Detail = options["detail"] or default_detail(size)
     return PipelineConfig(
-        options=Options(size=size, detail=detail, format=options["format"]),
+        options=Options(size=size, detail=detail, format=options["format"], depth=options["depth"]),
         decode=DecodeConfig(
             max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"], jpegs=options["decode"]
         ),

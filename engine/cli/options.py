@@ -144,6 +144,12 @@ result_options: Callable[[F], F] = together(
     OUTPUT.option(
         "--quality", type=click.IntRange(1, 100), default=EncodeConfig.quality, help="JPEG, WebP and AVIF quality."
     ),
+    OUTPUT.option(
+        "--depth",
+        type=click.Choice([8, 16]),
+        default=Options().depth,
+        help="Bits per channel; 16 keeps the depth of images that have more than 8, in PNG and TIFF.",
+    ),
     SPEED.option(
         "--gpu-encode-from",
         type=click.IntRange(1),
@@ -152,7 +158,7 @@ result_options: Callable[[F], F] = together(
         help="Encode JPEGs of at least this many pixels on the generator's GPU; by default the CPU encodes all.",
     ),
 )
-"""Format and quality of the results."""
+"""Format, quality and depth of the results."""
 
 translate_options: Callable[[F], F] = together(
     SPEED.option(

@@ -202,7 +202,7 @@ def stream(log_format: LogFormat, **options: Any) -> None:
 def _config(options: dict[str, Any]) -> StreamConfig:
     connection = connection_from(options)
     pipeline = PipelineConfig(
-        options=Options(**{name: options.pop(name) for name in ("size", "detail", "format")}),
+        options=Options(**{name: options.pop(name) for name in ("size", "detail", "format", "depth")}),
         decode=DecodeConfig(
             jpegs=options.pop("decode"), **{name: options.pop(name) for name in ("max_pixels", "allow_damaged")}
         ),

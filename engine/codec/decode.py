@@ -37,6 +37,7 @@ from engine.config import DecodeConfig, PipelineConfig
 from engine.errors import SkipImage
 from engine.records import Failed, Inspected, Metadata, Picture, Record
 from engine.system.device import gpu_of
+from engine.system.threads import one_thread
 
 Item = Record[Inspected] | Failed
 
@@ -77,6 +78,10 @@ class Decoder:
 
     def __call__(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
         """Return the decoded image, or the reason why there is none, for each item in order."""
+        with one_thread():
+            return self._decoded(chunk)
+
+    def _decoded(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
         on_gpu = self._gpu_pixels(chunk)
         answers: list[Record[Picture] | Failed] = []
         for i, item in enumerate(chunk):

@@ -1,18 +1,20 @@
-"""Bring a translation made at working size back to the photo's own size, with the photo's own detail.
+"""Bring a translation made at working size back to the image's own size, with the image's own detail.
 
-He, Sun: "Fast Guided Filter", arXiv:1505.00996, 2015, algorithm 2, with the colour guide of He, Sun, Tang:
-"Guided Image Filtering", PAMI 2013, section 3.5. In every window of the working size, the translation is
-fitted as an affine function of the photo's colour,
+He, Sun: "Fast Guided Filter", arXiv:1505.00996, 2015, algorithm 2, with the colour guide of He, Sun, Tang: "Guided
+Image Filtering", PAMI 2013, section 3.5. In every window of the working size, the translation is fitted as an affine
+function of the image's colour,
 
     q = a^T I + b,    a = (Sigma + eps U)^-1 (1/|w| sum(I p) - mu p_mean),    b = p_mean - a^T mu,
 
-with mean mu and covariance Sigma of the photo's colour I, and identity U. The coefficients are averaged over
-windows, enlarged bilinearly and applied to the photo at full size: an edge of the photo stays where and as
-sharp as it is, whatever the translation does to its colours.
+with mean mu and covariance Sigma of the image's colour I, and identity U. The coefficients are averaged over windows,
+enlarged bilinearly and applied to the image at full size: an edge stays where and as sharp as it is, whatever the
+translation does to its colours.
 
-One thing differs from the paper, which fits the translation p itself: here p is what the translation changes,
-and I is added to q. Where a window says too little to fit, `eps` then leaves the photo's detail alone instead
-of smoothing it away, which is what that filter was made for and the opposite of what a photo needs.
+Two things differ from the papers. p is not the translation but what it changes, and I is added to q: where a window has
+too little contrast to fit, `eps` then keeps the detail instead of smoothing it. And pixels near strong edges count
+little. A generator draws a rim some pixels wide along such edges; enlarged, it would be a band of 50 to 70 pixels. The
+fit takes the colours from beyond the rim, through a second, wide window that counts where the first one holds little
+weight. In texture all weights are alike, and the fit is the one of the papers.
 """
 
 from __future__ import annotations
@@ -23,15 +25,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.codec.geometry import plain_upsample
+from engine.codec.geometry import plain_upsample, resize
 from engine.records import Failed, Picture, Record
+from engine.system.threads import one_thread
 
-RADIUS = 4
-"""Pixels at working size from the middle of a window to its side."""
+CELL = 2
+"""Side in pixels, at working size, of the cells whose averages are fitted; the coefficients are smoother than that."""
+RADIUS = 2
+"""Cells from the middle of a window to its side."""
 EPS = 1e-3
-"""Colour variance, in units of the full range squared, below which the photo's detail is left as it is."""
+"""Colour variance, in units of the full range squared, below which the image's detail is left as it is."""
+RIM = 8
+"""Pixels at working size on each side of a strong edge that count little."""
+STRONG_EDGE = 0.15
+"""Difference between neighbours, as a share of the full range, at which a pixel counts half."""
+LEAST_WEIGHT = 1e-3
+"""Weight of a pixel on the strongest edge."""
+WIDE_RADIUS = 5
+"""Pairs of cells from the middle of the wide window to its side."""
+WIDE_SHARE = 0.1
+"""Share of the wide window in the fit where all pixels count alike."""
 BAND_BYTES = 8 << 20
 """Size of the enlarged coefficients in flight."""
+
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""Entries of a symmetric 3x3 matrix that are computed."""
 
 
 @torch.inference_mode()
@@ -40,42 +58,83 @@ def guided_upsample(
     working_hwc: Tensor,
     translated_hwc: Tensor,
     *,
-    radius: int = RADIUS,
-    eps: float = EPS,
+    alpha_hw: Tensor | None = None,
 ) -> Tensor:
-    """Give the translation of `photo_HWC`, uint8 [H, W, 3], at its own size.
+    """Return the translation of `photo_HWC`, uint8 or uint16 [H, W, 3], at its own size and depth.
 
-    `working_hwc` is the photo at working size as the generator saw it, and `translated_hwc` what it answered:
-    both uint8 [h, w, 3]. Raises `ValueError` where these two differ in shape.
+    Args:
+        photo_HWC: The image at its own size.
+        working_hwc: The image at working size as the generator saw it, uint8 [h, w, 3].
+        translated_hwc: What the generator made of it, uint8 [h, w, 3].
+        alpha_hw: Opacity at working size, uint8 [h, w]; transparent pixels do not count. None where all is opaque.
+
+    Raises:
+        ValueError: `working_hwc` and `translated_hwc` differ in shape.
     """
     if working_hwc.shape != translated_hwc.shape:
         raise ValueError(f"sizes differ: {tuple(working_hwc.shape) = }, {tuple(translated_hwc.shape) = }")
     guide = _planes(working_hwc)
-    coefficients = fit(guide, _planes(translated_hwc) - guide, radius, eps)
+    weights = edge_weights(guide)
+    if alpha_hw is not None:
+        weights.mul_(alpha_hw.float().div_(255.0).clamp_(min=LEAST_WEIGHT))
+    coefficients = fit(guide, _planes(translated_hwc) - guide, weights)
     coefficients[:, :3].diagonal().add_(1.0)  # the change, added to the photo
     return apply(coefficients, photo_HWC)
 
 
-def fit(guide: Tensor, target: Tensor, radius: int, eps: float) -> Tensor:
-    """Fit `target` [3, h, w] as an affine function of `guide` [3, h, w], both in [0, 1], around every pixel.
+def edge_weights(guide: Tensor) -> Tensor:
+    """Return the weight of each pixel of `guide` [3, h, w] in the fit, [h, w]: little near strong edges."""
+    highest = F.max_pool2d(guide[None], 3, stride=1, padding=1)[0]
+    lowest = F.max_pool2d(-guide[None], 3, stride=1, padding=1)[0]
+    contrast = (highest + lowest).amax(0)[None, None]
+    side = 2 * RIM + 1
+    for kernel, padding in (((1, side), (0, RIM)), ((side, 1), (RIM, 0))):
+        contrast = F.max_pool2d(contrast, kernel, stride=1, padding=padding)
+    return contrast[0, 0].div_(STRONG_EDGE).pow_(4).add_(1.0).reciprocal_().add_(LEAST_WEIGHT)
 
-    Returns [3, 4, h, w], averaged over windows: for each output channel its weights of red, green and blue,
-    and a constant.
+
+def fit(guide: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Fit `target` [3, h, w] as an affine function of `guide` [3, h, w], both in [0, 1], around every cell.
+
+    Returns [3, 4, h / CELL, w / CELL], averaged over windows: for each output channel its weights of red, green and
+    blue, and a constant.
     """
-    mean_guide, mean_target = _box(guide, radius), _box(target, radius)
-    covariance = _box(guide[:, None] * guide[None], radius) - mean_guide[:, None] * mean_guide[None]
-    covariance.diagonal(dim1=0, dim2=1).add_(eps)
-    joint = _box(target[:, None] * guide[None], radius) - mean_target[:, None] * mean_guide[None]
-    weights = torch.einsum("jkhw,ckhw->cjhw", _inverse(covariance), joint)
-    constants = mean_target - (weights * mean_guide[None]).sum(1)
-    return _box(torch.cat((weights, constants[:, None]), dim=1), radius)
+    height, width = weights.shape
+    moments = torch.empty((22, height, width))
+    moments[0] = weights
+    torch.mul(guide, weights, out=moments[1:4])
+    torch.mul(target, weights, out=moments[4:7])
+    for row, (j, k) in enumerate(_PAIRS):
+        torch.mul(guide[j], moments[1 + k], out=moments[7 + row])
+    torch.mul(target[:, None], moments[None, 1:4], out=moments[13:].view(3, 3, height, width))
+    moments = _windows(_cells(moments))
+    height, width = moments.shape[1:]
+    total = moments[0]
+    means = moments[1:].div_(total)
+    mean_guide, mean_target = means[:3], means[3:6]
+    covariance = {pair: means[6 + row] - mean_guide[pair[0]] * mean_guide[pair[1]] for row, pair in enumerate(_PAIRS)}
+    for j in range(3):
+        covariance[j, j].add_(EPS)
+    joint = means[12:].view(3, 3, height, width).sub_(mean_target[:, None] * mean_guide[None])
+    coefficients = torch.empty((13, height, width))
+    coefficients[12] = total
+    fitted = coefficients[:12].view(3, 4, height, width)
+    _solve(covariance, joint, fitted)
+    torch.sub(mean_target, (fitted[:, :3] * mean_guide[None]).sum(1), out=fitted[:, 3])
+    coefficients[:12].mul_(total)
+    averaged = _box(coefficients, RADIUS)
+    return averaged[:12].div_(averaged[12]).view(3, 4, height, width)
 
 
 def apply(coefficients: Tensor, photo_HWC: Tensor) -> Tensor:
-    """Enlarge `coefficients` [3, 4, h, w] bilinearly to the size of uint8 [H, W, 3] and apply them to it."""
+    """Enlarge `coefficients` [3, 4, h, w] bilinearly to the size of an image and apply them to it.
+
+    `photo_HWC` is uint8 or uint16 [H, W, 3]; so is the result.
+    """
     height, width, _ = photo_HWC.shape
+    white = 255 if photo_HWC.dtype == torch.uint8 else 65535
     factors = coefficients.transpose(0, 1).contiguous()  # [4, 3, h, w]: all outputs of one factor together
-    factors[3].mul_(255.0).add_(0.5)  # grey levels, and rounding to nearest by cutting off
+    factors[3].mul_(float(white)).add_(0.5)  # levels, and rounding to nearest by cutting off
     upper, lower, share = _bilinear_rows(coefficients.shape[2], height)
     result = torch.empty_like(photo_HWC)
     rows = max(1, BAND_BYTES // (12 * 4 * width))
@@ -86,56 +145,100 @@ def apply(coefficients: Tensor, photo_HWC: Tensor) -> Tensor:
         value = enlarged[3]
         for factor, colour in zip(enlarged[:3], photo_HWC[band].permute(2, 0, 1).float(), strict=True):
             value.addcmul_(factor, colour)
-        result[band] = value.clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
+        result[band] = value.clamp_(0, white).to(photo_HWC.dtype).permute(1, 2, 0)
     return result
+
+
+def restore(records: list[Record[Picture] | Failed]) -> list[Record[Picture] | Failed]:
+    """Enlarge each image that carries itself at full size, and bring back its depth; leave the others as they are.
+
+    `guided` takes colours from the translation and detail from the image, `plain` interpolates the translation.
+    """
+    with one_thread():
+        return [
+            record if isinstance(record, Failed) else record.replace(_restored(record.payload, record.options.detail))
+            for record in records
+        ]
+
+
+def _restored(picture: Picture, way: str) -> Picture:
+    full_HWC, before_HWC, deep_HWC = picture.full_HWC, picture.before_HWC, picture.deep_HWC
+    if before_HWC is None:
+        return picture
+    if full_HWC is None:
+        return picture if deep_HWC is None else replace(picture, deep_HWC=_with_depth(picture, before_HWC, deep_HWC))
+    height, width = full_HWC.shape[:2]
+    if way == "guided":
+        alpha_hw = None
+        if picture.alpha_HW is not None:
+            alpha_hw = resize(picture.alpha_HW[..., None], picture.width, picture.height)[..., 0]
+        photo_HWC = full_HWC if deep_HWC is None else deep_HWC
+        pixels_HWC = guided_upsample(photo_HWC, before_HWC, picture.pixels_HWC, alpha_hw=alpha_hw)
+    elif deep_HWC is None:
+        pixels_HWC = plain_upsample(picture.pixels_HWC, height, width)
+    else:
+        enlarged = plain_upsample(picture.pixels_HWC.float(), height, width)
+        pixels_HWC = enlarged.mul_(257.0).add_(0.5).clamp_(0, 65535).to(torch.uint16)
+    if deep_HWC is not None:
+        picture = replace(picture, deep_HWC=pixels_HWC)
+        pixels_HWC = (pixels_HWC.float() / 257.0 + 0.5).to(torch.uint8)
+    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC)
+
+
+def _with_depth(picture: Picture, before_HWC: Tensor, deep_HWC: Tensor) -> Tensor:
+    """Return the translation, made of 8 bits, with what these 8 bits left out of the image: uint16 [H, W, 3]."""
+    left_out = deep_HWC.to(torch.int32) - before_HWC.to(torch.int32) * 257
+    return (picture.pixels_HWC.to(torch.int32) * 257 + left_out).clamp_(0, 65535).to(torch.uint16)
 
 
 def _planes(pixels_hwc: Tensor) -> Tensor:
     return pixels_hwc.permute(2, 0, 1).float().div_(255.0).contiguous()
 
 
+def _cells(planes: Tensor) -> Tensor:
+    """Average [N, h, w] over cells of 2x2 pixels; those at the far borders may be cut off."""
+    return F.avg_pool2d(planes[None], CELL, ceil_mode=True, count_include_pad=False)[0]
+
+
+def _windows(cells: Tensor) -> Tensor:
+    """Average [N, h, w] over the window of `RADIUS`, and by `WIDE_SHARE` over the wide one."""
+    wide = _box(_cells(cells), WIDE_RADIUS)
+    wide = F.interpolate(wide[None], size=cells.shape[-2:], mode="bilinear")[0]
+    return torch.lerp(_box(cells, RADIUS), wide, WIDE_SHARE)
+
+
 def _box(planes: Tensor, radius: int) -> Tensor:
-    """Average [..., h, w] over windows, cut off at the border of the image."""
+    """Average [N, h, w] over windows, cut off at the border of the image."""
     size = 2 * radius + 1
-    stacked = planes.reshape(1, -1, *planes.shape[-2:])
+    averaged = planes[None]
     for kernel, padding in (((1, size), (0, radius)), ((size, 1), (radius, 0))):
-        stacked = F.avg_pool2d(stacked, kernel, stride=1, padding=padding, count_include_pad=False)
-    return stacked.view(planes.shape)
+        averaged = F.avg_pool2d(averaged, kernel, stride=1, padding=padding, count_include_pad=False)
+    return averaged[0]
 
 
-def _inverse(matrices: Tensor) -> Tensor:
-    """Invert symmetric 3x3 matrices [3, 3, h, w] by cross products of their rows."""
-    first, second, third = matrices
-    rows = ((second, third), (third, first), (first, second))
-    adjugate = torch.stack([torch.linalg.cross(a, b, dim=0) for a, b in rows])
-    determinant = torch.sum(first * adjugate[0], dim=0)
-    return adjugate.div_(determinant)
+def _solve(matrix: dict[tuple[int, int], Tensor], right: Tensor, out: Tensor) -> None:
+    """Solve symmetric 3x3 systems for `right` [3, 3, h, w], into the first three columns of `out` [3, 4, h, w]."""
+    a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
+    d, e, f = matrix[1, 1], matrix[1, 2], matrix[2, 2]
+    cofactors = {
+        (0, 0): d * f - e * e,
+        (0, 1): c * e - b * f,
+        (0, 2): b * e - c * d,
+        (1, 1): a * f - c * c,
+        (1, 2): b * c - a * e,
+        (2, 2): a * d - b * b,
+    }
+    scale = (a * cofactors[0, 0] + b * cofactors[0, 1] + c * cofactors[0, 2]).reciprocal_()
+    for cofactor in cofactors.values():
+        cofactor.mul_(scale)
+    for row in range(3):
+        torch.mul(right[:, 0], cofactors[min(row, 0), max(row, 0)], out=out[:, row])
+        for column in (1, 2):
+            out[:, row].addcmul_(right[:, column], cofactors[min(row, column), max(row, column)])
 
 
 def _bilinear_rows(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Give for each output row the input rows above and below and the share of the lower one."""
+    """Return for each output row the input rows above and below and the share of the lower one."""
     position = ((torch.arange(size_out) + 0.5) * (size_in / size_out) - 0.5).clamp(0, size_in - 1)
     upper = position.floor().long()
     return upper, (upper + 1).clamp(max=size_in - 1), position - upper
-
-
-def restore(records: list[Record[Picture] | Failed]) -> list[Record[Picture] | Failed]:
-    """Enlarge each picture that carries its photo at full size; leave the others as they are.
-
-    `guided` takes colours from the translation and detail from the photo, `plain` interpolates the translation.
-    """
-    return [
-        record if isinstance(record, Failed) else record.replace(_restored(record.payload, record.options.detail))
-        for record in records
-    ]
-
-
-def _restored(picture: Picture, way: str) -> Picture:
-    full_HWC, before_HWC = picture.full_HWC, picture.before_HWC
-    if full_HWC is None or before_HWC is None:
-        return picture
-    if way == "guided":
-        pixels_HWC = guided_upsample(full_HWC, before_HWC, picture.pixels_HWC)
-    else:
-        pixels_HWC = plain_upsample(picture.pixels_HWC, *full_HWC.shape[:2])
-    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC)

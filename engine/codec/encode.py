@@ -55,7 +55,13 @@ class Encoder:
             format=target.name,
             width=picture.width,
             height=picture.height,
-            notes=(*picture.notes, *colours.notes, *metadata.notes, *lost, *_reduced(picture, target)),
+            notes=(
+                *picture.notes,
+                *colours.notes,
+                *metadata.notes,
+                *lost,
+                *_reduced(picture, target, record.options.depth),
+            ),
         )
 
     def _colours(self, picture: Picture, target: Format) -> Colours:
@@ -127,11 +133,16 @@ class Encoder:
         return options[target]
 
 
-def _reduced(picture: Picture, target: Format) -> tuple[str, ...]:
-    """Return a remark where the result has fewer bits per channel than the photo."""
+def _reduced(picture: Picture, target: Format, asked: int) -> tuple[str, ...]:
+    """Return a remark where the result has fewer bits per channel than the image."""
     if picture.depth <= 8 or (picture.deep_HWC is not None and 16 in target.depths):
         return ()
-    how = "--depth 16 keeps more in PNG and TIFF" if picture.deep_HWC is None else f"{target.name} holds no more"
+    if asked == 8:
+        how = "--depth 16 keeps more in PNG and TIFF"
+    elif 16 not in target.depths:
+        how = f"{target.name} holds no more"
+    else:
+        how = "this kind of image is read with 8"
     return (f"{picture.depth} bits per channel became 8: {how}",)
 
 

@@ -126,3 +126,12 @@ def test_a_batch_is_put_together_where_its_first_picture_on_a_device_is() -> Non
 )
 def test_auto_is_native_up_to_a_megapixel_and_never_enlarges(photo: tuple[int, int], working: tuple[int, int]) -> None:
     assert Size.parse("auto").target(*photo) == working
+
+
+def test_a_black_output_of_an_image_that_is_not_dark_fails_it() -> None:
+    """Pixels of an output that is not finite are 0."""
+    bright, dark = (Picture(torch.full((4, 4, 3), level, dtype=torch.uint8), "PNG") for level in (60, 3))
+    black = torch.zeros((4, 4, 3), dtype=torch.uint8)
+    with pytest.raises(SkipImage, match="output is black"):
+        bright.translated(black)
+    assert dark.translated(black).pixels_HWC is black

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.codec.detail import apply, fit, guided_upsample
+from engine.codec import detail
+from engine.codec.detail import apply, fit, guided_upsample, restore
 from engine.codec.geometry import plain_upsample, resize
+from engine.options import Detail, Options
+from engine.records import Picture, Record
 
 
 def photo(height: int, width: int) -> Tensor:
@@ -75,26 +78,103 @@ def test_grain_in_flat_places_is_kept() -> None:
     assert abs(result.float().mean().item() - 140) < 1
 
 
-def test_the_fit_is_the_ridge_regression_of_the_paper() -> None:
-    """Equations 11 and 12 of the 2013 paper, solved plainly for one window and averaged over windows."""
-    radius, eps = 2, 1e-3
-    guide, target = torch.rand(2, 3, 9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    affine = torch.empty(3, 4, 9, 11, dtype=torch.float64)
+def test_the_fit_is_the_weighted_ridge_regression_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equations 11 and 12 of the 2013 paper with weights, solved plainly for each window, averaged by weight."""
+    monkeypatch.setattr(detail, "WIDE_SHARE", 0.0)
+    rows, columns = 9, 11
+    random = torch.Generator().manual_seed(0)
+    guide, target = torch.rand(2, 3, 2 * rows, 2 * columns, dtype=torch.float64, generator=random)
+    importance = torch.rand(2 * rows, 2 * columns, dtype=torch.float64, generator=random) + 0.1
+    affine, total = (
+        torch.empty(3, 4, rows, columns, dtype=torch.float64),
+        torch.empty(rows, columns, dtype=torch.float64),
+    )
 
-    def window(planes: Tensor, y: int, x: int) -> Tensor:
-        rows, columns = slice(max(0, y - radius), y + radius + 1), slice(max(0, x - radius), x + radius + 1)
-        return planes[..., rows, columns].flatten(-2)
+    def window(planes: Tensor, y: int, x: int, side: int) -> Tensor:
+        top, left = side * max(0, y - detail.RADIUS), side * max(0, x - detail.RADIUS)
+        return planes[..., top : side * (y + detail.RADIUS + 1), left : side * (x + detail.RADIUS + 1)].flatten(-2)
 
-    for y in range(9):
-        for x in range(11):
-            inputs, outputs = window(guide, y, x), window(target, y, x)
-            centred = inputs - inputs.mean(1, keepdim=True)
-            sigma = centred @ centred.T / inputs.shape[1] + eps * torch.eye(3, dtype=torch.float64)
-            weights = torch.linalg.solve(sigma, centred @ outputs.T / inputs.shape[1]).T
+    for y in range(rows):
+        for x in range(columns):
+            inputs, outputs, w = (window(planes, y, x, detail.CELL) for planes in (guide, target, importance))
+            total[y, x] = w.mean()
+            w = w / w.sum()
+            mean_in, mean_out = (inputs * w).sum(1), (outputs * w).sum(1)
+            centred = inputs - mean_in[:, None]
+            sigma = (centred * w) @ centred.T + detail.EPS * torch.eye(3, dtype=torch.float64)
+            weights = torch.linalg.solve(sigma, (centred * w) @ outputs.T).T
             affine[:, :3, y, x] = weights
-            affine[:, 3, y, x] = outputs.mean(1) - weights @ inputs.mean(1)
-    want = torch.stack([window(affine, y, x).mean(-1) for y in range(9) for x in range(11)], dim=-1)
-    torch.testing.assert_close(fit(guide, target, radius, eps), want.view(3, 4, 9, 11), rtol=0, atol=1e-9)
+            affine[:, 3, y, x] = mean_out - weights @ mean_in
+    cells = [(y, x) for y in range(rows) for x in range(columns)]
+    sums = torch.stack(
+        [window(affine * total, y, x, 1).mean(-1) / window(total, y, x, 1).mean(-1) for y, x in cells], -1
+    )
+    found = fit(guide.float(), target.float(), importance.float())
+    torch.testing.assert_close(found.double(), sums.view(3, 4, rows, columns), rtol=0, atol=2e-4)
+
+
+def test_a_rim_that_the_generator_draws_along_an_edge_is_not_enlarged() -> None:
+    """A bright page on dark ground; the translation makes the page bluer, and draws a white rim 5 pixels wide."""
+    scale, side = 6, 96
+    page = torch.zeros(side, side, dtype=torch.bool)
+    page[24:72, 24:72] = True
+    inner = torch.zeros(side, side, dtype=torch.bool)
+    inner[29:67, 29:67] = True
+    grain = torch.randint(-3, 4, (side, side, 1), generator=torch.Generator().manual_seed(0))
+    working = (torch.where(page[..., None], torch.tensor([200, 180, 150]), torch.tensor([40, 35, 30])) + grain).byte()
+    translated = working.clone()
+    translated[..., 2][page] += 30
+    translated[page & ~inner] = torch.tensor([240, 240, 245], dtype=torch.uint8)
+    full = working.repeat_interleave(scale, 0).repeat_interleave(scale, 1).contiguous()
+    expected = full.int()
+    expected[..., 2] += 30 * page.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    result = guided_upsample(full, working, translated).int()
+    inside = slice(25 * scale, 71 * scale)  # all of the page but the pixel at its edge
+    assert (result - expected)[inside, inside].abs().max() <= 12
+    plain_rim = (translated.int() - working.int())[26, 40].abs().max()
+    assert plain_rim > 60, "the rim is there in what the generator made"
+
+
+def test_colour_stored_behind_transparency_does_not_count() -> None:
+    working = torch.full((32, 32, 3), 120, dtype=torch.uint8)
+    translated = working + 20
+    alpha = torch.full((32, 32), 255, dtype=torch.uint8)
+    alpha[:, 16:] = 0
+    translated[:, 16:] = 0
+    full = working.repeat_interleave(4, 0).repeat_interleave(4, 1).contiguous()
+    result = guided_upsample(full, working, translated, alpha_hw=alpha)
+    assert (result[:, :62].int() - 140).abs().max() <= 1
+
+
+def test_16_bits_keep_a_smooth_sky() -> None:
+    """Steps of less than one of 255 levels are still there after the translation made in 8 bits."""
+    ramp = torch.linspace(30_000, 30_600, 512).round().to(torch.uint16)
+    full = ramp[None, :, None].expand(64, 512, 3).contiguous()
+    small = (resize(full, 128, 16).float() / 257 + 0.5).byte()
+    result = guided_upsample(full, small, small + 10)
+    assert result.dtype == torch.uint16
+    steps = result[32, :, 0].int().diff()
+    assert (steps >= 0).all()
+    assert len(set(result[32, :, 0].tolist())) > 300
+    assert ((result.int() - full.int()) - 2570).abs().max() < 200
+
+
+@pytest.mark.parametrize("way", ["guided", "plain", "none"])
+def test_depth_is_brought_back_in_every_way(way: Detail) -> None:
+    deep = torch.randint(20_000, 40_000, (64, 80, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint16)
+    deep = resize(resize(deep, 10, 8), 80, 64)
+    shown = (deep.float() / 257 + 0.5).byte()
+    working = shown if way == "none" else resize(shown, 40, 32)
+    image = Picture(working, "PNG", full_HWC=None if way == "none" else shown, deep_HWC=deep, depth=16)
+    record = Record(key="a", payload=image.translated(working + 5), options=Options(detail=way))
+    (restored,) = restore([record])
+    assert isinstance(restored, Record)
+    found = restored.payload.deep_HWC
+    assert found is not None
+    assert found.shape == deep.shape
+    tolerance = 300 if way == "guided" else 2000 if way == "plain" else 0
+    assert ((found.int() - deep.int()) - 5 * 257).abs().max() <= tolerance
+    assert ((found.float() / 257) - restored.payload.pixels_HWC.float()).abs().max() <= 0.51
 
 
 @pytest.mark.parametrize("band_bytes", [1, 50_000, 1 << 30])
