@@ -49,6 +49,7 @@ OPTIONS = [
     "--backend",
     "--batch",
     "--decode",
+    "--depth",
     "--detail",
     "--device",
     "--devices",

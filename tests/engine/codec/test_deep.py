@@ -112,7 +112,7 @@ def test_without_the_readers_pillow_reads_what_it_can_and_the_rest_names_the_ext
         for array, kind in ((VALUES, "contig"), (np.moveaxis(VALUES, -1, 0), "separate"))
     )
     assert np.abs(decoded(chunky).pixels_HWC.numpy().astype(int) - ROUNDED).max() <= 1
-    with pytest.raises(SkipImage, match=r"solstice-engine\[deep\]"):
+    with pytest.raises(SkipImage, match=r"\[deep\]"):
         inspect(planar, 1_000_000)
 
 
@@ -161,7 +161,7 @@ def test_raw_is_told_by_content_and_developed_upright() -> None:
 
 def test_raw_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "can_read", lambda format: False)
-    with pytest.raises(SkipImage, match=r"solstice-engine\[raw\]"):
+    with pytest.raises(SkipImage, match=r"\[raw\]"):
         inspect(dng(), 1_000_000)
 
 
