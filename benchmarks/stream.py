@@ -48,7 +48,7 @@ def invert(pixels_NHWC: Tensor) -> Tensor:
 
 
 def serve(brokers: str, model: str, translate: bool, stop: Any, memory: Any, cpu: Any) -> None:
-    """Run one worker until `stop`; tells its peak memory in bytes and the processor time it has had, in seconds.
+    """Run one worker until `stop`; reports its peak memory in bytes and its processor time in seconds.
 
     Without `translate` an inversion of the pixels stands in for the generator.
     """
@@ -95,7 +95,7 @@ class Load:
         self._sent = 0
 
     def run(self, count: int, rate: float | None) -> dict[str, float]:
-        """Send `count` jobs, at `rate` a second or as fast as possible; gives rate and latency."""
+        """Send `count` jobs, at `rate` a second or as fast as possible; returns rate and latency."""
         first, produced = self._sent, np.zeros(count)
         self._sent += count
         sender = threading.Thread(target=self._send, args=(first, count, rate, produced))
@@ -194,7 +194,7 @@ def against_convert(scratch: Path, brokers: str, model: str, rounds: int = 3) ->
 
 @contextmanager
 def worker(brokers: str, model: str, *, translate: bool) -> Iterator[tuple[Any, Any]]:
-    """Run a worker in a process of its own on new topics; gives what `serve` tells of it."""
+    """Run a worker in a process of its own on new topics; yields the values that `serve` reports."""
     admin = make_admin(Connection(brokers=brokers))
     admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
     context = multiprocessing.get_context("spawn")

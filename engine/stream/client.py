@@ -157,18 +157,18 @@ def require_topics(connection: Connection, topics: Sequence[str], create_partiti
 def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T:
     client_id = f"solstice-{os.getpid()}-{next(_count)}"
     settings = {**connection.settings(), "client_id": client_id}
-    with _one_at_a_time, _captured_log(client_id) as said:
+    with _one_at_a_time, _captured_log(client_id) as logged:
         try:
             return make(settings)
         except KafkaError as error:
-            raise SetupError(explain(connection, [*said, f"{type(error).__name__}: {error}"])) from error
+            raise SetupError(explain(connection, [*logged, f"{type(error).__name__}: {error}"])) from error
         except (ValueError, OSError) as error:
             raise SetupError(f"{connection.brokers} cannot be used: {error}.") from error
 
 
-def explain(connection: Connection, said: Sequence[str]) -> str:
+def explain(connection: Connection, logged: Sequence[str]) -> str:
     """Return one sentence with the cause and what to do, from what kafka-python logged while connecting."""
-    where, text = connection.brokers, "\n".join(said)
+    where, text = connection.brokers, "\n".join(logged)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         why = text.split("certificate verify failed:", 1)[-1].split("(_ssl", 1)[0].strip() or "unknown authority"
         return f"The certificate of {where} is not trusted ({why}); pass its certificate authority with --tls-ca."
@@ -191,13 +191,13 @@ def explain(connection: Connection, said: Sequence[str]) -> str:
 @contextmanager
 def _captured_log(client_id: str) -> Iterator[list[str]]:
     """Capture what kafka-python logs of one client: only there is the cause of a failed connection."""
-    said: list[str] = []
+    logged: list[str] = []
     caller = threading.get_ident()  # a producer connects in it, the others in a thread of their own
 
     class LogCapture(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == caller or record.threadName == f"kafka-io-{client_id}":
-                said.append(record.getMessage())
+                logged.append(record.getMessage())
 
     logger, capture = logging.getLogger("kafka"), LogCapture(logging.WARNING)
     propagated, level = logger.propagate, logger.level
@@ -205,7 +205,7 @@ def _captured_log(client_id: str) -> Iterator[list[str]]:
     logger.propagate = False
     logger.setLevel(logging.WARNING)
     try:
-        yield said
+        yield logged
     finally:
         logger.removeHandler(capture)
         logger.propagate = propagated

@@ -68,6 +68,7 @@ class GroupMember:
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._error: Exception | None = None
+        self._fenced = False
         self._failing: StopRun | None = None
         self._failing_since_s = 0.0
         self._consumer: Any = None
@@ -122,6 +123,12 @@ class GroupMember:
     def stopping(self) -> bool:
         """Whether no job begins any more, because of `stop` or of an error."""
         return self._stopping.is_set()
+
+    @property
+    def num_begun(self) -> int:
+        """Jobs that have begun and are neither finished nor parked."""
+        with self._changed:
+            return self._assignment.num_begun(self._assignment.owned)
 
     def raise_error(self) -> None:
         """Raise what has ended the poll thread, if anything has; `StopRun` when the topic is lost."""
@@ -231,6 +238,7 @@ class GroupMember:
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, FencedInstanceIdError):
+            self._fenced = True
             return StopRun(
                 f"Another worker has joined under the name {self._config.instance}; give each its own --instance."
             )
@@ -325,7 +333,7 @@ class GroupMember:
         """Commit for the last time and leave the group, so that others take over at once."""
         try:
             offsets = self._uncommitted(include_unmoved=True)  # for the note beside the offsets
-            if offsets:
+            if offsets and not self._fenced:  # the partitions are those of the other member
                 self._consumer.commit(offsets, timeout_ms=_LEAVE_TIMEOUT_MS)
                 self._note_committed(offsets, None)
         except Exception as error:  # noqa: BLE001 (another member does the rest again)

@@ -70,6 +70,11 @@ class KafkaSource:
         """
         return self._member.close(timeout_s, abandon=abandon)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs have begun and not finished, apart from those that wait for their input root."""
+        return self._member.num_begun > 0
+
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
         """Iterate over jobs with their images until `stop`; raises `StopRun` when the topic is lost.
 

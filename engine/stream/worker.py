@@ -126,8 +126,9 @@ class Worker:
         self.health.require("running", True)
         drained = False
         try:
-            for _ in self._pipeline.outcomes():
-                self.health.beat("pipeline")
+            for outcome in self._pipeline.outcomes():
+                if outcome is not None or not self._source.is_busy:  # a tick may overtake a job that is stuck
+                    self.health.beat("pipeline")
             drained = True
         finally:
             # Leave the group before closing the producer, so that other members take over as soon as possible.

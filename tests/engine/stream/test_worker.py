@@ -39,21 +39,21 @@ def stream(broker: str, tmp_path: Path) -> Iterator[Stream]:
 
 def settings(stream: Stream, **options: Any) -> StreamConfig:
     """Give what a worker of these topics needs."""
-    return StreamConfig(
-        connection=stream.connection,
-        jobs=stream.jobs,
-        results=stream.results_topic,
-        dead_letters=stream.dead_topic,
-        group=stream.name,
-        models=(str(stream.model),),
-        input_roots=(str(stream.inputs),),
-        output_root=str(stream.outputs),
-        pipeline=PipelineConfig(
+    defaults: dict[str, Any] = {
+        "connection": stream.connection,
+        "jobs": stream.jobs,
+        "results": stream.results_topic,
+        "dead_letters": stream.dead_topic,
+        "group": stream.name,
+        "models": (str(stream.model),),
+        "input_roots": (str(stream.inputs),),
+        "output_root": str(stream.outputs),
+        "pipeline": PipelineConfig(
             batch=BatchConfig(size=4, max_wait_s=0.02), generate=GenerateConfig(backend="eager", device="cpu")
         ),
-        fetch_wait_s=0.025,
-        **options,
-    )
+        "fetch_wait_s": 0.025,
+    }
+    return StreamConfig(**{**defaults, **options})
 
 
 class Stuck:
@@ -120,8 +120,14 @@ def test_a_drain_that_takes_longer_than_its_grace_ends_with_1(stream: Stream) ->
     assert ended_with(stream, Worker.stop, grace_s=0.5) == [1]
 
 
-def test_a_generator_that_is_stuck_ends_the_process_for_a_new_one(stream: Stream) -> None:
-    assert ended_with(stream, lambda _: None, pipeline_stuck_s=1.0) == [STUCK_EXIT_CODE]
+@pytest.mark.parametrize("batches_in_flight", [1, 3])
+def test_a_generator_that_is_stuck_ends_the_process_for_a_new_one(stream: Stream, batches_in_flight: int) -> None:
+    """Also where ticks of the idle source pass by the batch that is stuck."""
+    pipeline = PipelineConfig(
+        batch=BatchConfig(size=4, max_wait_s=0.02),
+        generate=GenerateConfig(backend="eager", device="cpu", batches_in_flight=batches_in_flight),
+    )
+    assert ended_with(stream, lambda _: None, pipeline_stuck_s=3.0, pipeline=pipeline) == [STUCK_EXIT_CODE]
 
 
 def test_jobs_name_models_by_the_name_of_their_file(tmp_path: Path) -> None:
