@@ -47,7 +47,7 @@ def rows_of(document: Document) -> Iterator[Row]:
 
 
 def workload_title(workload: dict[str, Any]) -> str:
-    """Name a workload with the size of its photos, without which it cannot be compared."""
+    """Return the name of a workload with the size of its photos, without which it cannot be compared."""
     return f"{workload['name']}, {workload['width']}x{workload['height']}"
 
 

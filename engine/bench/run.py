@@ -90,7 +90,7 @@ def random_model(folder: Path, ngf: int) -> Path:
 
 
 def judge_noise(document: Document, other_cores: float | None) -> dict[str, Any]:
-    """Say whether a run can be trusted, and why not."""
+    """Return whether a run can be trusted, and the reasons if not."""
     spreads = list(_spreads(document))
     noisy = sum(spread.noisy for spread in spreads)
     cores = document["machine"]["cores"]

@@ -67,7 +67,7 @@ class DeadLetterGuard:
         self._consecutive = self._consecutive + 1 if failed else 0
 
     def _excess(self) -> str | None:
-        """Say by how much the limit is exceeded; None when it is not."""
+        """Return a sentence on how far the limit is exceeded; None if it is not."""
         if self._consecutive > self._limit.consecutive:
             return f"{self._consecutive} jobs in a row failed, more than --max-dead-letters {self._limit.consecutive}"
         window = self._limit.window

@@ -189,7 +189,7 @@ def runtime() -> ModuleType:
 
 
 def engine_key(generator: Generator, precision: str, device: torch.device, profile: Profile) -> dict[str, str]:
-    """Name everything that an engine depends on."""
+    """Return the key of an engine: everything it depends on."""
     key = generator_key(TensorRTBackend.name, generator, precision, device, __file__)
     return {**key, "profile": str(profile), **versions()}
 
