@@ -44,6 +44,12 @@ def test_modules_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(page.relative_to(ROOT)) for page in PAGES]
+    assert [page for page in pages if f": {page}\n" not in navigation] == []
+
+
 def test_the_reference_has_every_public_name() -> None:
     listed = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     public = [f"{package.__name__}.{name}" for package in (engine, trainer) for name in package.__all__]
