@@ -39,12 +39,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Colours:
-    """A photo as the generator takes it, or as the encoder does."""
+    """Pixels in a colour space, between decoder and generator or before the encoder."""
 
     pixels: Pixels
     """[H, W, 3]."""
     icc: bytes | None = None
-    """The profile that describes `pixels`; None means sRGB by convention, without saying so."""
+    """The profile that describes `pixels`; None means sRGB by convention."""
     alpha: Pixels | None = None
     """[H, W], 255 is opaque; None where everything is."""
     notes: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None) -> Colours:
     """Convert RGB pixels, uint8 [H, W, 3], that a decoder made without looking at the profile, to sRGB.
 
     Costs nothing where the profile is absent or is sRGB. Pixels of a gray photo may come as three equal
-    channels. Not for CMYK: its decoder has lost what the profile speaks of; decode it with Pillow.
+    channels. Not for CMYK, whose profile needs all four channels; see `from_ink`.
     """
     conversion, mode = conversion_of(icc)
     if conversion.transform is None:
@@ -140,7 +140,7 @@ def to_profile(pixels_HWC: Pixels, icc: bytes) -> Colours:
 
 
 def flatten(pixels_HWC: Pixels, alpha_HW: Pixels) -> Pixels:
-    """Lay a translucent photo, uint8 [H, W, 3], on white: for formats that have no alpha."""
+    """Lay a translucent image, uint8 [H, W, 3], on white, for formats that have no alpha."""
     image = Image.new("RGB", pixels_HWC.shape[1::-1], "white")
     image.paste(Image.fromarray(pixels_HWC), mask=Image.fromarray(alpha_HW))
     return np.array(image)

@@ -275,7 +275,6 @@ def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> StoredPi
     readers = {
         "tiff": lambda: deep.read_tiff(source.data),
         "png": lambda: deep.read_png(source.data),
-        "avif": lambda: deep.read_avif(source.data),
         "raw": lambda: deep.read_raw(source.data),
     }
     samples = readers[source.reader]()

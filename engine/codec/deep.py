@@ -106,22 +106,6 @@ def read_png(data: bytes) -> Samples:
     return Samples(values[..., :num_colours], kind, float(np.iinfo(values.dtype).max), alpha)
 
 
-def read_avif(data: bytes) -> Samples:
-    """Decode an AVIF that breaks a rule on which Pillow insists, such as alpha without its size."""
-    import imagecodecs
-
-    try:
-        values = imagecodecs.avif_decode(data)
-    except Exception as error:  # whatever libavif finds wrong
-        raise SkipImage(f"cannot be decoded: {error}") from error
-    values = values[0] if values.ndim == 4 else values
-    values = values[..., None] if values.ndim == 2 else values
-    num_colours = 1 if values.shape[2] < 3 else 3
-    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
-    white = float(np.iinfo(values.dtype).max)
-    return Samples(values[..., :num_colours], "L" if num_colours == 1 else "RGB", white, alpha)
-
-
 def to_16_bit(samples: Samples) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
     """Return uint16 [H, W, C], 0 to 65535, and alpha [H, W] likewise; premultiplied colours are divided by alpha."""
     values = samples.values.astype(np.float32) / samples.white

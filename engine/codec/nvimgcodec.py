@@ -1,6 +1,6 @@
-"""Pixels to JPEG on a GPU, by nvImageCodec: for machines whose processors do not keep up with large results.
+"""Encode JPEGs on a GPU with nvImageCodec, where the processor does not keep up with large results.
 
-nvJPEG encodes image by image and each call has a price of its own, so small results are quicker on the CPU.
+nvJPEG encodes image by image with a fixed cost for each call, so small results are faster on the CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class GpuEncoder:
-    """Encodes baseline JPEGs on one device; safe to call from several threads, which take turns.
+    """Encode baseline JPEGs on one device; safe to call from several threads, which take turns.
 
     There is one nvImageCodec encoder for all, because memory of those that threads make for themselves is not freed. On
     a CPU the same code runs nvImageCodec's own CPU encoder, which is how it is tested without a card.
@@ -36,7 +36,7 @@ class GpuEncoder:
     def __call__(self, pixels_HWC: Pixels, quality: int, subsampling: str) -> bytes | None:
         """Encode uint8 [H, W, 3] in host memory, `quality` 1 to 100, `subsampling` such as `4:2:0`.
 
-        Gives None when it cannot be done here, so that the CPU does it; that nothing can is said once.
+        Returns None where the image cannot be encoded here; the CPU encodes it then. A warning is logged once.
         """
         with self._turn:
             if self._encode is None and not self._unusable:
