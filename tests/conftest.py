@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from engine.runtime.backends.inductor import find_compiler
 
 # A shell starts background jobs with SIGINT ignored, which child processes inherit; tests of Ctrl-C would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Command-line tools of the test group stand beside the interpreter.
+os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
 
 PHOTOS = Path(os.environ.get("SOLSTICE_PHOTOS", Path(__file__).parents[2] / "shared/data/photos"))
 """Collection of real photos, which is not part of the repository: folders of photos and INDEX.tsv."""
@@ -64,6 +68,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
         lambda: importlib.util.find_spec("openvino") is not None,
         "OpenVINO is not installed",
     ),
+    "needs_helm": ("HELM", lambda: shutil.which("helm") is not None, "helm is not installed (make check-deploy)"),
     "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
     "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),
 }

@@ -1,0 +1,165 @@
+"""The Helm chart renders, its objects fit their schemas, and it names nothing that the worker does not have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+import yaml
+
+from engine.cli.stream import stream
+from tests import ROOT
+
+pytestmark = pytest.mark.needs_helm
+
+CHART = ROOT / "deploy/helm/solstice"
+VALUES = sorted((ROOT / "deploy/helm/values").glob("*.yaml"))
+SCHEMAS = {
+    json.loads(path.read_text())["properties"]["kind"]["const"]: json.loads(path.read_text())
+    for path in (ROOT / "deploy/schemas").glob("*.json")
+}
+
+
+def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["helm", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def rendered(*arguments: str | Path) -> dict[str, dict[str, Any]]:
+    """Render the chart and return its objects: by kind, or by kind and name where the name is not the release's."""
+    shown = helm("template", "rel", CHART, *arguments)
+    assert shown.returncode == 0, shown.stderr
+    documents = [document for document in yaml.safe_load_all(shown.stdout) if document]
+    names = [document["metadata"]["name"] for document in documents]
+    return {
+        document["kind"] if name == "rel" else f"{document['kind']} {name}": document
+        for document, name in zip(documents, names, strict=True)
+    }
+
+
+@pytest.fixture(scope="module", params=VALUES, ids=lambda path: path.stem)
+def objects(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    return rendered("-f", request.param)
+
+
+def settings(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return tomllib.loads(objects["ConfigMap"]["data"]["stream.toml"])
+
+
+def options() -> dict[str, click.Option]:
+    found = [p for p in stream.params if isinstance(p, click.Option)]
+    return {name.removeprefix("--"): option for option in found for name in option.opts}
+
+
+def test_the_chart_passes_lint() -> None:
+    shown = helm("lint", "--strict", CHART, *[word for path in VALUES[:1] for word in ("-f", path)])
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def test_the_objects_of_kubernetes_fit_their_schemas(objects: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "objects.yaml"
+    own = [document for kind, document in objects.items() if kind.split()[0] not in SCHEMAS]
+    path.write_text(yaml.safe_dump_all(own))
+    shown = subprocess.run(["kubernetes-validate", "--strict", path], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert shown.stderr.count(" passed ") + shown.stdout.count(" passed ") == len(own)
+
+
+def test_the_objects_of_operators_fit_their_schemas(objects: dict[str, dict[str, Any]]) -> None:
+    for kind, document in objects.items():
+        if kind in SCHEMAS:
+            jsonschema.validate(document, SCHEMAS[kind])
+
+
+def test_everything_is_rendered_by_the_values_for_production() -> None:
+    values = ROOT / "deploy/helm/values/production-gpu.yaml"
+    kinds = {document["kind"] for document in rendered("-f", values).values()}
+    assert kinds >= {*SCHEMAS, "StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"}
+
+
+def test_every_setting_of_the_chart_is_an_option_of_the_worker(objects: dict[str, dict[str, Any]]) -> None:
+    known = options()
+    for name, value in settings(objects).items():
+        assert name in known, f"solstice stream has no --{name}"
+        assert isinstance(value, list) <= known[name].multiple, name
+
+
+def test_every_default_of_the_chart_is_taken_by_the_command_line(objects: dict[str, dict[str, Any]]) -> None:
+    """A value that the worker would refuse at start is refused here."""
+    known = options()
+    for name, value in settings(objects).items():
+        if isinstance(known[name].type, click.Path):
+            continue  # mounted in the cluster
+        for one in value if isinstance(value, list) else [value]:
+            known[name].type.convert(one, known[name], None)
+
+
+def test_the_probes_are_those_of_the_worker_and_the_pod_outlives_the_drain(objects: dict[str, dict[str, Any]]) -> None:
+    pod = objects["StatefulSet"]["spec"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    port = settings(objects)["metrics-port"]
+    assert [p["containerPort"] for p in worker["ports"] if p["name"] == "metrics"] == [port]
+    assert objects["Service"]["spec"]["ports"][0]["port"] == port
+    paths = {probe: worker[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert pod["terminationGracePeriodSeconds"] > settings(objects)["grace"]
+
+
+def test_every_environment_variable_is_one_that_the_worker_reads(objects: dict[str, dict[str, Any]]) -> None:
+    pod = objects["StatefulSet"]["spec"]["template"]["spec"]
+    named = {entry["name"] for entry in pod["containers"][0]["env"]}
+    read = {name for option in options().values() for name in (option.envvar,) if isinstance(name, str)}
+    assert named <= {*read, "SOLSTICE_CACHE", "SOLSTICE_MODELS"}
+
+
+def test_no_container_may_write_to_its_image_or_gain_rights(objects: dict[str, dict[str, Any]]) -> None:
+    pods = [
+        document["spec"]["template"]["spec"]
+        for kind, document in objects.items()
+        if kind.split()[0] in ("StatefulSet", "Job")
+    ]
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ("kafka.brokers=nowhere", "brokers"),
+        ("worker.detail=sharp", "detail"),
+        ("worker.size=huge", "size"),
+        ("replicas=-1", "replicas"),
+        ("kafka.sasl.mechanism=PLAIN", "secret"),
+        ("kafka.tls.clientCertificate=true", "tls"),
+        ("gpus=2", "gpus"),
+        ("worker.grace=30", "grace"),
+        ("convertJob.enabled=true", "source"),
+        ("image.digest=sha256:12", "digest"),
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence_that_names_it(setting: str, word: str) -> None:
+    shown = helm("template", "rel", CHART, "--set", setting)
+    assert shown.returncode != 0
+    assert word in shown.stderr
+
+
+def test_the_rules_and_the_dashboard_in_the_chart_are_those_of_the_folder() -> None:
+    assert (CHART / "files/rules.yml").read_bytes() == (ROOT / "deploy/rules.yml").read_bytes()
+    assert (CHART / "files/dashboard.json").read_bytes() == (
+        ROOT / "deploy/grafana/dashboards/solstice.json"
+    ).read_bytes()
+
+
+def test_helm_is_really_there() -> None:
+    assert shutil.which("helm") is not None
