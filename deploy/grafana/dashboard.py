@@ -7,6 +7,7 @@ select workers; every query carries both.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,4 +208,4 @@ def variable(name: str, label: str, query: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dashboard(), indent=2))
+    sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
