@@ -36,7 +36,7 @@ docs: .venv/installed-for-docs  ## build the documentation into build/site; a de
 wheel:  ## build the wheel into dist/ and try it in an empty environment
 	sh .ci/try-wheel $(PYTHON)
 
-check-deploy: .venv/installed-for-tests  ## check compose file, Dockerfile and Prometheus rules
+check-deploy: .venv/installed-for-tests  ## check images, compose, chart, dashboard and rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh deploy/check.sh
 
 clean:  ## remove everything that these targets made

@@ -85,9 +85,10 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Output usable",
+            "Inputs and outputs usable",
             {
-                "{{instance}}": "min by (instance) (solstice_sink_up@)",
+                "output, {{instance}}": "min by (instance) (solstice_sink_up@)",
+                "inputs, {{instance}}": "min by (instance) (solstice_source_up@)",
                 "producers replaced": "sum(rate(solstice_producer_rebuilds_total@[5m]))",
             },
         ),
