@@ -16,4 +16,4 @@ for values in helm/values/*.yaml; do
   helm lint --quiet --strict helm/solstice -f "$values"
 done
 yamllint --strict -c .yamllint .
-shellcheck ./*.sh ../benchmarks/gpu.sh
+shellcheck ./*.sh
