@@ -142,8 +142,8 @@ def _share_of_whole_run(document: Document, num_pixels: int) -> float:
     if not document["workloads"]:
         raise SetupError("The measurement has no whole run; measure again with this version of `solstice bench`.")
     workload = min(document["workloads"], key=distance)
-    alone = next(s["images_per_s"]["median"] for s in workload["stages"] if s["stage"] == "generate")
-    return min(1.0, workload["end_to_end"]["images_per_s"]["median"] / alone)
+    alone = next(float(s["images_per_s"]["median"]) for s in workload["stages"] if s["stage"] == "generate")
+    return min(1.0, float(workload["end_to_end"]["images_per_s"]["median"]) / alone)
 
 
 def _memory_bytes(document: Document) -> float:
