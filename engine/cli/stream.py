@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, get_args
 
@@ -196,7 +197,11 @@ def stream(log_format: LogFormat, **options: Any) -> None:
         except StoppedDuringStart:
             logging.getLogger(__name__).info("Stopped during the start; no job was taken")
             code = 0
-    sys.exit(code)
+    # Everything is stored and committed. Leaving through the interpreter's shutdown can abort instead: it stops the
+    # remaining daemon threads of libraries in the middle of native code.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _config(options: dict[str, Any]) -> StreamConfig:
