@@ -56,7 +56,7 @@ def plan_deployment(
     catch_up_s: float,
     as_json: bool,
 ) -> None:
-    """Size a deployment: workers, partitions of the jobs topic, replicas and the lag to scale at.
+    """Size a deployment: workers, partitions, replicas and the lag to scale at.
 
     docs/sizing.md works an example through.
     """
