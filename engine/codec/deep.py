@@ -7,6 +7,7 @@ rounded to 8.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ _CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
 _PREMULTIPLIED = 1
 _FLOAT, _SIGNED = 3, 2
 _RELATIVE_COLORIMETRIC, _BLACK_POINT_COMPENSATION = 1, 0x2000
+
+
+# libpng's notes on how it is called, such as for interlaced images, which come out right.
+logging.getLogger("imagecodecs").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
