@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engine.container import cpu_quota
 from engine.options import Options
 
 GPU_BATCHES_IN_FLIGHT = 3
@@ -19,7 +21,9 @@ LOOPBACK = "127.0.0.1"
 
 def num_cores() -> int:
     """Return the number of processors this process may run on."""
-    return len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 CPU_BATCH = 4
@@ -32,6 +36,8 @@ GPU_BATCH = 32
 class DecodeConfig:
     """Decoding of image files."""
 
+    max_output_pixels: int = 50_000_000
+    """Refuse to enlarge an image to more pixels than this; one that has more itself may keep them."""
     max_pixels: int = 200_000_000
     """Maximum pixels of an image; a file whose header declares more is refused before decoding."""
     allow_damaged: bool = False
@@ -126,8 +132,11 @@ class PipelineConfig:
     """Configuration of all stages of a run."""
 
     in_flight_bytes: int | None = None
-    """Memory of the images in flight, estimated from their headers; a larger image goes alone. None is a quarter of
-    what is available at the start."""
+    """Memory of the images in flight, estimated from their headers; a larger image goes alone. None is half of
+    `generate.memory_bytes` where that is given for a CPU, otherwise a quarter of what is available at the start."""
+    max_image_bytes: int | None = None
+    """Memory of one image, estimated from its header; a larger image is refused. None is twice the default of
+    `in_flight_bytes`."""
     options: Options = field(default_factory=Options)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)

@@ -17,6 +17,7 @@ from engine.batch import Batcher, Chunk, Chunker
 from engine.codec.decode import Decoder, jpeg_device
 from engine.codec.detail import restore
 from engine.codec.encode import Encoder, encode_device, on_white
+from engine.codec.footprint import footprint_bytes
 from engine.codec.header import inspect_record
 from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
 from engine.errors import SkipImage
@@ -121,7 +122,9 @@ class Pipeline:
             return record
         inspected = inspect_record(record, self._config.decode)
         if isinstance(inspected, Record):
-            footprint = _footprint_bytes(inspected)
+            footprint = footprint_bytes(inspected.payload, inspected.options)
+            if footprint > (self._config.max_image_bytes or 0):
+                return inspected.failed("inspect", _too_large(inspected, footprint, self._config.max_image_bytes or 0))
             self._budget.take(footprint)
             self._footprints[id(inspected.origin)] = footprint
         return inspected
@@ -235,18 +238,22 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
             chunk_images=max(decode.chunk_images, size),
             chunk_pixels=max(decode.chunk_pixels, _GPU_CHUNK_PIXELS),
         )
+    # On a GPU, `memory_bytes` is about the GPU's memory.
+    host_bytes = config.generate.memory_bytes if config.generate.memory_bytes and not on_gpu else available_bytes() // 2
     return replace(
         config,
-        in_flight_bytes=config.in_flight_bytes or available_bytes() // 4,
+        in_flight_bytes=config.in_flight_bytes or host_bytes // 2,
+        max_image_bytes=config.max_image_bytes or host_bytes,
         decode=decode,
         batch=replace(config.batch, size=size),
         generate=replace(config.generate, batches_in_flight=in_flight),
     )
 
 
-def _footprint_bytes(record: Record[Inspected]) -> int:
-    """Estimate the memory that an image takes while it is in flight, from its header."""
+def _too_large(record: Record[Inspected], footprint: int, most: int) -> str:
     image = record.payload
     width, height = record.options.size.target(image.width, image.height)
-    # Stored pixels twice, decoded and upright; working pixels before and after, in a batch, and encoded.
-    return len(image.data) + 3 * (2 * image.num_pixels + 4 * width * height)
+    return (
+        f"{image.width}x{image.height} {image.mode} at {width}x{height} takes about {footprint / 1e6:,.0f} MB of "
+        f"memory, over the limit of {most / 1e6:,.0f} MB (--memory raises it)"
+    )

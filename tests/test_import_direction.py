@@ -17,7 +17,7 @@ import pytest
 
 from tests import ROOT
 
-FOUNDATION = "options config errors records flow ports testing"
+FOUNDATION = "container options config errors records flow ports testing"
 """Single files at the top of `engine`: nouns, promises and plumbing that every package may use."""
 
 MAY_IMPORT = {
@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "batch": "options config errors records",
     "model": "system config errors",
     "observe": "system config errors records",
-    "system": "config errors",
+    "system": "container config errors",
     "testing": "options records ports",
     "ports": "records",
     "records": "options errors",
-    "config": "options errors",
+    "config": "container options errors",
     "options": "errors",
+    "container": "",
     "flow": "",
     "errors": "",
 }

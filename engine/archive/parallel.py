@@ -245,11 +245,13 @@ def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
     """Divide the threads and the memory of the machine among `of` processes."""
     generate = config.generate
     memory_bytes = generate.memory_bytes
-    if memory_bytes is None and device == "cpu":
-        memory_bytes = available_bytes() // (2 * of)
+    if device == "cpu":
+        memory_bytes = (memory_bytes or available_bytes() // 2) // of
     pixels = generate.expected_pixels
     return replace(
         config,
+        in_flight_bytes=(config.in_flight_bytes or available_bytes() // 4) // of,
+        max_image_bytes=(config.max_image_bytes or available_bytes() // 2) // of,
         decode=replace(config.decode, workers=max(1, config.decode.workers // of)),
         encode=replace(config.encode, workers=max(1, config.encode.workers // of)),
         generate=replace(

@@ -236,7 +236,10 @@ def _config(options: dict[str, Any]) -> PipelineConfig:
     return PipelineConfig(
         options=Options(size=size, detail=detail, format=options["format"], depth=options["depth"]),
         decode=DecodeConfig(
-            max_pixels=options["max_pixels"], allow_damaged=options["allow_damaged"], jpegs=options["decode"]
+            max_pixels=options["max_pixels"],
+            max_output_pixels=options["max_output_pixels"],
+            allow_damaged=options["allow_damaged"],
+            jpegs=options["decode"],
         ),
         batch=BatchConfig(size=options["batch"]),
         generate=GenerateConfig(

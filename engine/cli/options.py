@@ -201,6 +201,12 @@ translate_options: Callable[[F], F] = together(
         help="Where baseline JPEGs are decoded; auto is the generator's GPU if it runs on one.",
     ),
     INPUT.option(
+        "--max-output-pixels",
+        type=click.IntRange(1),
+        default=DecodeConfig.max_output_pixels,
+        help="Refuse to enlarge an image to more pixels.",
+    ),
+    INPUT.option(
         "--max-pixels", type=click.IntRange(1), default=DecodeConfig.max_pixels, help="Refuse images with more pixels."
     ),
     INPUT.option("--allow-damaged", is_flag=True, help="Translate JPEGs with damaged data instead of refusing them."),

@@ -209,7 +209,8 @@ def _config(options: dict[str, Any]) -> StreamConfig:
     pipeline = PipelineConfig(
         options=Options(**{name: options.pop(name) for name in ("size", "detail", "format", "depth")}),
         decode=DecodeConfig(
-            jpegs=options.pop("decode"), **{name: options.pop(name) for name in ("max_pixels", "allow_damaged")}
+            jpegs=options.pop("decode"),
+            **{name: options.pop(name) for name in ("max_pixels", "max_output_pixels", "allow_damaged")},
         ),
         batch=BatchConfig(size=options.pop("batch"), max_wait_s=options.pop("max_wait")),
         generate=GenerateConfig(

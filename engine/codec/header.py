@@ -158,6 +158,11 @@ def inspect_record(record: Record[bytes], config: DecodeConfig) -> Record[Inspec
         # An image one pixel high grows beyond all bounds when its short side is brought to size.
         width, height = record.options.size.target(inspected.width, inspected.height)
         _check_size(width * height, config.max_pixels, "at working size")
+        if width * height > max(inspected.num_pixels, config.max_output_pixels):
+            raise SkipImage(
+                f"a result of {width}x{height} from {inspected.width}x{inspected.height} is over the limit of "
+                f"{config.max_output_pixels / 1e6:,.1f} megapixels (--max-output-pixels raises it)"
+            )
         return inspected
 
     started_s = time.perf_counter()

@@ -9,7 +9,7 @@ import time
 import torch
 from torch import Tensor
 
-from engine.config import GPU_BATCHES_IN_FLIGHT, GenerateConfig
+from engine.config import GPU_BATCHES_IN_FLIGHT, GenerateConfig, num_cores
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import PRECISIONS, Backend
@@ -47,6 +47,8 @@ class BatchTranslator:
         self._generator = generator
         self.card = generator.card
         self._device = choose_device(config.device)
+        if self._device.type == "cpu":  # PyTorch ignores processor quotas, and its threads would be throttled
+            torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
         self._loading = threading.Lock()
         self._loaded: tuple[Backend, str] | None = None
         self._compilation: BackgroundCompilation | None = None

@@ -106,6 +106,38 @@ def test_memory_in_flight_stays_within_its_bound_or_holds_one_image() -> None:
     assert pipeline._budget.used == 0
 
 
+def test_an_image_that_takes_more_memory_than_there_is_is_refused_with_its_numbers() -> None:
+    giant = photo(3000, 2000, format="PNG")
+    pipeline = Pipeline(
+        source := MemorySource([("a", photo(format="PNG")), ("b", giant)], OPTIONS),
+        sink := MemorySink(),
+        {"": negative},
+        PipelineConfig(max_image_bytes=50_000_000),
+    )
+    pipeline.run()
+    assert list(sink.results) == ["a"]
+    (failed,) = (outcome for outcome in source.outcomes if isinstance(outcome, Failed))
+    assert failed.stage == "inspect"
+    assert failed.reason.startswith("3000x2000 RGB at 3000x2000 takes about 1")
+    assert failed.reason.endswith("MB of memory, over the limit of 50 MB (--memory raises it)")
+
+
+def test_a_small_image_is_not_enlarged_beyond_the_limit() -> None:
+    options = replace(OPTIONS, size=Size.parse("13000x13000"))
+    pipeline = Pipeline(
+        source := MemorySource([("a", photo(64, 64, format="PNG"))], options), MemorySink(), {"": negative}
+    )
+    pipeline.run()
+    assert [o.reason for o in source.outcomes if isinstance(o, Failed)] == [
+        "a result of 13000x13000 from 64x64 is over the limit of 50.0 megapixels (--max-output-pixels raises it)"
+    ]
+
+
+def test_the_memory_that_was_asked_for_bounds_images_on_a_cpu() -> None:
+    asked = PipelineConfig(generate=GenerateConfig(device="cpu", memory_bytes=1 << 30))
+    assert (fitted(asked).in_flight_bytes, fitted(asked).max_image_bytes) == (1 << 29, 1 << 30)
+
+
 def test_bad_images_cost_only_themselves() -> None:
     good, cut = photo(format="PNG"), photo(200, 150, format="PNG")[:-3000]
     sink, outcomes, tally = run(
@@ -255,7 +287,7 @@ def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) ->
         batch=BatchConfig(size=7),
         generate=GenerateConfig(device="cuda:0", batches_in_flight=2),
     )
-    assert replace(fitted(asked), in_flight_bytes=None) == asked
+    assert replace(fitted(asked), in_flight_bytes=None, max_image_bytes=None) == asked
 
 
 def test_a_model_that_is_asked_for_by_name_translates() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.system import memory
+from engine import container
 from engine.system.memory import available_bytes, parse_bytes
 
 
@@ -32,5 +32,5 @@ def test_available_memory_is_less_than_the_machine_has() -> None:
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(container, "_ROOT", tmp_path)
     assert available_bytes() == 600_000
