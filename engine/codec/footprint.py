@@ -23,6 +23,7 @@ _STORED_BYTES = {
 # Measured as the peak of a process with one image of 25 megapixels (tests/engine/codec/test_footprint.py).
 _BASELINE_JPEG_BYTES = 5  # decoded straight into its array
 _LEAST_STORED_BYTES = 12  # palettes and grayscale become RGB; decoded, converted and upright pixels overlap
+_ALPHA_BYTES = 6  # alpha beside the colours, straight and multiplied
 _WORKING_BYTES = 12  # resized pixels, a batch of them, its translation, and what is encoded
 _RESTORED_BYTES = 8  # the photo at its own size beside its translation
 
@@ -34,6 +35,7 @@ def footprint_bytes(image: Inspected, options: Options) -> int:
         per_pixel = _BASELINE_JPEG_BYTES
     else:
         per_pixel = max(_LEAST_STORED_BYTES, 3 * _STORED_BYTES.get(image.mode, 4) + 6)
+        per_pixel += _ALPHA_BYTES if image.translucent else 0
     if options.detail != "none" and (width, height) != (image.width, image.height):
         per_pixel += _RESTORED_BYTES
     return len(image.data) + per_pixel * image.num_pixels + _WORKING_BYTES * width * height
