@@ -62,6 +62,7 @@ OPTIONS = [
     "--keep-profile",
     "--lossless",
     "--max-bytes",
+    "--max-output-pixels",
     "--max-pixels",
     "--memory",
     "--metrics-host",
