@@ -126,6 +126,8 @@ class Pipeline:
             if footprint > (self._config.max_image_bytes or 0):
                 return inspected.failed("inspect", _too_large(inspected, footprint, self._config.max_image_bytes or 0))
             self._budget.take(footprint)
+            if footprint > (self._config.in_flight_bytes or 0):
+                self._source.checkpoint()  # it goes alone, and what was before it must not be lost with it
             self._footprints[id(inspected.origin)] = footprint
         return inspected
 

@@ -28,6 +28,13 @@ class Source(Protocol):
         """
         ...
 
+    def checkpoint(self) -> None:
+        """Make all acknowledgements so far durable, if that can be done in a few seconds.
+
+        Called before an image that might end the process by the memory it takes, from the thread that inspects it.
+        """
+        ...
+
     def acknowledge(self, outcome: Outcome) -> None:
         """Record that an image has reached its end.
 

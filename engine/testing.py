@@ -26,6 +26,9 @@ class MemorySource:
                 key, data = image
                 yield Record(key=key, payload=data, options=self._options, origin=Origin(output=key))
 
+    def checkpoint(self) -> None:
+        """Do nothing: outcomes are in memory."""
+
     def acknowledge(self, outcome: Outcome) -> None:
         """Keep `outcome`."""
         self.outcomes.append(outcome)

@@ -32,6 +32,7 @@ from engine.cli.options import (
     result_options,
     translate_options,
 )
+from engine.cli.output import say
 from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
@@ -316,7 +317,7 @@ def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
     from engine.observe.prometheus import serve_metrics
 
     metrics, server = serve_metrics(port, host)
-    click.echo(f"Metrics at http://{host}:{server.port}/metrics", err=True)
+    say(f"Metrics at http://{host}:{server.port}/metrics", err=True)
     try:
         yield metrics
     finally:
@@ -331,31 +332,31 @@ def _print_summary(summary: Summary) -> None:
     from engine.archive.run import described, reader_hints
 
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
-    click.echo(
+    say(
         f"{summary.converted:,} converted, {summary.skipped:,} already done, {summary.failed:,} failed "
         f"in {summary.seconds:.1f} s{rate} ({summary.backend})"
     )
     _print_some([f"{failure['path']}: {failure['error']}" for failure in summary.failures])
     if summary.remarks:
-        click.echo(f"Remarks on converted photos ({len(summary.remarks):,}):")
+        say(f"Remarks on converted photos ({len(summary.remarks):,}):")
         _print_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks])
     if summary.left_out:
-        click.echo(described(summary.left_out).removeprefix("; ").capitalize() + ".")
+        say(described(summary.left_out).removeprefix("; ").capitalize() + ".")
         for hint in reader_hints(summary.left_out):
-            click.echo(hint)
+            say(hint)
     if summary.sidecars:
-        click.echo(f"Sidecars copied: {summary.sidecars:,}.")
+        say(f"Sidecars copied: {summary.sidecars:,}.")
     if summary.converted:
-        click.echo(f'Results are in "{summary.output}".')
+        say(f'Results are in "{summary.output}".')
     if summary.report:
-        click.echo(f'The report page is "{_absolute(summary.report)}".')
+        say(f'The report page is "{_absolute(summary.report)}".')
 
 
 def _print_some(lines: list[str]) -> None:
     for line in lines[:SHOWN_ITEMS]:
-        click.echo(f"  {line}")
+        say(f"  {line}")
     if len(lines) > SHOWN_ITEMS:
-        click.echo(f"  … and {len(lines) - SHOWN_ITEMS:,} more (--json lists all)")
+        say(f"  … and {len(lines) - SHOWN_ITEMS:,} more (--json lists all)")
 
 
 def _absolute(path: str) -> str:
@@ -373,19 +374,19 @@ def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
         return
-    click.echo(
+    say(
         f"{found.to_convert:,} to convert ({_size(found.input_bytes)}), {found.skipped:,} already done, "
         f"{len(found.failures):,} would fail"
     )
     _print_some([f"{failure['path']}: {failure['error']}" for failure in found.failures])
     if found.renamed:
-        click.echo(f"Results with a second name ({len(found.renamed):,}):")
+        say(f"Results with a second name ({len(found.renamed):,}):")
         _print_some([f"{key}: {output}" for key, output in found.renamed.items()])
     if found.left_out:
-        click.echo(described(found.left_out).removeprefix("; ").capitalize() + ".")
+        say(described(found.left_out).removeprefix("; ").capitalize() + ".")
     if found.expected_bytes is not None:
-        click.echo(f"Results need about {_size(found.expected_bytes)}{_free(found.free_bytes)}.")
-    click.echo("Nothing was written (--dry-run).")
+        say(f"Results need about {_size(found.expected_bytes)}{_free(found.free_bytes)}.")
+    say("Nothing was written (--dry-run).")
 
 
 def _free(free_bytes: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from importlib import import_module
 import click
 
 from engine.errors import EngineError
+from engine.system.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ def run(command: click.Command) -> None:
     except click.exceptions.Exit as exit:
         sys.exit(exit.exit_code)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(2)
     except EngineError as error:
-        click.echo(f"solstice: {error}", err=True)
+        click.echo(f"solstice: {visible(str(error))}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted; run the same command again to continue.", err=True)
@@ -119,11 +121,18 @@ def run(command: click.Command) -> None:
     sys.exit(0)
 
 
+def _show(error: click.ClickException) -> None:
+    """Print a usage error as click does, with control characters in its values escaped."""
+    stream = io.StringIO()
+    error.show(stream)
+    click.echo(visible(stream.getvalue().rstrip("\n"), lines=True), err=True)
+
+
 class _EchoHandler(logging.Handler):
     """Write log messages to the current standard error, so that they do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        click.echo(visible(self.format(record), lines=bool(record.exc_info)), err=True)
 
 
 def _interrupt(_signum: int, _frame: object) -> None:

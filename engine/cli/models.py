@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from engine.cli.options import INPUT, MODEL, MONITORING, command
 from engine.errors import SetupError
 from engine.model.card import SUFFIX, Card, list_models, read_card
+from engine.system.terminal import visible
 
 
 @command("models")
@@ -25,13 +27,14 @@ def models(verbose: bool) -> None:
     """
     if verbose:
         for path in list_models().values():
-            click.echo(describe(read_card(path)) + "\n")
+            click.echo(visible(describe(read_card(path)), lines=True) + "\n")
         return
     table = Table("name", "translates", "network", "trained at", "licence")
     for name, path in list_models().items():
         card = read_card(path)
         size = f"{card.training_size} px" if card.training_size else "unknown"
-        table.add_row(name, f"{card.source_domain} → {card.target_domain}", network_of(card), size, card.licence)
+        cells = (name, f"{card.source_domain} → {card.target_domain}", network_of(card), size, card.licence)
+        table.add_row(*(escape(visible(cell)) for cell in cells))
     Console().print(table)
 
 
@@ -75,7 +78,7 @@ def import_model(
         notes=f"Imported from {checkpoint.name}.",
     )
     save_generator(model, module, card, dtype=next(module.parameters()).dtype)
-    click.echo(f"{model}: {network_of(card)}")
+    click.echo(visible(f"{model}: {network_of(card)}"))
 
 
 def describe(card: Card) -> str:

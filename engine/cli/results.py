@@ -13,6 +13,7 @@ from engine.cli.kafka_options import connection_from, kafka_options
 from engine.cli.options import KAFKA, LIMITS, MONITORING, TOPICS, command
 from engine.cli.progress import ProgressLine
 from engine.observe.metrics import STAGES
+from engine.system.terminal import visible
 
 
 @command("results")
@@ -115,4 +116,4 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(result))
     elif result["status"] == "failed":
         error = result.get("error", {})
-        click.echo(f"{result['id']}: {error.get('stage')}: {error.get('reason')}", err=True)
+        click.echo(visible(f"{result['id']}: {error.get('stage')}: {error.get('reason')}"), err=True)

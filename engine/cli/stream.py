@@ -161,6 +161,12 @@ _MAX_WAIT_S = 0.05
     help="Start although an earlier worker of the group stopped at the limit.",
 )
 @LIMITS.option(
+    "--max-crashes",
+    type=click.IntRange(1),
+    default=StreamConfig.max_crashes,
+    help="Crashes of workers during a job after which it goes alone; one more makes it a dead letter.",
+)
+@LIMITS.option(
     "--grace",
     "grace_s",
     type=click.FloatRange(0),

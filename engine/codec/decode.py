@@ -8,7 +8,7 @@ readers (`engine.codec.deep`), and the rest by Pillow. Data are checked for dama
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,7 +34,7 @@ from engine.codec.dali import GpuDecoder, Jpeg
 from engine.codec.damage import Damaged
 from engine.codec.geometry import is_turned, resize_with_alpha, upright
 from engine.config import DecodeConfig, PipelineConfig
-from engine.errors import SkipImage
+from engine.errors import EngineError, SkipImage
 from engine.records import Failed, Inspected, Metadata, Picture, Record
 from engine.system.device import gpu_of
 from engine.system.threads import one_thread
@@ -88,9 +88,9 @@ class Decoder:
             if isinstance(item, Failed):
                 answers.append(item)
             elif i in on_gpu:
-                answers.append(item.attempt("decode", partial(self._picture_on_gpu, on_gpu[i])))
+                answers.append(item.attempt("decode", _contained(partial(self._picture_on_gpu, on_gpu[i]))))
             else:
-                answers.append(item.attempt("decode", self._picture))
+                answers.append(item.attempt("decode", _contained(self._picture)))
         return answers
 
     def _gpu_pixels(self, chunk: Sequence[Item]) -> dict[int, Tensor]:
@@ -110,6 +110,8 @@ class Decoder:
         metadata = with_profile(source.metadata)
         least = _least(record)
         stored = self._stored(source, metadata.icc, least, keep_depth=record.options.depth == 16 and source.depth > 8)
+        if 0 in stored.pixels.shape:
+            raise SkipImage("the image has no pixels")
         stored_HWC = upright(torch.from_numpy(stored.pixels), metadata.orientation)
         size = (stored_HWC.shape[1], stored_HWC.shape[0]) if least is None else _upright_size(source)
         working = record.options.size.target(*size)
@@ -190,6 +192,20 @@ class Decoder:
             upright_HWC = torch.from_numpy(colours.pixels)
         notes = (*source.notes, *notes, *noted(conversion))
         return Picture(upright_HWC, source.format, notes=notes, metadata=metadata, icc=conversion.icc)
+
+
+def _contained(decode: Callable[[Record[Inspected]], Picture]) -> Callable[[Record[Inspected]], Picture]:
+    """Return `decode` with any error that hostile bytes may cause as a `SkipImage`, so that they cost one image."""
+
+    def contained(record: Record[Inspected]) -> Picture:
+        try:
+            return decode(record)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise SkipImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
+
+    return contained
 
 
 def jpeg_device(config: PipelineConfig) -> torch.device | None:

@@ -56,6 +56,8 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
     try:
         with Image.open(io.BytesIO(png.with_text_first(data))) as image:
             width, height = image.size
+            if width < 1 or height < 1:
+                raise SkipImage("the image has no pixels")
             _check_size(width * height, max_pixels, "in the file")
             depth = _depth(image, data)
             reader = _reader(image, data, depth)

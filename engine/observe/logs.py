@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Literal, TextIO
 
 from engine.errors import EngineError
+from engine.system.terminal import visible, visible_json
 
 LogFormat = Literal["text", "json"]
 
@@ -50,7 +51,7 @@ def service_log(format: LogFormat) -> Iterator[None]:
 def log_to_stderr(format: LogFormat, stream: TextIO | None = None) -> None:
     """Log this project from INFO and other libraries from WARNING to standard error, or to `stream`."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(_TEXT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -60,6 +61,15 @@ def log_to_stderr(format: LogFormat, stream: TextIO | None = None) -> None:
 
 
 _TEXT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class TextFormatter(logging.Formatter):
+    """Format a record as one line, with the traceback below if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name of logging)
+        """Return the line; control characters in the message are escaped."""
+        record.message = visible(record.message)
+        return super().formatMessage(record)
 
 
 class JsonFormatter(logging.Formatter):
@@ -76,7 +86,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return visible_json(json.dumps(fields, ensure_ascii=False))
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class KafkaSourceConfig:
     """After this long without an assignment, while the brokers answer, the worker is no longer healthy."""
     lag_every_s: float = 10.0
     """Interval at which the brokers are asked for end offsets."""
+    max_crashes: int = 2
+    """Crashes of workers while a job was in progress, after which it goes alone; the next one is a dead letter."""
     skip_undecodable: bool = False
     """Turn batches of messages that cannot be decoded into dead letters instead of stopping."""
 
@@ -102,6 +104,7 @@ class StreamConfig:
     session_timeout_s: float = KafkaSourceConfig.session_timeout_s
     drain_s: float = KafkaSourceConfig.drain_s
     acknowledge_s: float = KafkaSinkConfig.acknowledge_s
+    max_crashes: int = KafkaSourceConfig.max_crashes
     instance: str | None = None
     poll_stuck_s: float = 120.0
     """Time without a heartbeat of the poll thread after which the watchdog ends the process."""
@@ -132,6 +135,7 @@ class StreamConfig:
             fetch_wait_s=self.fetch_wait_s,
             unassigned_s=self.unassigned_s,
             lag_every_s=self.lag_every_s,
+            max_crashes=self.max_crashes,
             skip_undecodable=self.skip_undecodable,
         )
 

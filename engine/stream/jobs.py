@@ -231,6 +231,8 @@ class JobState(Origin):
     """See `Job.digest`; empty until the image is read, and for results with the image inline."""
     model_sha256: str = ""
     attempts: int = 1
+    alone: bool = False
+    """No other job is in progress: it was in progress when workers crashed."""
     read_s: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
     """Fields of the result that describe the image, once it is stored."""

@@ -55,8 +55,13 @@ class GroupMember:
         metrics: Metrics,
         health: Health,
         note: Callable[[], str],
+        before_assignment: Callable[[], object],
     ) -> None:
-        """`note` returns what is committed beside each offset, for the next worker of the group."""
+        """`note` returns what is committed beside each offset, for the next worker of the group.
+
+        `before_assignment` is called before jobs of newly assigned partitions may begin.
+        """
+        self._before_assignment = before_assignment
         self._connection = connection
         self._note = note
         self._config = config
@@ -67,6 +72,8 @@ class GroupMember:
         self._stopping = threading.Event()
         self._closing = threading.Event()
         self._abandoned = threading.Event()
+        self._commit_requested = threading.Event()
+        self._committed = threading.Event()
         self._error: Exception | None = None
         self._fenced = False
         self._failing: StopRun | None = None
@@ -152,6 +159,18 @@ class GroupMember:
             self._changed.wait_for(lambda: self.stopping or not self._assignment.draining)
             return self._assignment.resume(job)
 
+    @property
+    def num_begun(self) -> int:
+        """Jobs that are in progress: begun, and neither finished nor parked."""
+        with self._changed:
+            return self._assignment.num_begun(self._assignment.owned)
+
+    def commit_now(self, timeout_s: float = 5.0) -> bool:
+        """Commit what has finished; returns whether that was done within `timeout_s`."""
+        self._committed.clear()
+        self._commit_requested.set()
+        return self._committed.wait(timeout_s)
+
     def finish(self, job: JobState) -> None:
         """Let the watermark pass this job; it is committed within about a second."""
         with self._changed:
@@ -177,6 +196,9 @@ class GroupMember:
                 self._pause_or_resume()
                 self._stop_when_finished()
                 self._require_topic()
+                if self._commit_requested.is_set():
+                    self._commit_requested.clear()
+                    self._commit_and_wait()
                 if time.monotonic() - committed_s >= _COMMIT_EVERY_S:
                     committed_s = time.monotonic()
                     self._commit_soon()
@@ -314,6 +336,17 @@ class GroupMember:
                 if where in watermarks
             }
 
+    def _commit_and_wait(self) -> None:
+        offsets = self._uncommitted()
+        try:
+            if offsets:
+                self._consumer.commit(offsets, timeout_ms=_LEAVE_TIMEOUT_MS)
+                self._note_committed(offsets, None)
+        except KafkaError as error:
+            self._note_committed(offsets, error)
+        else:
+            self._committed.set()
+
     def _uncommitted(self, *, include_unmoved: bool = False) -> dict[TopicPartition, OffsetAndMetadata]:
         with self._changed:
             offsets = self._assignment.uncommitted(include_unmoved=include_unmoved)
@@ -367,6 +400,7 @@ class GroupMember:
     async def assign(self, assigned: set[Where]) -> None:
         """Continue with partitions that came back, and drop those that did not."""
         self._metrics.count("rebalances_total", 1.0, "assigned")
+        self._before_assignment()
         with self._changed:
             self._assignment.assign(assigned)
             self._changed.notify_all()

@@ -41,6 +41,11 @@ class Output:
         except OSError as error:
             raise SetupError(f"Results cannot be written to {self._root}: {error.strerror}.") from error
 
+    @property
+    def hidden_folder(self) -> Path | None:
+        """Folder for everything that is not a result; None in an object store."""
+        return None if self._remote is not None else self._root / HIDDEN
+
     def uri(self, name: str) -> str:
         """Return the URI of the result called `name`."""
         if self._remote is not None:

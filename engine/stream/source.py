@@ -14,6 +14,7 @@ from engine.options import Options
 from engine.records import Failed, Outcome, Record
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
+from engine.stream.crashes import CrashJournal
 from engine.stream.inputs import Inputs, SourceUnavailable
 from engine.stream.jobs import JobState, job_state, parse_job, read_id
 from engine.stream.member import GroupMember
@@ -22,6 +23,7 @@ from engine.system.retry import retried
 
 log = logging.getLogger(__name__)
 
+_ALONE_POLL_S = 0.05
 _TICK_S = 1.0
 """How long to wait for a job before yielding a tick."""
 
@@ -40,19 +42,24 @@ class KafkaSource:
         metrics: Metrics,
         health: Health,
         note: Callable[[], str] = lambda: "",
+        journal: CrashJournal | None = None,
     ) -> None:
         """`models` maps the name of each model that jobs may use to its hash.
 
         `answered` is called for each job whose image has been read; True means that its result exists from an earlier
         delivery and has been sent again. `note` returns what is committed beside each offset.
+        `journal` counts in how many crashes of workers each job was in progress.
         """
+        self._journal = journal
         self._config = config
         self._inputs = inputs
         self._defaults = defaults
         self._models = models
         self._answered = answered
         self._metrics = metrics
-        self._member = GroupMember(connection, config, metrics, health, note)
+        self._member = GroupMember(
+            connection, config, metrics, health, note, lambda: None if journal is None else journal.refresh()
+        )
         self._waiting = WaitingJobs(metrics, health)
 
     def start(self) -> None:
@@ -87,16 +94,46 @@ class KafkaSource:
             else:
                 yield item
 
+    def checkpoint(self) -> None:
+        """Commit the offsets of what has finished."""
+        self._member.commit_now()
+
     def acknowledge(self, outcome: Outcome) -> None:
         """Let the watermark pass this job; it is committed within about a second."""
         job = job_state(outcome)
+        if self._journal is not None:
+            self._journal.end(job.message)
         self._member.finish(job)
         self._metrics.observe("job_seconds", max(0.0, time.time() - job.message.timestamp_s))
 
     def _jobs(self) -> Iterator[JobState | None]:
         while not self._member.stopping:
-            yield self._waiting_job() or self._member.next_job(min(_TICK_S, self._waiting.due_in() or _TICK_S))
+            job = self._waiting_job() or self._member.next_job(min(_TICK_S, self._waiting.due_in() or _TICK_S))
+            if job is not None and self._crashes(job) >= self._config.max_crashes:
+                yield from self._alone(job)
+            else:
+                yield job
         self._member.raise_error()
+
+    def _crashes(self, job: JobState) -> int:
+        return 0 if self._journal is None else self._journal.suspicion(job.message).crashes
+
+    def _alone(self, job: JobState) -> Iterator[JobState | None]:
+        """Yield a job after all others have finished and been committed, and nothing more until it has finished."""
+        log.warning("Job %s was in progress in %d crashes of workers; it goes alone", job.id, self._crashes(job))
+        yield from self._until_begun(1)
+        if self._member.stopping:
+            return
+        self._member.commit_now()
+        job.alone = True
+        yield job
+        yield from self._until_begun(0)
+
+    def _until_begun(self, most: int) -> Iterator[None]:
+        """Yield ticks until at most so many jobs are in progress."""
+        while self._member.num_begun > most and not self._member.stopping:
+            time.sleep(_ALONE_POLL_S)
+            yield None
 
     def _waiting_job(self) -> JobState | None:
         """Return a job whose input root is to be tried again now, if there is one."""
@@ -124,11 +161,28 @@ class KafkaSource:
             return None
         job = state.job
         assert job is not None
+        try:
+            self._note_begun(state)
+        except SkipImage as error:
+            return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
         if not job.inline:  # only stored results are named by it and looked up again
             state.digest = job.digest(data, state.model_sha256)
         if self._answered(state):
+            if self._journal is not None:
+                self._journal.end(state.message)
             return state
         return Record(key=state.id, payload=data, options=job.options, origin=state, timings=state.timings)
+
+    def _note_begun(self, state: JobState) -> None:
+        """Write into the journal that a job is in progress; raises `SkipImage` if it was in a crash, alone."""
+        if self._journal is None:
+            return
+        suspicion = self._journal.suspicion(state.message)
+        if suspicion.alone:
+            raise SkipImage(
+                f"{suspicion.crashes} workers crashed while this job was in progress, the last one with no other"
+            )
+        self._journal.begin(state.message, alone=state.alone)
 
     def _parse(self, state: JobState) -> None:
         message = state.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -18,8 +19,10 @@ from engine.observe.health import Health
 from engine.observe.metrics import Metrics, NoMetrics
 from engine.observe.prometheus import serve_metrics
 from engine.pipeline import Pipeline, Translate
+from engine.runtime.cache import default_cache
 from engine.stream.client import require_topics
 from engine.stream.config import StreamConfig
+from engine.stream.crashes import CrashJournal
 from engine.stream.inputs import Inputs
 from engine.stream.models import ModelCache
 from engine.stream.outputs import Output
@@ -91,6 +94,7 @@ class Worker:
         self._sink = KafkaSink(config.connection, config.sink(self.name), output, metrics, self.health)
         if not config.reset_dead_letter_limit:
             self._sink.guard.restore(committed_notes(config.connection, config.jobs, config.group))
+        self._journal = CrashJournal(_journal_folder(config, output))
         self._source = KafkaSource(
             config.connection,
             config.source,
@@ -101,6 +105,7 @@ class Worker:
             metrics,
             self.health,
             self._sink.guard.remember,
+            self._journal,
         )
         self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, config.pipeline, metrics)
         self._stopping = threading.Event()
@@ -134,6 +139,7 @@ class Worker:
             # Leave the group before closing the producer, so that other members take over as soon as possible.
             left = self._source.close(SHUTDOWN_TIMEOUT_S, abandon=not drained)
             self._sink.close(SHUTDOWN_TIMEOUT_S)
+            self._journal.close()
             self._ended.set()
             if self._server:
                 self._server.close()
@@ -160,6 +166,7 @@ class Worker:
         log.warning("Jobs are still in flight after %.0f s; they are left to other workers", self._config.grace_s)
         self._sink.give_up()
         self._source.close(SHUTDOWN_TIMEOUT_S, abandon=True)
+        self._journal.close()  # this is no crash
         self._end_process(1)
 
     def _watch(self) -> None:
@@ -170,6 +177,15 @@ class Worker:
                 log.critical("No sign of life from %s; ending the process to be started again", " and ".join(silent))
                 self._end_process(STUCK_EXIT_CODE)
                 return
+
+
+def _journal_folder(config: StreamConfig, output: Output | None) -> Path:
+    """Return a folder that the workers of a group share, or else one that outlives this process."""
+    shared = None if output is None else output.hidden_folder
+    if shared is not None:
+        return shared / "begun"
+    name = hashlib.sha256("\n".join((config.connection.brokers, config.jobs, config.group)).encode()).hexdigest()
+    return default_cache() / "begun" / name[:32]
 
 
 def model_files(names: Sequence[str]) -> dict[str, Path]:
