@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := $(if $(shell command -v nvidia-smi),[gpu])
 
-.PHONY: help demo test quick lint format docs wheel check-deploy clean
+.PHONY: help demo test quick faults lint format docs wheel check-deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
@@ -20,6 +20,9 @@ test: .venv/installed-for-tests  ## run all tests; needs no GPU and, once instal
 
 quick: .venv/installed-for-tests  ## run the tests that take seconds
 	$(BIN)/python -m pytest $(QUICK)
+
+faults: .venv/installed-for-tests  ## kill, fill and mutate for some minutes, and count what is left
+	PYTHONWARNINGS=ignore $(BIN)/python -m tests.faults.campaign
 
 lint: .venv/installed-for-tests  ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -200,7 +200,10 @@ def stream(seed: int, jobs: int, kills: int, stops: int) -> Counter[str]:
                 counts["input roots away"] += 1
             for j, worker in enumerate(workers):
                 if worker.poll() is not None:
-                    counts[f"workers that ended with {worker.returncode}"] += 1
+                    log = made.log(made._processes.index(worker)).read_text().splitlines()
+                    counts[
+                        f"workers that ended with {worker.returncode} ({log[-1].split(str(folder))[0] if log else ''})"
+                    ] += 1
                     workers[j] = made.process("--session-timeout", "6", wait=False)
         results = made.results(len(good) + len(bad), seconds=120)
         done = {result["id"] for result in results if result["status"] == "done"}
