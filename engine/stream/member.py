@@ -159,12 +159,6 @@ class GroupMember:
             self._changed.wait_for(lambda: self.stopping or not self._assignment.draining)
             return self._assignment.resume(job)
 
-    @property
-    def num_begun(self) -> int:
-        """Jobs that are in progress: begun, and neither finished nor parked."""
-        with self._changed:
-            return self._assignment.num_begun(self._assignment.owned)
-
     def commit_now(self, timeout_s: float = 5.0) -> bool:
         """Commit what has finished; returns whether that was done within `timeout_s`."""
         self._committed.clear()
