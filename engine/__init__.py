@@ -2,9 +2,9 @@
 
 The map of this package is the path of the data:
 
-    source → inspect → decode → batch → generate → encode → sink
-    bytes    header    uint8    uint8     uint8     bytes   stored, then acknowledged
-                      [H,W,3] [N,H,W,3] [N,H,W,3]
+    source → inspect → decode → batch → generate → restore → encode → sink
+    bytes    header    uint8    uint8     uint8     uint8     bytes   stored, then acknowledged
+                      [H,W,3] [N,H,W,3] [N,H,W,3]  [H,W,3]
 
 `pipeline` is the arrow in code, `records` is what travels along it. Two products use it: `archive` (folders, tars and
 object stores of photos) and `stream` (jobs on Kafka).

@@ -1,4 +1,4 @@
-"""Group images: decoded ones of one shape into batches for the generator, encoded ones into chunks for the decoder."""
+"""Group inspected images into chunks for the decoder, and decoded images of one shape into batches for the generator."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Options:
     """How a translation is brought from working size to native size: `none` keeps the working size, `plain`
     interpolates, `guided` restores detail from the photo (see `engine.codec.detail`)."""
     format: str = "keep"
-    """Output format: `keep`, or a name from `engine.codec.encode.FORMATS`."""
+    """Output format: `keep`, or a name from `engine.codec.formats.FORMATS`."""
     quality: int | None = None
     """JPEG, WebP and AVIF quality, 1 to 100; None is the encoder's configured quality."""
     depth: Literal[8, 16] = 8

@@ -140,7 +140,7 @@ def _names(
 def _reserved(
     entries: Iterable[ManifestEntry], identities: set[str], output: ArchiveOutput, fold: Fold
 ) -> Iterable[tuple[str, str]]:
-    """Yield folded name and key of each result whose input is not in this archive, unless the input was renamed."""
+    """Yield folded name and key of each result whose input is gone from this archive and was not merely renamed."""
     for entry in entries:
         assert entry.output is not None
         if entry.state == "done" and entry.identity not in identities and output.find(entry.output) is not None:

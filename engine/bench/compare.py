@@ -1,4 +1,4 @@
-"""Two documents side by side: what is better, what is worse, and what the noise does not allow to say."""
+"""Two documents side by side: what is better, what is worse, and which differences are within the noise."""
 
 from __future__ import annotations
 

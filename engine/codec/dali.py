@@ -120,7 +120,7 @@ class _Pipeline:
                 encoded,
                 device="mixed" if on_gpu else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=False,  # applied by `engine.codec.decode.upright`, the same way for every format
+                adjust_orientation=False,  # applied by `engine.codec.geometry.upright`, the same way for every format
                 **(hardware if on_gpu else {}),
             )
             return fn.resize(pixels, size=size, interp_type=types.INTERP_CUBIC, antialias=True)

@@ -1,4 +1,4 @@
-"""Bytes to upright pixels at working size, each image on its own when one is bad.
+"""Decode bytes to upright pixels at working size; one bad image does not affect the others.
 
 Where the generator runs on a GPU, baseline JPEGs are decoded there (`engine.codec.dali`); `jpeg_device` decides. All
 other images are decoded on the CPU: JPEGs by libjpeg-turbo (`engine.codec.jpeg`), what Pillow misreads by optional
@@ -162,7 +162,7 @@ class Decoder:
         return _by_pillow(source, icc, notes)
 
     def _jpeg(self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None) -> StoredPixels:
-        """Decode with libjpeg-turbo; CMYK goes through its profile at once, whose channels RGB has no more."""
+        """Decode with libjpeg-turbo; the profile of a CMYK image is applied here, while its four channels exist."""
         wanted = jpeg.LIBJPEG_COLOURS[source.mode]
         try:
             pixels, notes = jpeg.decode(source.data, wanted, least=least)
@@ -184,7 +184,7 @@ class Decoder:
         metadata = with_profile(source.metadata)
         upright_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
         if upright_HWC is not pixels_HWC and pixels_HWC.device.type == "cuda":
-            # DALI decodes into memory that nobody holds any more without waiting for PyTorch, which may still read it.
+            # DALI reuses memory as soon as it is released and does not wait for PyTorch's stream, which may still read it.
             torch.cuda.current_stream(pixels_HWC.device).synchronize()
         conversion, _ = conversion_of(metadata.icc)
         if conversion.transform is not None:

@@ -2,7 +2,7 @@
 
 Compilers and half-precision types can produce wrong results without raising an error. The check translates fixed images
 with both and measures the peak signal-to-noise ratio between their pixels. Pixels are integers, so a NaN is detected by
-its effect: before the last InstanceNorm it spreads over the whole image, after it it yields a pixel far off.
+its effect: a NaN before the last InstanceNorm spreads over the whole image; a later one makes single pixels far off.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The order for each job: the image is durable, its result is acknowledged by the brokers, the source marks the offset as
 done. A failed job has a result with the reason, and a dead letter, both acknowledged. While the storage or the brokers
-are unavailable, calls wait, which in the end pauses fetching; no job is lost or becomes a dead letter because of it.
+are unavailable, calls wait, which in the end pauses fetching, and no job is lost. A dead letter follows only if one
+result cannot be stored for `stuck_s` while others can.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ _TIFF_SILENT = exif_block.HOW_PIXELS_ARE_STORED | frozenset(
 def read_opened(image: Image.Image, data: bytes, *, turned_by_decoder: bool) -> Metadata:
     """Read the metadata of an image that Pillow has opened from `data` and not yet loaded.
 
-    `turned_by_decoder` is for decoders that apply the orientation themselves; it is 1 then.
+    Set `turned_by_decoder` for decoders that apply the orientation themselves: the returned orientation is then 1.
     """
     info = image.info
     if image.format == "JPEG" and not info.keys() & JPEG_BLOCKS:
