@@ -1,4 +1,4 @@
-"""Group inspected images into chunks for the decoder, and decoded images of one shape into batches for the generator."""
+"""Group inspected images into chunks for the decoder, and decoded images of one shape into generator batches."""
 
 from __future__ import annotations
 

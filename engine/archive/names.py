@@ -41,8 +41,8 @@ def assign_names(
 ) -> list[ResultName]:
     """Return the name of each input's result, in the order of `inputs`; no two are the same to the file system.
 
-    A name that an earlier run assigned (`owned`, by key) stays. If several inputs want one name, the input whose own name
-    it is gets it, else the first of them; the others get `config.name`, with a number if that is taken as well.
+    A name that an earlier run assigned (`owned`, by key) stays. If several inputs want one name, it goes to the input
+    that has it already, else to the first of them; the others get `config.name`, with a number if that is taken, too.
     `reserved` holds folded names of results whose inputs are not in this run, with the key of each input.
     """
     names = [_Candidates(item, format, config) for item in inputs]

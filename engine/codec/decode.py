@@ -184,7 +184,7 @@ class Decoder:
         metadata = with_profile(source.metadata)
         upright_HWC = upright(pixels_HWC, metadata.orientation).contiguous()
         if upright_HWC is not pixels_HWC and pixels_HWC.device.type == "cuda":
-            # DALI reuses memory as soon as it is released and does not wait for PyTorch's stream, which may still read it.
+            # DALI reuses released memory without waiting for PyTorch's stream, which may still read it.
             torch.cuda.current_stream(pixels_HWC.device).synchronize()
         conversion, _ = conversion_of(metadata.icc)
         if conversion.transform is not None:

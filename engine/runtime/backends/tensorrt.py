@@ -1,8 +1,9 @@
 """The generator as TensorRT engines, built by Torch-TensorRT: one engine per size, any batch up to a limit.
 
 Precision is part of the module: half weights, half input and output, and float32 where InstanceNorm adds up its
-statistics, because TensorRT 11 has no automatic precision and uses the types of the module. An engine is tied to TensorRT's version and to the card, so
-both are in its key. What is stored is the bare engine; loading one needs TensorRT's runtime, not Torch-TensorRT.
+statistics, because TensorRT 11 has no automatic precision and uses the types of the module. An engine is tied to
+TensorRT's version and to the card, so both are in its key. What is stored is the bare engine; loading one needs
+TensorRT's runtime, not Torch-TensorRT.
 
 Torch-TensorRT up to 2.13 gives an engine one profile of shapes, tuned for one of them, so each size has its own engine.
 """
