@@ -51,10 +51,15 @@ def gradients_by_formula(network: nn.Module, images: Tensor, loss_weights: Tenso
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])
-@pytest.mark.parametrize("config", CONFIGS)
+EAGER = [(config, False, batch, layout) for config in CONFIGS for batch in (1, 4) for layout in LAYOUTS]
+COMPILED = [("published", True, batch, layout) for batch in (1, 4) for layout in LAYOUTS]
+COMPILED += [("resize", True, 1, "channels-last")]  # each compilation takes seconds
+
+
+@pytest.mark.parametrize(
+    ("config", "compiled", "batch", "layout"),
+    [*EAGER, *(pytest.param(*case, marks=NEEDS_COMPILER) for case in COMPILED)],
+)
 def test_every_weight_gets_the_gradient_of_the_formulas(config: str, compiled: bool, batch: int, layout: str) -> None:
     networks = networks_of(CONFIGS[config], layout)
     images = images_of(batch, layout)
