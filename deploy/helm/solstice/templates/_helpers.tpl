@@ -68,7 +68,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- define "solstice.env" -}}
-- {name: SOLSTICE_CACHE, value: /cache}
+- {name: SOLSTICE_CACHE, value: /cache/solstice}
 {{- if .Values.worker.modelsVolume }}
 - {name: SOLSTICE_MODELS, value: /models}
 {{- end }}
