@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,10 +26,22 @@ import torch
 from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, load_generator, save_generator
-from engine.runtime.backends.inductor import find_compiler
+from engine.system.compiler import find_compiler
 
 # A shell starts background jobs with SIGINT ignored, which child processes inherit; tests of Ctrl-C would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_TEST_PROCESS, _end_process = os.getpid(), os._exit
+
+
+def _refuse_to_end_the_tests(code: int) -> NoReturn:
+    """Fail a test that would end the process of all tests, which would look like a run without failures."""
+    if os.getpid() == _TEST_PROCESS:
+        raise AssertionError(f"a test tried to end the process of the tests with exit code {code}")
+    _end_process(code)
+
+
+os._exit = _refuse_to_end_the_tests
 
 # Command-line tools of the test group stand beside the interpreter.
 os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)

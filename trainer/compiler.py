@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-GCC_FLAGS = "-fno-tree-slp-vectorize"
-"""With SLP vectorisation, g++ 12.2 miscompiles the transposed bf16 loads of TorchInductor (`transpose_mxn`) on
-processors that it has no tuning for, such as Sapphire Rapids: gradients become NaN, or finite and wrong by half."""
-
-
-def find_compiler() -> str | None:
-    """Return the path of the C++ compiler that TorchInductor uses, or None if there is none."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-
-
-def is_gcc(compiler: str) -> bool:
-    """Return whether `compiler` is GNU C++; it alone accepts `GCC_FLAGS`."""
-    return "Free Software Foundation" in _run(compiler, "--version")
+from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, is_gcc
 
 
 def describe_compiler(device: torch.device) -> str:
@@ -33,7 +18,7 @@ def describe_compiler(device: torch.device) -> str:
     compiler = find_compiler()
     if compiler is None:
         return "none"
-    name = _run(compiler, "--version").splitlines()[0]
+    name = compiler_version(compiler)
     return f"{name} {GCC_FLAGS}" if is_gcc(compiler) else name
 
 
@@ -58,7 +43,3 @@ def describe_processor(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

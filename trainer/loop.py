@@ -15,9 +15,10 @@ from torch import Tensor
 
 from engine.errors import SetupError
 from engine.flow import ahead
+from engine.system.compiler import find_compiler
 from trainer.calibration import CALIBRATION_CROPS, needs_statistics, store_statistics
 from trainer.checkpoints import NAME, Checkpoint, load_checkpoint, restore, save_checkpoint, take
-from trainer.compiler import describe_compiler, describe_processor, find_compiler
+from trainer.compiler import describe_compiler, describe_processor
 from trainer.config import MachineConfig, RunConfig
 from trainer.data import Photos, load_photos
 from trainer.distributed import Team, team

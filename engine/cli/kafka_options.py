@@ -6,6 +6,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ def connection_from(options: dict[str, Any]) -> Connection:
     return Connection(sasl_password=_password(password_file), **{name: options.pop(name) for name in _NAMES})
 
 
+_QUEUE_COMMANDS = (("stream", "stream"), ("submit", "submit"), ("results", "results"), ("results", "replay"))
+"""Module and name of each command that may read the same settings file."""
+
 _NAMES = ("brokers", "tls", "tls_ca", "tls_cert", "tls_key", "sasl_mechanism", "sasl_user")
 
 
@@ -41,8 +45,8 @@ def _password(file: Path | None) -> str | None:
 def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
     """Let the file's settings stand where neither the command line nor the environment says otherwise.
 
-    Raises `SetupError` for a file that cannot be read and for keys that the command does not have. No message shows
-    a value: somebody may have written a password there.
+    Settings of the other commands of the queue are passed over. Raises `SetupError` for a file that cannot be read, and
+    for keys that no command of the queue has. No message shows a value: somebody may have written a password there.
     """
     if path is None:
         return
@@ -55,13 +59,17 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"The settings file {path} is not TOML: {error}.") from error
     options = _options(ctx.command)
-    unknown = [key for key in settings if key not in options]
+    unknown = settings.keys() - options.keys()
+    if unknown:  # of this command: the commands of a queue share one file
+        unknown -= _options_of_the_queue()
     if unknown:
         raise SetupError(
-            f"{path} has settings that solstice {ctx.info_name} does not know: {', '.join(unknown)}; "
-            "keys are the options' long names, such as brokers or tls-ca."
+            f"{path} has settings that neither solstice {ctx.info_name} nor another command of the queue knows: "
+            f"{', '.join(key for key in settings if key in unknown)}; keys are the options' long names, such as "
+            "brokers or tls-ca."
         )
-    ctx.default_map = {options[key].name: _value(ctx, options[key], key, settings[key], path) for key in settings}
+    own = [key for key in settings if key in options]
+    ctx.default_map = {options[key].name: _value(ctx, options[key], key, settings[key], path) for key in own}
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
@@ -72,6 +80,12 @@ def _options(command: click.Command) -> dict[str, click.Option]:
         for name in option.opts
         if name.startswith("--")
     }
+
+
+def _options_of_the_queue() -> set[str]:
+    """Return the long names of all options of the commands that share a file."""
+    commands = (getattr(import_module(f"engine.cli.{module}"), name) for module, name in _QUEUE_COMMANDS)
+    return {name for command in commands for name in _options(command)}
 
 
 def _value(ctx: click.Context, option: click.Option, key: str, value: Any, path: Path) -> Any:

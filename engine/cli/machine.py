@@ -17,6 +17,7 @@ from engine.config import num_cores
 from engine.runtime.backends import inductor, tensorrt
 from engine.runtime.cache import default_cache
 from engine.runtime.select import buildable
+from engine.system.compiler import find_compiler
 from engine.system.device import choose_device, cuda_obstacle, fastest_precision, has_bf16
 from engine.system.extras import install_hint
 
@@ -56,7 +57,7 @@ def examine() -> MachineReport:
         "nvImageCodec": _installed(*_NVIMGCODEC),
         "libjpeg-turbo": _installed("simplejpeg"),
         "formats": _formats(),
-        "C++ compiler": inductor.find_compiler() or "none",
+        "C++ compiler": find_compiler() or "none",
         "cache": _cache(default_cache()),
     }
     return MachineReport(facts=facts, backend=f"{names[0]} {precision} on {device}", advice=tuple(_advice(device)))
@@ -75,7 +76,7 @@ def _advice(device: torch.device) -> list[str]:
         advice.append("`pip install 'solstice-engine[gpu]'` lets this GPU decode and encode JPEGs.")
     if not is_installed("simplejpeg"):
         advice.append("Install simplejpeg; without it, JPEGs are decoded slower and damage in them goes unnoticed.")
-    if inductor.find_compiler() is None:
+    if find_compiler() is None:
         advice.append("Install g++ (Debian and Ubuntu: apt install g++) so that models can be compiled.")
     if not _is_writable(default_cache()):
         advice.append("Set SOLSTICE_CACHE to a writable folder; otherwise models are compiled again in every run.")

@@ -13,6 +13,7 @@ from importlib import import_module
 
 import click
 
+from engine.cli.output import ImmediateExit
 from engine.errors import EngineError
 from engine.system.terminal import visible
 
@@ -104,6 +105,10 @@ def run(command: click.Command) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         command.main(standalone_mode=False)
+    except ImmediateExit as exit:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit.code if isinstance(exit.code, int) else 1)
     except click.exceptions.Exit as exit:
         sys.exit(exit.exit_code)
     except click.ClickException as error:

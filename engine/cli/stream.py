@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from typing import Any, get_args
 
 import click
@@ -26,6 +24,7 @@ from engine.cli.options import (
     result_options,
     translate_options,
 )
+from engine.cli.output import ImmediateExit
 from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.observe.logs import LogFormat, service_log
@@ -203,11 +202,7 @@ def stream(log_format: LogFormat, **options: Any) -> None:
         except StoppedDuringStart:
             logging.getLogger(__name__).info("Stopped during the start; no job was taken")
             code = 0
-    # Everything is stored and committed. Leaving through the interpreter's shutdown can abort instead: it stops the
-    # remaining daemon threads of libraries in the middle of native code.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    raise ImmediateExit(code)  # everything is stored and committed
 
 
 def _config(options: dict[str, Any]) -> StreamConfig:

@@ -32,9 +32,10 @@ from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import Backend
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import InductorBackend, find_compiler
+from engine.runtime.backends.inductor import InductorBackend
 from engine.runtime.cache import PackageCache
 from engine.runtime.select import Choice, choose_backend, measured_rates
+from engine.system.compiler import find_compiler
 
 log = logging.getLogger(__name__)
 

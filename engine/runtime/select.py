@@ -24,6 +24,7 @@ from engine.runtime.backends.openvino import OpenVINOBackend
 from engine.runtime.backends.tensorrt import Profile, TensorRTBackend
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
+from engine.system.compiler import find_compiler
 from engine.system.device import choose_device, fastest_precision
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def buildable(device: torch.device) -> list[str]:
     names = []
     if device.type == "cuda" and tensorrt.installed():
         names.append(TensorRTBackend.name)
-    if inductor.find_compiler() is not None:
+    if find_compiler() is not None:
         names.append(InductorBackend.name)
     return names
 

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 import torch
 
-from trainer.compiler import GCC_FLAGS, describe_compiler, describe_processor, find_compiler, is_gcc, set_compiler_flags
+from engine.system.compiler import GCC_FLAGS, find_compiler, is_gcc
+from trainer.compiler import describe_compiler, describe_processor, set_compiler_flags
 
 CPU = torch.device("cpu")
 needs_gcc = pytest.mark.skipif(find_compiler() is None or not is_gcc(find_compiler() or ""), reason="no g++")

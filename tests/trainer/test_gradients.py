@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.card import Architecture
+from engine.system.compiler import find_compiler
 from tests.trainer.formulas import output_by_formula
-from trainer.compiler import find_compiler, set_compiler_flags
+from trainer.compiler import set_compiler_flags
 from trainer.config import NetworkConfig
 from trainer.gradients import TOLERANCES, compare, relative_error, worst_error
 from trainer.networks import Networks, build_networks

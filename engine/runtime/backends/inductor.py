@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +31,9 @@ from engine.runtime.backends.aoti import CompiledLibrary
 from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
 from engine.runtime.backends.streams import CopyStreams
 from engine.runtime.cache import PackageCache
+from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler
 
 log = logging.getLogger(__name__)
-
-# GCC 12 miscompiles transposes that TorchInductor generates for bfloat16 with this optimisation: garbage or NaN.
-_CPP_FLAGS = "-fno-tree-slp-vectorize"
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ def package_key(generator: Generator, precision: str, device: torch.device, boun
     files = (inference.__file__, upsampling.__file__, __file__)
     key = generator_key(InductorBackend.name, generator, precision, device, *files)
     compiler = find_compiler()
-    versions = {} if compiler is None else {"compiler": _compiler_version(compiler)}
+    versions = {} if compiler is None else {"compiler": compiler_version(compiler)}
     return {**key, "bounds": str(bounds), "flags": _march(), **versions}
 
 
@@ -123,19 +118,8 @@ def stored_key(key: Mapping[str, str], packages: PackageCache) -> Mapping[str, s
     return key if "compiler" in key else packages.matching(key) or key
 
 
-def find_compiler() -> str | None:
-    """Return the path of the C++ compiler that TorchInductor uses, or None."""
-    return shutil.which(os.environ.get("CXX", "g++"))
-
-
-@cache
-def _compiler_version(compiler: str) -> str:
-    shown = subprocess.run([compiler, "--version"], capture_output=True, text=True)
-    return (shown.stdout.splitlines() or [compiler])[0]
-
-
 def _march() -> str:
-    return f"{os.environ.get('TORCHINDUCTOR_CPP_MARCH') or 'native'} {_CPP_FLAGS}"
+    return f"{os.environ.get('TORCHINDUCTOR_CPP_MARCH') or 'native'} {GCC_FLAGS}"
 
 
 def _load(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli.kafka_options import kafka_options
+from engine.cli.results import replay, results
 from engine.cli.stream import stream
 from engine.cli.submit import submit
 from engine.errors import SetupError
@@ -118,11 +119,11 @@ def test_the_environment_may_name_the_file_and_one_model_needs_no_list(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('colour = "red"\nspeed = "s3cret"', "does not know: colour, speed"),
-        ('sasl-password = "s3cret"', "does not know: sasl-password"),
-        ('[stream]\nsasl_password = "s3cret"', "does not know: stream"),
-        ('config = "s3cret"', "does not know: config"),
-        ('max_in_flight = "s3cret"', "does not know: max_in_flight"),
+        ('colour = "red"\nspeed = "s3cret"', "queue knows: colour, speed"),
+        ('sasl-password = "s3cret"', "queue knows: sasl-password"),
+        ('[stream]\nsasl_password = "s3cret"', "queue knows: stream"),
+        ('config = "s3cret"', "queue knows: config"),
+        ('max_in_flight = "s3cret"', "queue knows: max_in_flight"),
         ('group = ["s3cret"]', "group in .* must be one value"),
         ('model = [["s3cret"]]', "model in .* must be a value or a list"),
         ("group = s3cret", "is not TOML"),
@@ -169,9 +170,19 @@ def test_a_password_may_stand_in_the_file(configs: list[StreamConfig], tmp_path:
     assert configs[0].input_roots == (url,)
 
 
-def test_each_command_knows_its_own_options_only(tmp_path: Path) -> None:
-    done = run(written(tmp_path, NEEDED), "photos", command=submit)
-    assert "solstice submit does not know: results, dead-letters, group" in str(done.exception)
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(stream, []), (submit, ["photos"]), (results, []), (replay, [])],
+    ids=lambda value: str(value),
+)
+def test_one_file_serves_all_commands_of_the_queue(
+    command: click.Command, arguments: list[str], tmp_path: Path
+) -> None:
+    """Each command takes what it knows and passes over the settings of the others."""
+    file = written(tmp_path, {**NEEDED, "max-in-flight": 8})
+    with command.make_context(command.name, ["--config", str(file), *arguments]) as ctx:
+        assert ctx.params["brokers"] == NEEDED["brokers"]
+        assert ("max_in_flight" in ctx.params) == (command is stream)
 
 
 def test_a_command_with_no_file_is_as_before() -> None:

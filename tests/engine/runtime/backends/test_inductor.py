@@ -21,8 +21,9 @@ from engine.model import inference, network, upsampling
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import WIDE, Bounds, InductorBackend, bounds_for, find_compiler, package_key
+from engine.runtime.backends.inductor import WIDE, Bounds, InductorBackend, bounds_for, package_key
 from engine.runtime.cache import PACKAGE, PackageCache
+from engine.system.compiler import find_compiler
 from tests.images import picture, psnr_db
 
 CPU = torch.device("cpu")
