@@ -34,11 +34,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _TEST_PROCESS, _end_process = os.getpid(), os._exit
 
 
-def _refuse_to_end_the_tests(code: int) -> NoReturn:
+def _refuse_to_end_the_tests(status: int) -> NoReturn:
     """Fail a test that would end the process of all tests, which would look like a run without failures."""
     if os.getpid() == _TEST_PROCESS:
-        raise AssertionError(f"a test tried to end the process of the tests with exit code {code}")
-    _end_process(code)
+        raise AssertionError(f"a test tried to end the process of the tests with exit code {status}")
+    _end_process(status)
 
 
 os._exit = _refuse_to_end_the_tests
