@@ -188,12 +188,18 @@ def _open_inner(folder: int, name: str, *, make: bool) -> int:
     if name == "..":
         raise ValueError("a path below a root must not contain ..")
     try:
-        return os.open(name, _FOLDER, dir_fd=folder)
+        return _open_folder(folder, name)
     except FileNotFoundError:
         if not make:
             raise
-        with contextlib.suppress(FileExistsError):  # another thread or process created it first
-            os.mkdir(name, dir_fd=folder)
+    with contextlib.suppress(FileExistsError):  # another thread or process created it first
+        os.mkdir(name, dir_fd=folder)
+    return _open_folder(folder, name)
+
+
+def _open_folder(folder: int, name: str) -> int:
+    """Open a folder; raises `LinkNotFollowed` where a link has its name."""
+    try:
         return os.open(name, _FOLDER, dir_fd=folder)
     except NotADirectoryError:
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

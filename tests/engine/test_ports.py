@@ -12,7 +12,7 @@ def test_the_sources_that_are_shipped_keep_the_protocol() -> None:
     """mypy checks the signatures of this line; the names are checked here."""
     sources: list[type[Source]] = [MemorySource, ArchiveSource]
     promised = {name for name in vars(Source) if not name.startswith("_")}
-    assert promised == {"records", "acknowledge"}
+    assert promised == {"records", "acknowledge", "checkpoint"}
     for source in sources:
         assert promised <= set(dir(source))
 
