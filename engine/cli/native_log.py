@@ -26,6 +26,7 @@ class NativeLog:
         self._terminal: int | None = None
         self._temporary: Path | None = None
         self._stderr = sys.stderr
+        self._faulthandler_was_on = False
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +41,7 @@ class NativeLog:
         self._stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(self._terminal), "w", buffering=1)
         os.dup2(log, 2)
         os.close(log)
+        self._faulthandler_was_on = faulthandler.is_enabled()
         faulthandler.enable(file=2)
 
     def _create(self, path: Path | None) -> int:
@@ -61,5 +63,7 @@ class NativeLog:
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
         self._terminal = None
+        if self._faulthandler_was_on:
+            faulthandler.enable(file=2)
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
