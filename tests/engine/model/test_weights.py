@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import SetupError
-from engine.model.card import CARD_KEY, Architecture, Card, find_model, list_models, read_card
+from engine.model.card import CARD_KEY, Architecture, Card, list_models, read_card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, first_mismatch, load_generator, save_generator
 
@@ -90,37 +89,6 @@ def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def card_of(module: ResnetGenerator) -> str:
     return Card(name="m", architecture=module.arch).to_json()
-
-
-@pytest.fixture
-def own(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    shutil.copy(model_file, folder / "mine.safetensors")
-    monkeypatch.setenv("SOLSTICE_MODELS", str(folder))
-    return folder
-
-
-def test_a_users_folder_adds_names(own: Path) -> None:
-    assert list_models()["mine"] == own / "mine.safetensors"
-    assert find_model("mine") == own / "mine.safetensors"
-    assert load_generator("mine").card.name == "tiny"
-
-
-def test_a_users_model_hides_a_shipped_one_of_the_same_name(own: Path) -> None:
-    for name in set(list_models()) - {"mine"}:
-        shutil.copy(own / "mine.safetensors", own / f"{name}.safetensors")
-        assert find_model(name) == own / f"{name}.safetensors"
-
-
-def test_a_file_is_found_by_its_path(model_file: Path) -> None:
-    assert find_model(str(model_file)) == model_file
-
-
-@pytest.mark.parametrize("name", ["nothing", "folder/nothing", "nothing.safetensors"])
-def test_what_is_not_there_gets_one_sentence_that_says_what_to_do(own: Path, name: str) -> None:
-    with pytest.raises(SetupError, match=r"There is no model.*(mine|solstice models)"):
-        find_model(name)
 
 
 def test_every_shipped_model_loads_and_says_what_it_is() -> None:
