@@ -13,9 +13,10 @@ import click
 from engine.cli.main import run
 from engine.config import BackendName, GenerateConfig
 from engine.errors import SetupError
-from engine.model.card import UPSAMPLINGS, Architecture, find_model
+from engine.model.card import Architecture, find_model
 from trainer.checkpoints import load_checkpoint
 from trainer.config import (
+    TRAINED_UPSAMPLINGS,
     DataConfig,
     DiscriminatorNorm,
     LossConfig,
@@ -134,7 +135,7 @@ def machine_options(command: Command) -> Command:
 )
 @click.option(
     "--upsample",
-    type=click.Choice(UPSAMPLINGS),
+    type=click.Choice(TRAINED_UPSAMPLINGS),
     **default(Architecture, "upsample", "Up-sampling: transposed convolution, or resize and convolution."),
 )
 @click.option("--learn-residual", is_flag=True, help="Learn the difference from the photo instead of the photo.")

@@ -40,6 +40,12 @@ class DataConfig:
             raise SetupError(f"--load must be at least --crop, not {self.load} with a crop of {self.crop}.")
 
 
+TRAINED_UPSAMPLINGS = ("transpose", "resize")
+"""Up-sampling layers that a generator can be trained with."""
+_TRAINED_FIELDS = ("blocks", "ngf", "affine", "track_running_stats", "upsample", "learn_residual")
+"""Fields of the architecture that may differ from the published network."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Architecture of the networks."""
@@ -51,6 +57,19 @@ class NetworkConfig:
     discriminator_norm: DiscriminatorNorm = "instance"
     """Normalisation in the discriminators: `instance` as published, which removes the brightness, contrast and colour
     cast of an image; `none` keeps them."""
+
+    def __post_init__(self) -> None:
+        require_trainable(self.architecture)
+
+
+def require_trainable(arch: Architecture) -> None:
+    """Raise `SetupError` for a generator that only the engine runs."""
+    trained = Architecture(**{name: getattr(arch, name) for name in _TRAINED_FIELDS})
+    if arch != trained or arch.upsample not in TRAINED_UPSAMPLINGS:
+        raise SetupError(
+            "Only ResNets from RGB to RGB with instance normalisation, reflection padding and "
+            f"{' or '.join(TRAINED_UPSAMPLINGS)} up-sampling can be trained; start from such a model."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

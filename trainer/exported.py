@@ -11,6 +11,7 @@ from torch import nn
 from engine.errors import SetupError
 from engine.model.card import Architecture, read_card
 from engine.model.weights import Generator, load_generator
+from trainer.config import require_trainable
 from trainer.networks import Networks
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -22,6 +23,7 @@ def architecture_of(models: Sequence[Path]) -> Architecture:
     first, *others = (read_card(model).architecture for model in models)
     if any(other != first for other in others):
         raise SetupError("--start-from: the two generators have different architectures; give a pair or one of them.")
+    require_trainable(first)
     return first
 
 

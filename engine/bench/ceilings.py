@@ -23,7 +23,7 @@ from engine.bench.photos import QUALITY
 from engine.bench.timing import rate
 from engine.config import num_cores
 from engine.model.card import Architecture
-from engine.model.network import ResnetGenerator
+from engine.model.network import build_generator
 from engine.model.upsampling import folded_for_inference
 from engine.runtime.backends.base import DTYPES
 from engine.system.device import fastest_precision
@@ -39,8 +39,8 @@ def generator_gflop(arch: Architecture, width: int, height: int) -> float:
     Counted by PyTorch on a network without data, with the up-sampling layers as inference runs them.
     """
     with torch.device("meta"):
-        module = folded_for_inference(ResnetGenerator(arch).eval())
-        pixels = torch.empty(1, 3, height, width)
+        module = folded_for_inference(build_generator(arch).eval())
+        pixels = torch.empty(1, arch.channels_in, height, width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(pixels)
     return float(counter.get_total_flops() / 1e9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -19,11 +20,19 @@ CARD_FORMAT = 1
 SUFFIX = ".safetensors"
 
 
-UPSAMPLINGS = ("transpose", "resize")
+NETWORKS = ("resnet", "unet")
+NORMS = ("instance", "batch", "none")
+PADDINGS = ("reflect", "replicate", "zero")
+DOWNSAMPLINGS = ("strided", "blur")
+UPSAMPLINGS = ("transpose", "resize", "nearest", "blur")
+CHANNELS = (1, 3, 4)
+"""Gray, RGB, and RGB with alpha."""
 
 MAX_BLOCKS = 64
 MAX_NGF = 512
 """Bounds of a network that is built from a file: seven times the blocks and eight times the width of the paper's."""
+MIN_LEVELS, MAX_LEVELS = 5, 10
+"""Bounds of a U-Net: the fewest levels that the reference can build, and images of 1024x1024."""
 
 _MAX_CARD_CHARACTERS = 1 << 20
 _MAX_DEPTH = 16
@@ -34,49 +43,119 @@ _TEXTS = ("name", "source_domain", "target_domain", "data", "licence", "notes")
 class Architecture:
     """Hyperparameters that determine a generator's parameters and computation.
 
-    Raises `ValueError` for values that do not describe a network.
+    Covers the generators of pytorch-CycleGAN-and-pix2pix ("the reference") and of the repositories built on it. Raises
+    `ValueError` for values that do not describe a network; a field that the kind of network does not have must keep its
+    default, so that one network has one description.
     """
 
+    network: Literal["resnet", "unet"] = "resnet"
+    """`resnet`: the generator of CycleGAN; `unet`: that of pix2pix, with skip connections."""
     blocks: int = 9
-    """Number of residual blocks: 6 for images up to 128x128 and 9 above, as in the paper."""
+    """Number of residual blocks of a ResNet: 6 for images up to 128x128 and 9 above, as in the paper."""
+    levels: int = 8
+    """Number of times that a U-Net halves the image: 7 for 128x128 (`unet_128`), 8 for 256x256 (`unet_256`)."""
     ngf: int = 64
-    """Channels after the first convolution; the residual blocks have four times as many."""
+    """Channels after the first convolution; the deepest layers have four (ResNet) or eight (U-Net) times as many."""
+    channels_in: int = 3
+    """Channels of the input: 1 (gray), 3 (RGB) or 4 (RGB and alpha)."""
+    channels_out: int = 3
+    """Channels of the output, likewise."""
+    norm: Literal["instance", "batch", "none"] = "instance"
+    """Normalisation after the convolutions; `batch` uses stored statistics."""
     affine: bool = False
-    """InstanceNorm layers have a learned scale and shift."""
+    """InstanceNorm layers have a learned scale and shift. BatchNorm layers always do."""
     track_running_stats: bool = False
     """InstanceNorm layers use stored statistics instead of those of each image (some early checkpoints)."""
-    upsample: Literal["transpose", "resize"] = "transpose"
-    """Up-sampling layers: `transpose` as published; `resize` is nearest-neighbour enlargement followed by a 3x3
-    convolution, which avoids checkerboard artefacts (Odena, Dumoulin, Olah, Distill 2016)."""
+    bias: bool = True
+    """Convolutions followed by a norm have a bias. In the reference they do only if the norm is `instance`, also where
+    there is no norm; the last convolution always has one."""
+    padding: Literal["reflect", "replicate", "zero"] = "reflect"
+    """Padding inside the residual blocks. The 7x7 convolutions at both ends always reflect."""
+    downsample: Literal["strided", "blur"] = "strided"
+    """Down-sampling layers of a ResNet: `strided` convolutions, or `blur`, an ordinary convolution and a fixed low-pass
+    filter (CUT and FastCUT; Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019)."""
+    upsample: Literal["transpose", "resize", "nearest", "blur"] = "transpose"
+    """Up-sampling layers of a ResNet: `transpose` as published; `resize` is nearest-neighbour enlargement followed by a
+    3x3 convolution, which avoids checkerboard artefacts (Odena, Dumoulin, Olah, Distill 2016), with reflection padding;
+    `nearest` the same with zero padding (PyTorch-GAN); `blur` enlarges with a fixed low-pass filter, followed by a 3x3
+    convolution with zero padding (CUT and FastCUT)."""
     learn_residual: bool = False
     """Add the network's output to its input, so that it learns only the change (Kupyn et al., "DeblurGAN", CVPR 2018,
     section 3.2). InstanceNorm discards an image's brightness and contrast; the addition preserves them."""
 
     def __post_init__(self) -> None:
-        for name, value, most in (("blocks", self.blocks, MAX_BLOCKS), ("ngf", self.ngf, MAX_NGF)):
-            if type(value) is not int or not 1 <= value <= most:  # a bool is an int
-                raise ValueError(f"{name} must be a whole number from 1 to {most}, got {value!r:.40}")
-        for name in ("affine", "track_running_stats", "learn_residual"):
+        for name, value, least, most in (
+            ("blocks", self.blocks, 1, MAX_BLOCKS),
+            ("ngf", self.ngf, 1, MAX_NGF),
+            ("levels", self.levels, MIN_LEVELS, MAX_LEVELS),
+        ):
+            if type(value) is not int or not least <= value <= most:  # a bool is an int
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r:.40}")
+        for name in ("affine", "track_running_stats", "bias", "learn_residual"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.40}")
-        if self.upsample not in UPSAMPLINGS:
-            raise ValueError(f"upsample must be one of {UPSAMPLINGS}, got {self.upsample!r:.40}")
+        for name, values in (
+            ("network", NETWORKS),
+            ("norm", NORMS),
+            ("padding", PADDINGS),
+            ("downsample", DOWNSAMPLINGS),
+            ("upsample", UPSAMPLINGS),
+            ("channels_in", CHANNELS),
+            ("channels_out", CHANNELS),
+        ):
+            value = getattr(self, name)
+            if value not in values or type(value) is not type(values[0]):
+                raise ValueError(f"{name} must be one of {values}, got {value!r:.40}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        absent = ("blocks", "padding", "downsample", "upsample") if self.network == "unet" else ("levels",)
+        for name in absent:
+            if getattr(self, name) != getattr(Architecture, name):
+                raise ValueError(f"{name} does not apply to the network {self.network}, got {getattr(self, name)!r}")
+        if self.norm != "instance" and (self.affine or self.track_running_stats):
+            raise ValueError(f"affine and track_running_stats apply to the norm instance, not to {self.norm}")
+        if self.learn_residual and self.channels_in != self.channels_out:
+            raise ValueError(
+                f"learn_residual needs as many channels out as in, got {self.channels_in} and {self.channels_out}"
+            )
 
     @property
     def stride(self) -> int:
         """Height and width must be multiples of this number of pixels."""
-        return 4
+        return 2**self.levels if self.network == "unet" else 4
 
     @property
     def reach(self) -> int:
         """Radius in pixels of the receptive field, rounded up to a multiple of the stride; norm statistics excluded.
 
-        3 for each 7x7 convolution, 1 + 2 for the strided convolutions, 8 per residual block (two 3x3 at stride 4), and
-        3 for the two transposed convolutions or 6 for two 3x3 convolutions on enlarged maps. 84 for 9 blocks and 60 for
-        6; 88 and 64 with `resize`.
+        A ResNet: 3 for each 7x7 convolution, 1 + 2 for the strided convolutions or twice that with low-pass filters, 8
+        per residual block (two 3x3 at stride 4), and for up-sampling 3 by transposed convolutions, 6 by two 3x3
+        convolutions on enlarged maps, or 9 with low-pass filters. 84 for 9 blocks and 60 for 6; 88 and 64 with
+        `resize`. A U-Net: each of its 4x4 convolutions adds up to 1.5 pixels of its coarser side.
         """
-        exact = 3 + (1 + 2) + 8 * self.blocks + (6 if self.upsample == "resize" else 3) + 3
+        if self.network == "unet":
+            exact = 3 * (self.stride - 1)
+        else:
+            down = 6 if self.downsample == "blur" else 3
+            up = {"transpose": 3, "resize": 6, "nearest": 6, "blur": 9}[self.upsample]
+            exact = 3 + down + 8 * self.blocks + up + 3
         return -(-exact // self.stride) * self.stride
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the fields by name, without those at their default that the first cards did not have.
+
+        So the card of a network that they can describe has the same bytes as ever, and older versions read it.
+        """
+        values = asdict(self)
+        return {
+            known.name: values[known.name]
+            for known in dataclasses.fields(self)
+            if known.name in _FIRST_FIELDS or values[known.name] != known.default
+        }
+
+
+_FIRST_FIELDS = ("blocks", "ngf", "affine", "track_running_stats", "upsample", "learn_residual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +186,8 @@ class Card:
 
     def to_json(self) -> str:
         """Serialise with sorted keys, so that equal cards have equal bytes."""
-        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, sort_keys=True)
+        content = {"format": CARD_FORMAT, **asdict(self), "architecture": self.architecture.as_fields()}
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Card:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.network import ResnetBlock, ResnetGenerator
+from engine.model.network import GeneratorNetwork, ResnetBlock, ResnetGenerator
 from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
 from engine.model.upsampling import FixedUpsampling
 
@@ -30,7 +30,7 @@ class InferenceGenerator(nn.Module):
 
     def __init__(
         self,
-        generator: ResnetGenerator,
+        generator: GeneratorNetwork,
         dtype: torch.dtype,
         *,
         outer_dtype: torch.dtype | None = None,
@@ -45,6 +45,7 @@ class InferenceGenerator(nn.Module):
         """
         super().__init__()
         arch = generator.arch
+        assert isinstance(generator, ResnetGenerator)
         self.dtype = dtype
         self.outer_dtype = outer_dtype or dtype
         self._learn_residual = arch.learn_residual

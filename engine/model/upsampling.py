@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.network import ResnetGenerator
+from engine.model.network import GeneratorNetwork, ResnetGenerator
 
 
 class FoldedUpsampling(nn.Sequential):
@@ -52,9 +52,11 @@ def fold_upsampling(generator: ResnetGenerator) -> None:
             generator.model[place] = FoldedUpsampling(*layer)
 
 
-def folded_for_inference(generator: ResnetGenerator) -> ResnetGenerator:
+def folded_for_inference(generator: GeneratorNetwork) -> GeneratorNetwork:
     """Return a copy of `generator` with each `resize` layer as one operator; its state-dict keys differ."""
     fixed = copy.deepcopy(generator)
+    if not isinstance(fixed, ResnetGenerator):
+        return fixed
     for place, layer in enumerate(fixed.model):
         if isinstance(layer, nn.Sequential):
             convolution = layer[2]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.errors import SetupError
 from engine.model.card import CARD_KEY, Card, find_model, read_card
-from engine.model.network import ResnetGenerator
+from engine.model.network import GeneratorNetwork, build_generator
 from engine.system.files import write_atomically
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -25,13 +25,13 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 class Generator:
     """A loaded generator: the module in float32 and eval mode, its card, and the hash of its file."""
 
-    module: ResnetGenerator
+    module: GeneratorNetwork
     card: Card
     sha256: str
     """Hash of the file's bytes; identifies architecture and weights together."""
 
 
-def save_generator(path: Path, module: ResnetGenerator, card: Card, dtype: torch.dtype = torch.float16) -> None:
+def save_generator(path: Path, module: GeneratorNetwork, card: Card, dtype: torch.dtype = torch.float16) -> None:
     """Write `module` to `path` atomically; floating-point tensors are stored as `dtype`."""
     card = replace(card, architecture=module.arch)
     tensors = {
@@ -53,7 +53,7 @@ def load_file(path: Path) -> Generator:
     """
     card = read_card(path)
     with torch.device("meta"):  # shapes without memory, until the file's are known to be the same
-        module = ResnetGenerator(card.architecture)
+        module = build_generator(card.architecture)
     try:
         module.load_state_dict(_read_tensors(path, module), assign=True)
         with path.open("rb") as file:
@@ -89,4 +89,4 @@ def first_mismatch(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> st
         if list(shapes[key]) != list(value.shape):
             return f"key {key} has shape {list(shapes[key])}, expected {list(value.shape)}"
     unknown = next((key for key in shapes if key not in expected), None)
-    return None if unknown is None else f"key {unknown} does not belong to a ResNet generator"
+    return None if unknown is None else f"key {unknown} does not belong to this generator"

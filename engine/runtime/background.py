@@ -28,7 +28,7 @@ import torch
 from engine.config import GenerateConfig
 from engine.errors import EngineError
 from engine.model.card import Card
-from engine.model.network import ResnetGenerator
+from engine.model.network import build_generator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import Backend
 from engine.runtime.backends.eager import EagerBackend
@@ -168,7 +168,7 @@ def _write_description(file: IO[bytes], generator: Generator, config: GenerateCo
 def _read_description(data: bytes) -> tuple[Generator, GenerateConfig, str]:
     content = torch.load(io.BytesIO(data), weights_only=True)
     card = Card.from_json(content["card"])
-    module = ResnetGenerator(card.architecture).eval().requires_grad_(False)
+    module = build_generator(card.architecture).eval().requires_grad_(False)
     module.load_state_dict(content["state"])
     cache = None if content["cache"] is None else Path(content["cache"])
     config = replace(GenerateConfig(device="cpu", cache=cache), precision=content["config_precision"])

@@ -144,6 +144,7 @@ class BatchTranslator:
         with self._large:
             if self._banded is None or self._banded[0] != precision:
                 types = PRECISIONS[precision]
+                assert isinstance(self._module, ResnetGenerator)
                 module = cast_layers(self._module, types.dtype, types.outer_dtype).to(self._device)
                 self._banded = precision, module
             translated = [

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from engine.model import card, network, pixels
-from engine.model.network import ResnetGenerator
+from engine.model import card, layers, network, pixels, unet
+from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
 from engine.system.device import kernels_of
@@ -45,7 +45,7 @@ def generator_key(
     return {
         "backend": backend,
         "weights": generator.sha256,
-        "code": code_of(card.__file__, network.__file__, pixels.__file__, __file__, *files),
+        "code": code_of(*(part.__file__ for part in (card, layers, network, pixels, unet)), __file__, *files),
         "precision": precision,
         "machine": kernels_of(device),
         "torch": torch.__version__,
@@ -87,7 +87,7 @@ class Backend(Protocol):
 class PixelGenerator(nn.Module):
     """A generator from uint8 [N, H, W, 3] to the same, otherwise unchanged: the reference of the parity check."""
 
-    def __init__(self, module: ResnetGenerator, dtype: torch.dtype) -> None:
+    def __init__(self, module: GeneratorNetwork, dtype: torch.dtype) -> None:
         super().__init__()
         self.generator = module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable
-from engine.model.network import ResnetGenerator
+from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
 from engine.runtime.backends.base import DTYPES, ParityCase, PixelGenerator, generator_key
@@ -202,7 +202,7 @@ def versions() -> dict[str, str]:
 
 
 def export(
-    module: ResnetGenerator, dtype: torch.dtype, profile: Profile, device: torch.device
+    module: GeneratorNetwork, dtype: torch.dtype, profile: Profile, device: torch.device
 ) -> torch.export.ExportedProgram:
     """Fix the graph of a generator for `profile` with batch, rows and columns left open: a `torch.export` program."""
     typed = keep_norms_in_float32(copy.deepcopy(module).to(dtype)).to(device).eval()

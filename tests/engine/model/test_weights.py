@@ -76,7 +76,7 @@ def test_the_first_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
     tensors = module.state_dict()
     good = {key: value.shape for key, value in tensors.items()}
     assert first_mismatch(module, good) is None
-    assert first_mismatch(module, good | {"extra": [1]}) == "key extra does not belong to a ResNet generator"
+    assert first_mismatch(module, good | {"extra": [1]}) == "key extra does not belong to this generator"
     assert (
         first_mismatch(module, {k: v for k, v in good.items() if k != "model.4.bias"}) == "key model.4.bias is missing"
     )
