@@ -78,10 +78,11 @@ ROWS: dict[str, list[Panel]] = {
             {"{{stage}}": "sum by (stage) (rate(solstice_dead_letters_total@[5m]))"},
         ),
         Panel(
-            "Retries and duplicates",
+            "Retries, duplicates, crash suspects",
             {
                 "retries, {{stage}}": "sum by (stage) (rate(solstice_retries_total@[5m]))",
                 "duplicates": "sum(rate(solstice_duplicates_total@[5m]))",
+                "crash suspects": "sum(rate(solstice_crash_suspects_total@[5m]))",
             },
         ),
         Panel(

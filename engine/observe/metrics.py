@@ -34,10 +34,19 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = ()
+    """Label values exported as 0 from the start: to `rate` and `increase` a series has no growth before its first
+    sample, so the first event would be lost."""
 
 
 METRICS = (
-    Metric("jobs_total", "counter", "Images finished, by outcome and failed stage", ("outcome", "reason")),
+    Metric(
+        "jobs_total",
+        "counter",
+        "Images finished, by outcome and failed stage",
+        ("outcome", "reason"),
+        initial=(("done", ""),),
+    ),
     Metric("stage_seconds", "histogram", "Duration of one call of a stage", ("stage",), _STAGE_BUCKETS),
     Metric("stage_images_total", "counter", "Images processed by a stage", ("stage",)),
     Metric("batch_images", "histogram", "Images per generator batch", (), _SIZE_BUCKETS),
@@ -68,10 +77,33 @@ METRICS = (
     Metric("paused_partitions", "gauge", "Assigned partitions that are paused"),
     Metric("assigned_partitions", "gauge", "Partitions assigned to this worker"),
     Metric("last_poll_timestamp_seconds", "gauge", "Unix time of the last completed poll"),
-    Metric("commits_total", "counter", "Offset commits, by result", ("result",)),
-    Metric("rebalances_total", "counter", "Changes of the partition assignment, by kind", ("kind",)),
-    Metric("retries_total", "counter", "Retries after transient failures, by stage", ("stage",)),
-    Metric("dead_letters_total", "counter", "Jobs sent to the dead-letter topic, by failed stage", ("stage",)),
+    Metric("commits_total", "counter", "Offset commits, by result", ("result",), initial=(("done",), ("failed",))),
+    Metric(
+        "rebalances_total",
+        "counter",
+        "Changes of the partition assignment, by kind",
+        ("kind",),
+        initial=(("assigned",), ("revoked",), ("lost",)),
+    ),
+    Metric(
+        "retries_total",
+        "counter",
+        "Retries after transient failures, by stage",
+        ("stage",),
+        initial=(("read",), ("generate",), ("store",)),
+    ),
+    Metric(
+        "dead_letters_total",
+        "counter",
+        "Jobs sent to the dead-letter topic, by failed stage",
+        ("stage",),
+        initial=tuple((stage,) for stage in ("job", "crash", *STAGES)),
+    ),
+    Metric(
+        "crash_suspects_total",
+        "counter",
+        "Jobs that went alone because workers had crashed with them in progress",
+    ),
     Metric("source_up", "gauge", "0 while jobs wait for an input root that does not answer", ("root",)),
     Metric("duplicates_total", "counter", "Duplicate jobs answered with an earlier result"),
     Metric("sink_up", "gauge", "1 if results can be stored and sent, 0 while the worker waits for the output"),

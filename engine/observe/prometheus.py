@@ -47,6 +47,9 @@ class PrometheusMetrics:
             )
             for metric in METRICS
         }
+        for metric in METRICS:
+            for labels in metric.initial:
+                self._child(metric.name, labels)
         self.gauge("build_info", 1.0, *_versions())
 
     def stage(self, name: StageName, seconds: float, images: int) -> None:

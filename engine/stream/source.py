@@ -121,6 +121,7 @@ class KafkaSource:
     def _alone(self, job: JobState) -> Iterator[JobState | None]:
         """Yield a job after all others have finished and been committed, and nothing more until it has finished."""
         log.warning("Job %s was in progress in %d crashes of workers; it goes alone", job.id, self._crashes(job))
+        self._metrics.count("crash_suspects_total")
         yield from self._until_begun(1)
         if self._member.stopping:
             return
@@ -164,7 +165,7 @@ class KafkaSource:
         try:
             self._note_begun(state)
         except SkipImage as error:
-            return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
+            return Failed(key=state.id, stage="crash", reason=str(error), origin=state, timings=state.timings)
         if not job.inline:  # only stored results are named by it and looked up again
             state.digest = job.digest(data, state.model_sha256)
         if self._answered(state):

@@ -83,6 +83,8 @@ class Worker:
         topics = (config.jobs, config.results, config.dead_letters)
         require_topics(config.connection, topics, config.create_topics)
         inputs = Inputs(config.input_roots, config.max_source_bytes, config.private_hosts, config.read_timeout_s)
+        for number in range(len(config.input_roots)):
+            metrics.gauge("source_up", 1.0, str(number))
         output = Output(config.output_root) if config.output_root else None
         files = model_files(config.models)
         self.health.require("running", False, "starting")

@@ -44,6 +44,7 @@ def test_a_job_that_kills_workers_becomes_a_dead_letter_and_all_others_are_done(
     (letter,) = stream.dead_letters(1)
     headers = dict(letter.headers)
     assert letter.key == b"pill"
+    assert headers["solstice-stage"] == b"crash"
     assert headers["solstice-reason"].startswith(b"3 workers crashed while this job was in progress")
     assert len(stream.files()) == 40
     stream.close()

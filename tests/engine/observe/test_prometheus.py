@@ -70,8 +70,20 @@ def test_a_partition_that_has_gone_is_forgotten() -> None:
 def test_two_runs_in_one_process_do_not_mix() -> None:
     one, other = PrometheusMetrics(), PrometheusMetrics()
     one.outcome(None)
-    assert b'outcome="done"' in one.exposition()
-    assert b'outcome="done"' not in other.exposition()
+    assert b'solstice_jobs_total{outcome="done",reason=""} 1.0' in one.exposition()
+    assert b'solstice_jobs_total{outcome="done",reason=""} 0.0' in other.exposition()
+
+
+def test_the_first_event_after_the_start_is_growth_of_a_series() -> None:
+    """`rate` and `increase` do not count an event that is the first sample of its series."""
+    before = PrometheusMetrics().exposition().decode().splitlines()
+    for line in (
+        'solstice_jobs_total{outcome="done",reason=""} 0.0',
+        'solstice_commits_total{result="failed"} 0.0',
+        'solstice_dead_letters_total{stage="crash"} 0.0',
+        "solstice_crash_suspects_total 0.0",
+    ):
+        assert line in before
 
 
 def test_versions_are_labels_and_the_process_is_measured() -> None:
