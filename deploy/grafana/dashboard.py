@@ -39,6 +39,10 @@ ROWS: dict[str, list[Panel]] = {
             "s",
         ),
         Panel(
+            "Jobs per second, by model",
+            {"{{model}}, {{outcome}}": "sum by (model, outcome) (rate(solstice_job_seconds_count@[1m]))"},
+        ),
+        Panel(
             "Lag and oldest job",
             {
                 "lag (jobs)": "sum(solstice_lag_jobs@)",

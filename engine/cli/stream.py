@@ -29,9 +29,25 @@ from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.observe.logs import LogFormat, service_log
 from engine.options import Detail, Options
+from engine.stream.canary import Canary
 from engine.stream.config import StreamConfig
 
 _MAX_WAIT_S = 0.05
+
+
+class CanaryType(click.ParamType[Canary]):
+    """`summer2winter=5%`."""
+
+    name = "canary"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Canary:
+        """Parse, or fail with the message of `Canary.parse`."""
+        if isinstance(value, Canary):
+            return value
+        try:
+            return Canary.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @command("stream")
@@ -57,6 +73,12 @@ _MAX_WAIT_S = 0.05
     required=True,
     metavar="NAME|FILE",
     help="Model that jobs may ask for; repeat for several. The first is the default.",
+)
+@MODEL.option(
+    "--canary",
+    type=CanaryType(),
+    metavar="NAME=SHARE%",
+    help="Give this share of the jobs that name no model to another model, the same jobs on every worker.",
 )
 @MODEL.option(
     "--resident-models",

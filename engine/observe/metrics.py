@@ -60,8 +60,8 @@ METRICS = (
     Metric(
         "job_seconds",
         "histogram",
-        "Time from a job message's timestamp to its acknowledged result",
-        (),
+        "Time from a job message's timestamp to its acknowledged result, by model and outcome",
+        ("model", "outcome"),
         _JOB_BUCKETS,
     ),
     Metric(

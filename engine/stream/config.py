@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.config import LOOPBACK, BatchConfig, PipelineConfig
+from engine.stream.canary import Canary
 from engine.stream.connection import Connection
 
 
@@ -82,6 +83,8 @@ class StreamConfig:
     group: str
     models: tuple[str, ...]
     """Model names or files; the first is the default of jobs."""
+    canary: Canary | None = None
+    """Another model for a share of the jobs that name none."""
     input_roots: tuple[str, ...] = ()
     private_hosts: tuple[str, ...] = ()
     """Names of web servers that may have loopback, link-local or private addresses."""

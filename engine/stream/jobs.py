@@ -238,6 +238,11 @@ class JobState(Origin):
     """Fields of the result that describe the image, once it is stored."""
 
     @property
+    def model(self) -> str:
+        """Name of the model that translates it; empty until the message is parsed, and for what is no valid job."""
+        return "" if self.job is None else self.job.options.model
+
+    @property
     def timings(self) -> dict[str, float]:
         """Seconds of waiting and reading, for the record."""
         return {"wait": self.wait_s, "read": self.read_s}

@@ -81,7 +81,7 @@ class KafkaSink:
         state = job_state(record)
         encoded, job = record.payload, state.job
         assert job is not None, "only parsed jobs are translated"
-        state.result = _described(record, state)
+        state.result = _described(record)
         started_s = time.perf_counter()
         if job.inline or self._output is None:
             if len(encoded.data) > self._config.inline_limit:
@@ -172,6 +172,7 @@ class KafkaSink:
         return {
             "version": VERSION,
             "id": state.id,
+            **({"model": state.model, "model_sha256": state.model_sha256} if state.model else {}),
             "attempts": state.attempts,
             "worker": self._config.worker,
             "timings": {stage: round(seconds, 6) for stage, seconds in spent.items()},
@@ -189,6 +190,7 @@ class KafkaSink:
             "group": self._config.group,
             "stage": failed.stage,
             "reason": failed.reason,
+            "model": state.model,
             "attempts": state.attempts,
             "worker": self._config.worker,
             "worker-version": installed("solstice-engine"),
@@ -247,15 +249,13 @@ class KafkaSink:
         self._health.require("sink", up)
 
 
-def _described(record: Record[Encoded], state: JobState) -> dict[str, Any]:
+def _described(record: Record[Encoded]) -> dict[str, Any]:
     encoded = record.payload
     return {
         "format": encoded.format,
         "width": encoded.width,
         "height": encoded.height,
         "bytes": len(encoded.data),
-        "model": record.options.model,
-        "model_sha256": state.model_sha256,
         "notes": list(encoded.notes),
     }
 

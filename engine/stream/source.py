@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from engine.errors import SkipImage
 from engine.flow import in_threads
@@ -12,6 +13,7 @@ from engine.observe.health import Health
 from engine.observe.metrics import Metrics
 from engine.options import Options
 from engine.records import Failed, Outcome, Record
+from engine.stream.canary import Canary
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.crashes import CrashJournal
@@ -43,13 +45,16 @@ class KafkaSource:
         health: Health,
         note: Callable[[], str] = lambda: "",
         journal: CrashJournal | None = None,
+        canary: Canary | None = None,
     ) -> None:
         """`models` maps the name of each model that jobs may use to its hash.
 
         `answered` is called for each job whose image has been read; True means that its result exists from an earlier
         delivery and has been sent again. `note` returns what is committed beside each offset.
-        `journal` counts in how many crashes of workers each job was in progress.
+        `journal` counts in how many crashes of workers each job was in progress. `canary` takes a share of the jobs
+        that name no model; its own model is one of `models`.
         """
+        self._canary = canary
         self._journal = journal
         self._config = config
         self._inputs = inputs
@@ -104,7 +109,9 @@ class KafkaSource:
         if self._journal is not None:
             self._journal.end(job.message)
         self._member.finish(job)
-        self._metrics.observe("job_seconds", max(0.0, time.time() - job.message.timestamp_s))
+        seconds = max(0.0, time.time() - job.message.timestamp_s)
+        end = "failed" if isinstance(outcome, Failed) else "done"
+        self._metrics.observe("job_seconds", seconds, job.model, end)
 
     def _jobs(self) -> Iterator[JobState | None]:
         while not self._member.stopping:
@@ -190,7 +197,10 @@ class KafkaSource:
         if message.undecodable:
             raise SkipImage(message.undecodable)
         state.id = read_id(message.value, message.key, message.position)
-        job = parse_job(message.value, message.key, message.position, self._defaults)
+        defaults = self._defaults
+        if self._canary is not None and self._canary.takes(state.id):
+            defaults = replace(defaults, model=self._canary.model)
+        job = parse_job(message.value, message.key, message.position, defaults)
         state.id = job.id
         if job.options.model not in self._models:
             raise SkipImage(f"unknown model {job.options.model[:100]!r}; known: {', '.join(self._models)}")

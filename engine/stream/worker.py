@@ -20,6 +20,7 @@ from engine.observe.metrics import Metrics, NoMetrics
 from engine.observe.prometheus import serve_metrics
 from engine.pipeline import Pipeline, Translate
 from engine.runtime.cache import default_cache
+from engine.stream.canary import Canary
 from engine.stream.client import require_topics
 from engine.stream.config import StreamConfig
 from engine.stream.crashes import CrashJournal
@@ -87,9 +88,16 @@ class Worker:
             metrics.gauge("source_up", 1.0, str(number))
         output = Output(config.output_root) if config.output_root else None
         files = model_files(config.models)
+        canary = None
+        if config.canary is not None:
+            canary = _beside(config.canary, files, config.resident_models)
         self.health.require("running", False, "starting")
         self.health.require("model", False, f"loading and compiling {next(iter(files))}")
         models_in_memory = ModelCache(files, config.pipeline.generate, config.resident_models, metrics)
+        if canary is not None:
+            self.health.require("model", False, f"loading and compiling {canary.model}")
+            models_in_memory[canary.model]  # a new model that does not load is found here, not by a job
+            log.info("%s%% of the jobs that name no model go to %s", f"{canary.share * 100:g}", canary.model)
         self.health.require("model", True)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._config = config
@@ -108,6 +116,7 @@ class Worker:
             self.health,
             self._sink.guard.remember,
             self._journal,
+            canary,
         )
         self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, config.pipeline, metrics)
         self._stopping = threading.Event()
@@ -199,3 +208,17 @@ def model_files(names: Sequence[str]) -> dict[str, Path]:
             raise SetupError(f"Two models are called {path.stem}; jobs could not distinguish them.")
         files[path.stem] = path
     return files
+
+
+def _beside(canary: Canary, files: dict[str, Path], room: int) -> Canary:
+    """Return `canary` under the name that jobs use, and add its file to `files`; raises `SetupError`."""
+    path = find_model(canary.model)
+    if path.stem not in files:
+        files[path.stem] = path
+    elif path.resolve() != files[path.stem].resolve():
+        raise SetupError(f"Two models are called {path.stem}; jobs could not distinguish them.")
+    if path.stem == next(iter(files)):
+        raise SetupError(f"--canary names {path.stem}, which is the default model already; name another.")
+    if room < 2:
+        raise SetupError("--canary needs two models in memory; set --resident-models to 2 or more.")
+    return replace(canary, model=path.stem)

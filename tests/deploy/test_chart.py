@@ -100,6 +100,14 @@ def test_every_default_of_the_chart_is_taken_by_the_command_line(objects: dict[s
             known[name].type.convert(one, known[name], None)
 
 
+def test_the_model_of_the_canary_is_compiled_too() -> None:
+    objects = rendered("-f", ROOT / "deploy/helm/values/canary.yaml")
+    pod = objects["StatefulSet"]["spec"]["template"]["spec"]
+    compiled = [container["args"][:2] for container in pod["initContainers"]]
+    assert compiled == [["compile", "summer2winter"], ["compile", "/models/summer2winter-2.safetensors"]]
+    assert settings(objects)["canary"] == "/models/summer2winter-2.safetensors=5%"
+
+
 def test_the_probes_are_those_of_the_worker_and_the_pod_outlives_the_drain(objects: dict[str, dict[str, Any]]) -> None:
     pod = objects["StatefulSet"]["spec"]["template"]["spec"]
     (worker,) = pod["containers"]
@@ -139,6 +147,8 @@ def test_no_container_may_write_to_its_image_or_gain_rights(objects: dict[str, d
         ("kafka.brokers=nowhere", "brokers"),
         ("worker.detail=sharp", "detail"),
         ("worker.size=huge", "size"),
+        ("worker.canary=new", "canary"),
+        ("worker.canary=new=120%", "canary"),
         ("replicas=-1", "replicas"),
         ("kafka.sasl.mechanism=PLAIN", "secret"),
         ("kafka.tls.clientCertificate=true", "tls"),
