@@ -8,6 +8,9 @@ from engine.config import LOOPBACK, BatchConfig, PipelineConfig
 from engine.stream.canary import Canary
 from engine.stream.connection import Connection
 
+WAITING_SHARE = 16
+"""Jobs that may wait for their source, as a multiple of `max_in_flight`; they take little more than their message."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetterLimit:
@@ -27,15 +30,16 @@ class KafkaSourceConfig:
     topic: str
     group: str
     max_in_flight: int = 256
-    """Jobs fetched and not finished; fetching pauses at this number and resumes at half of it."""
+    """Jobs fetched and not finished; fetching pauses at this number and resumes at half of it. Not counted are up to
+    `WAITING_SHARE` times as many whose source is busy or away."""
     max_in_flight_bytes: int = 256 << 20
     """Bytes of the messages of jobs in flight; likewise."""
     max_gap: int = 10_000
     """Offsets between a partition's watermark and its last job, at which this partition pauses."""
     fetch_wait_s: float = 1.0
     """How long a broker may hold a fetch that finds no jobs; Kafka answers as soon as one comes."""
-    readers: int = 64
-    """Images read at the same time; more than cores, since they wait for storage."""
+    readers: int = 128
+    """Images read at the same time, half of them at most from one origin; more than cores, since they wait."""
     session_timeout_s: float = 45.0
     """Time without a heartbeat after which the group reassigns a worker's partitions."""
     drain_s: float = 10.0

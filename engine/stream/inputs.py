@@ -69,6 +69,7 @@ class Inputs:
         an image from a web server.
         """
         self._roots = [_input_root(root, private_hosts, timeout_s) for root in roots]
+        self._folders = [str(root.folder) for root in self._roots if isinstance(root, LocalInput)]
         self._max_bytes = max_bytes
 
     def read(self, uri: str) -> bytes:
@@ -91,6 +92,18 @@ class Inputs:
                 _check_size(len(data), self._max_bytes)
                 return data, number
         raise SkipImage("source is not under any --input-root of this worker")
+
+    def origin_of(self, uri: str) -> str:
+        """Return what serves the image at `uri`: a scheme and host, a bucket, or an input root on a file system."""
+        if "://" not in uri and not uri.startswith("/"):
+            if not self._roots:
+                return ""
+            uri = self._roots[0].uri(uri)
+        scheme, separator, rest = uri.partition("://")
+        if separator and scheme != "file":
+            return f"{scheme}://{rest.split('/', 1)[0]}".lower()
+        path = rest if separator else uri
+        return next((root for root in self._folders if path.startswith(f"{root}/")), "file://")
 
     def _read(self, root: InputRoot, number: int, uri: str) -> bytes | None:
         """Read from one root, and tell an image that cannot be read from a root that does not answer."""
@@ -132,6 +145,8 @@ class LocalInput:
             raise SetupError(f"The input root {root} is not a folder.")
         self._root = Path(os.path.realpath(root))
         self._as_given = Path(os.path.abspath(root))  # noqa: PTH100 (resolve would follow links)
+        self.folder = self._as_given
+        """Absolute path, links not followed."""
         self._mount = next((path for path in (self._root, *self._root.parents) if path.is_mount()), None)
 
     def answers(self) -> bool:

@@ -159,6 +159,13 @@ class GroupMember:
             self._changed.wait_for(lambda: self.stopping or not self._assignment.draining)
             return self._assignment.resume(job)
 
+    def queue_again(self, job: JobState) -> bool:
+        """Let `next_job` return a parked job again; False when its partition has gone to another member."""
+        with self._changed:
+            queued = self._assignment.queue_again(job)
+            self._changed.notify_all()
+            return queued
+
     def commit_now(self, timeout_s: float = 5.0) -> bool:
         """Commit what has finished; returns whether that was done within `timeout_s`."""
         self._committed.clear()

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from engine.stream.config import KafkaSourceConfig
+from engine.stream.config import WAITING_SHARE, KafkaSourceConfig
 from engine.stream.jobs import JobState, Message
 
 Where = tuple[str, int]
@@ -82,6 +82,7 @@ class Assignment:
         self._num_epochs = 0
         self._in_flight: dict[int, JobState] = {}  # by id(), in the order of fetching
         self._in_flight_bytes = 0
+        self._parked: set[int] = set()  # by id()
         self.draining = False
         """A rebalance is under way: no job may begin."""
 
@@ -127,6 +128,8 @@ class Assignment:
 
     def park(self, job: JobState) -> None:
         """Set a begun job aside, so that no rebalance waits for it; it stays in flight."""
+        if id(job) in self._in_flight:
+            self._parked.add(id(job))
         partition = self._partition_of(job)
         if partition is not None:
             partition.num_begun -= 1
@@ -137,7 +140,17 @@ class Assignment:
         if partition is None:
             self._forget(job)
             return False
+        self._parked.discard(id(job))
         partition.num_begun += 1
+        return True
+
+    def queue_again(self, job: JobState) -> bool:
+        """Put a parked job at the head of the queue; False when its partition is no longer assigned."""
+        if self._partition_of(job) is None:
+            self._forget(job)
+            return False
+        self._parked.discard(id(job))
+        self._queue.appendleft(job)
         return True
 
     def num_begun(self, partitions: Iterable[Where]) -> int:
@@ -190,7 +203,8 @@ class Assignment:
         share = _RESUME_SHARE if paused and set(paused) == set(assigned) else 1.0
         full = (
             stopping
-            or len(self._in_flight) >= config.max_in_flight * share
+            or len(self._in_flight) - len(self._parked) >= config.max_in_flight * share
+            or len(self._parked) >= config.max_in_flight * WAITING_SHARE * share
             or self._in_flight_bytes >= config.max_in_flight_bytes * share
         )
         return {where for where in assigned if full or self._gap(where) >= config.max_gap}
@@ -266,5 +280,6 @@ class Assignment:
         self._queue = kept
 
     def _forget(self, job: JobState) -> None:
+        self._parked.discard(id(job))
         if self._in_flight.pop(id(job), None) is not None:
             self._in_flight_bytes -= job.message.num_bytes

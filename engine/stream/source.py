@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from engine.errors import SkipImage
@@ -20,6 +20,7 @@ from engine.stream.crashes import CrashJournal
 from engine.stream.inputs import Inputs, SourceUnavailable
 from engine.stream.jobs import JobState, job_state, parse_job, read_id
 from engine.stream.member import GroupMember
+from engine.stream.reads import ReadShares
 from engine.stream.waiting import WaitingJobs
 from engine.system.retry import retried
 
@@ -66,6 +67,8 @@ class KafkaSource:
             connection, config, metrics, health, note, lambda: None if journal is None else journal.refresh()
         )
         self._waiting = WaitingJobs(metrics, health)
+        # In a half of the jobs in flight, so that those of one slow origin never stop the fetching.
+        self._shares = ReadShares(max(1, min(config.readers, config.max_in_flight // 2)))
 
     def start(self) -> None:
         """Join the group; raises `SetupError` when the brokers cannot be reached."""
@@ -116,7 +119,10 @@ class KafkaSource:
     def _jobs(self) -> Iterator[JobState | None]:
         while not self._member.stopping:
             job = self._waiting_job() or self._member.next_job(min(_TICK_S, self._waiting.due_in() or _TICK_S))
-            if job is not None and self._crashes(job) >= self._config.max_crashes:
+            if job is None:
+                self._queue_again(self._shares.ready())
+                yield None
+            elif self._crashes(job) >= self._config.max_crashes:
                 yield from self._alone(job)
             else:
                 yield job
@@ -143,6 +149,12 @@ class KafkaSource:
             time.sleep(_ALONE_POLL_S)
             yield None
 
+    def _queue_again(self, jobs: Iterable[JobState]) -> None:
+        """Queue jobs that waited for others from their origin; those of partitions that have gone are dropped."""
+        for job in jobs:
+            if not self._member.queue_again(job):
+                self._waiting.drop(job)
+
     def _waiting_job(self) -> JobState | None:
         """Return a job whose input root is to be tried again now, if there is one."""
         job = self._waiting.take_due()
@@ -161,7 +173,7 @@ class KafkaSource:
             if state.job is None:
                 self._parse(state)
             stage = "read"
-            data = self._read(state)
+            data = self._read_in_turn(state)
         except SkipImage as error:
             self._waiting.drop(state)
             return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
@@ -207,14 +219,23 @@ class KafkaSource:
         state.model_sha256 = self._models[job.options.model]
         state.job = job
 
-    def _read(self, state: JobState) -> bytes | None:
-        """Read the image of a job; None when its input root does not answer and the job waits for it."""
+    def _read_in_turn(self, state: JobState) -> bytes | None:
+        """Return the image of a job; None when it waits for its input root, or for other reads from its origin."""
         job = state.job
         assert job is not None
         if job.data is not None:
             return job.data
-        source = job.source
-        assert source is not None, "required by the schema"
+        assert job.source is not None, "required by the schema"
+        origin = self._inputs.origin_of(job.source)
+        if not self._shares.enter(origin, state, before_waiting=self._member.park):
+            return None
+        try:
+            return self._read(state, job.source)
+        finally:
+            self._queue_again(self._shares.leave(origin))
+
+    def _read(self, state: JobState, source: str) -> bytes | None:
+        """Read the image of a job; None when its input root does not answer and the job waits for it."""
         started_s = time.perf_counter()
 
         def again(error: Exception) -> None:

@@ -80,6 +80,23 @@ def test_a_slow_source_holds_back_no_other_job(stream: Stream, web: WebServer) -
     eventually(lambda: stream.committed() == 61)
 
 
+def test_a_server_that_drips_every_image_holds_back_no_other_source(stream: Stream, web: WebServer) -> None:
+    # Given more images that stop in the middle than there are threads, and than may be in flight, ahead of a folder's
+    web.come()
+    submit(stream, web, *(f"slow-{i}.jpg" for i in range(200)))
+    ids = stream.submit_photos(60)
+    roots = (web.url, str(stream.inputs))
+    stream.worker(input_roots=roots, max_in_flight=32)
+    # Then the folder's are done while all of the server's still wait
+    assert {result["id"] for result in stream.results(60)} == set(ids)
+    # And those are done once it goes on
+    web.go_on.set()
+    results = stream.results(260)
+    assert {result["status"] for result in results} == {"done"}
+    assert len(results) == 260
+    eventually(lambda: stream.committed() == 260)
+
+
 def test_an_image_that_takes_too_long_is_a_dead_letter_with_the_reason(stream: Stream, web: WebServer) -> None:
     web.come()
     submit(stream, web, "slow.jpg", "good.jpg")

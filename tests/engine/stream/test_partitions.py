@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.stream.config import KafkaSourceConfig
+from engine.stream.config import WAITING_SHARE, KafkaSourceConfig
 from engine.stream.jobs import JobState, Message
 from engine.stream.partitions import Assignment, OffsetTracker, Where
 
@@ -180,6 +180,32 @@ def test_a_parked_job_is_in_flight_but_no_rebalance_waits_for_it() -> None:
     partitions.assign([B])
     assert not partitions.resume(job), "its partition has gone"
     assert (partitions.num_in_flight, partitions.in_flight_bytes) == (0, 0)
+
+
+def test_a_parked_job_that_is_queued_again_begins_before_the_others() -> None:
+    partitions = assignment(A)
+    first, second = take(partitions, A, 1, 2)
+    assert partitions.begin() is first
+    partitions.park(first)
+    assert partitions.queue_again(first)
+    assert begin_all(partitions) == [first, second]
+    assert partitions.num_begun([A]) == 2
+    partitions.park(first)
+    partitions.assign([B])
+    assert not partitions.queue_again(first), "its partition has gone"
+    assert partitions.num_in_flight == 1, "the one that had begun is still to finish"
+
+
+def test_parked_jobs_have_a_limit_of_their_own() -> None:
+    partitions = assignment(A, max_in_flight=4)
+    for offset in range(4 * WAITING_SHARE):
+        take(partitions, A, offset)
+        (job,) = begin_all(partitions)
+        assert partitions.to_pause([A], [], stopping=False) == set()
+        partitions.park(job)
+    assert partitions.to_pause([A], [], stopping=False) == {A}
+    assert partitions.resume(job)
+    assert partitions.to_pause([A], [], stopping=False) == set()
 
 
 def test_at_the_limit_everything_pauses_until_half_of_it() -> None:
