@@ -36,7 +36,7 @@ OTHER_SYSTEMS = (
 COMMANDS = {
     "convert": Subcommand("engine.cli.convert:convert", "Translate the photos of SRC into the folder DST."),
     "models": Subcommand("engine.cli.models:models", "List the models that --model accepts by name."),
-    "import": Subcommand("engine.cli.models:import_model", "Convert a CycleGAN checkpoint to a model file."),
+    "import": Subcommand("engine.cli.import_:import_model", "Convert a CycleGAN checkpoint to a model file."),
     "doctor": Subcommand(
         "engine.cli.doctor:doctor", "Show this machine's hardware and libraries, and what would make it faster."
     ),

@@ -1,18 +1,16 @@
-"""`solstice models` and `solstice import`: list models, and convert a checkpoint to a model."""
+"""`solstice models`: list models."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.cli.options import INPUT, MODEL, MONITORING, command
-from engine.errors import SetupError
-from engine.model.card import SUFFIX, Card, list_models, read_card
+from engine.cli.options import MONITORING, command
+from engine.model.card import Card, list_models, read_card
 from engine.system.terminal import visible
 
 
@@ -38,49 +36,6 @@ def models(verbose: bool) -> None:
     Console().print(table)
 
 
-@command("import")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
-@MODEL.option("--source-domain", default="A", metavar="WORD", help="Domain of the input, such as summer.")
-@MODEL.option("--target-domain", default="B", metavar="WORD", help="Domain of the output, such as winter.")
-@MODEL.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
-@MODEL.option("--licence", default="", metavar="TEXT", help="Licence of the weights.")
-@INPUT.option(
-    "--learn-residual", is_flag=True, help="The network adds its output to its input, as that of DeblurGAN does."
-)
-def import_model(
-    checkpoint: Path,
-    model: Path,
-    source_domain: str,
-    target_domain: str,
-    training_size: int | None,
-    licence: str,
-    learn_residual: bool,
-) -> None:
-    """Convert a CycleGAN checkpoint to a model file.
-
-    CHECKPOINT is a file such as latest_net_G_A.pth, MODEL a .safetensors file. Blocks, width and normalisation are
-    inferred from the tensors; nothing else is read from the checkpoint, and no code in it is run.
-    """
-    if model.suffix != SUFFIX:
-        raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
-    from engine.model.reference import read_checkpoint  # after the check: this loads torch
-    from engine.model.weights import save_generator
-
-    module = read_checkpoint(checkpoint, learn_residual=learn_residual)
-    card = Card(
-        name=model.stem,
-        source_domain=source_domain,
-        target_domain=target_domain,
-        architecture=module.arch,
-        training_size=training_size,
-        licence=licence,
-        notes=f"Imported from {checkpoint.name}.",
-    )
-    save_generator(model, module, card, dtype=next(module.parameters()).dtype)
-    click.echo(visible(f"{model}: {network_of(card)}"))
-
-
 def describe(card: Card) -> str:
     """Return a card as text of at most 100 columns."""
     lines = [f"{card.name}: {card.source_domain} → {card.target_domain}", f"  network   {network_of(card)}"]
@@ -94,12 +49,21 @@ def describe(card: Card) -> str:
 
 
 def network_of(card: Card) -> str:
-    """Return a generator's architecture in a few words, such as `ResNet-9, ngf 64`."""
+    """Return a generator's architecture in a few words, such as `ResNet-9, ngf 64` or `U-Net-8, ngf 64, batch norm`."""
     arch = card.architecture
+    words = [f"U-Net-{arch.levels}" if arch.network == "unet" else f"ResNet-{arch.blocks}", f"ngf {arch.ngf}"]
+    if arch.norm != "instance":
+        words.append(f"{arch.norm} norm".replace("none", "no"))
     flags = {"affine": arch.affine, "running statistics": arch.track_running_stats}
-    extras = [name for name, is_set in flags.items() if is_set]
+    words += [name for name, is_set in flags.items() if is_set]
+    if arch.padding != "reflect":
+        words.append(f"{arch.padding} padding")
+    if arch.downsample != "strided":
+        words.append(f"{arch.downsample} down-sampling")
     if arch.upsample != "transpose":
-        extras.append(f"{arch.upsample} up-sampling")
+        words.append(f"{arch.upsample} up-sampling")
+    if (arch.channels_in, arch.channels_out) != (3, 3):
+        words.append(f"{arch.channels_in} to {arch.channels_out} channels")
     if arch.learn_residual:
-        extras.append("learned residual")
-    return ", ".join([f"ResNet-{arch.blocks}", f"ngf {arch.ngf}", *extras])
+        words.append("learned residual")
+    return ", ".join(words)

@@ -1,8 +1,9 @@
-"""Checkpoints of the reference implementation, from networks written here independently of the engine's."""
+"""Checkpoints of many projects become generators with the same output as the network that saved them."""
 
 from __future__ import annotations
 
-import os
+import copy
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import SetupError
-from engine.model.reference import read_checkpoint
-
-
-class Block(nn.Module):
-    """A residual block laid out as in the published PyTorch code."""
-
-    def __init__(self, channels: int, **norm: bool) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for last in (False, True):
-            layers += [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels, **norm)]
-            layers += [] if last else [nn.ReLU(True)]
-        self.conv_block = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)  # type: ignore[no-any-return]
-
-
-class Reference(nn.Module):
-    """A generator laid out as in the published PyTorch code: one `nn.Sequential` called `model`."""
-
-    def __init__(self, blocks: int, ngf: int = 4, **norm: bool) -> None:
-        super().__init__()
-        model: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, ngf, 7), nn.InstanceNorm2d(ngf, **norm)]
-        model += [nn.ReLU(True)]
-        for width in (ngf, ngf * 2):
-            model += [nn.Conv2d(width, width * 2, 3, 2, 1), nn.InstanceNorm2d(width * 2, **norm), nn.ReLU(True)]
-        model += [Block(ngf * 4, **norm) for _ in range(blocks)]
-        for width in (ngf * 4, ngf * 2):
-            model += [nn.ConvTranspose2d(width, width // 2, 3, 2, 1, 1)]
-            model += [nn.InstanceNorm2d(width // 2, **norm), nn.ReLU(True)]
-        model += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7), nn.Tanh()]
-        self.model = nn.Sequential(*model)
-        for layer in self.modules():
-            if isinstance(layer, nn.InstanceNorm2d):
-                for values in (layer.weight, layer.bias, layer.running_mean):
-                    if values is not None:
-                        nn.init.normal_(values.data, 0.5, 0.2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)  # type: ignore[no-any-return]
+from engine.model.assumptions import Stated
+from engine.model.card import Architecture, Card
+from engine.model.network import build_generator
+from engine.model.reference import Checkpoint, read_checkpoint
+from engine.model.weights import save_generator
+from tests.engine.model import layouts
+from tests.engine.model.layouts import Discriminator, PytorchGan, Reference, Unet, randomised
 
 
 def saved(content: Any, tmp_path: Path) -> Path:
@@ -60,129 +27,245 @@ def saved(content: Any, tmp_path: Path) -> Path:
     return path
 
 
-def assert_same_output(path: Path, reference: nn.Module) -> None:
-    x = torch.rand(2, 3, 32, 48) * 2 - 1
+def difference(checkpoint: Checkpoint, network: nn.Module, side: int = 32) -> float:
+    """Return the largest difference of an output value; the range of outputs is 2."""
+    module = checkpoint.build()
+    x = torch.rand(2, module.arch.channels_in, side, side + module.arch.stride) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(read_checkpoint(path)(x), reference.eval()(x))
+        expected = network.float().eval()(x)
+        assert expected.std() > 0.05  # an output of one value would equal any other
+        return float((module(x) - expected).abs().max())
 
 
-@pytest.mark.parametrize("track_running_stats", [False, True])
-@pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize("blocks", [6, 9])
-def test_a_checkpoint_gives_the_same_output_as_the_network_that_saved_it(
-    blocks: int, affine: bool, track_running_stats: bool, tmp_path: Path
-) -> None:
-    reference = Reference(blocks, affine=affine, track_running_stats=track_running_stats)
-    path = saved(reference.state_dict(), tmp_path)
-    arch = read_checkpoint(path).arch
-    assert (arch.blocks, arch.ngf, arch.affine, arch.track_running_stats) == (blocks, 4, affine, track_running_stats)
-    assert_same_output(path, reference)
+NETWORKS: dict[str, tuple[nn.Module, Stated]] = {
+    "instance": (Reference(6), Stated()),
+    "nine blocks": (Reference(9, ngf=2), Stated()),
+    "affine": (Reference(norm=layouts.affine), Stated()),
+    "tracked": (Reference(norm=layouts.tracked), Stated()),
+    "batch": (Reference(norm=layouts.batch, bias=False), Stated()),
+    "batch with biases": (Reference(norm=layouts.batch), Stated()),
+    "no norm": (Reference(norm=layouts.no_norm, bias=False), Stated()),
+    "no norm with biases": (Reference(norm=layouts.no_norm), Stated(norm="none")),
+    "dropout": (Reference(dropout=True), Stated()),
+    "zero": (Reference(padding="zero"), Stated()),
+    "zero, dropout": (Reference(padding="zero", dropout=True), Stated()),
+    "replicate": (Reference(padding="replicate"), Stated(padding="replicate")),
+    "gray": (Reference(channels=(1, 1)), Stated()),
+    "gray to colour": (Reference(channels=(1, 3)), Stated()),
+    "alpha": (Reference(channels=(4, 4)), Stated()),
+    "antialias": (Reference(antialias=True), Stated()),
+    "antialias, dropout": (Reference(antialias=True, dropout=True), Stated()),
+    "PyTorch-GAN": (PytorchGan(), Stated()),
+    "U-Net": (Unet(5), Stated()),
+    "U-Net of seven levels": (Unet(7, ngf=2), Stated()),
+    "U-Net, instance": (Unet(5, norm=layouts.instance, bias=True), Stated()),
+    "U-Net, no norm, gray": (Unet(5, norm=layouts.no_norm, channels=(1, 1)), Stated()),
+}
 
 
-@pytest.mark.parametrize("spelling", ["block", "DataParallel", "nested", "legacy file"])
-def test_relatives_of_the_layout_are_read_as_well(spelling: str, tmp_path: Path) -> None:
-    reference = Reference(6, affine=True)
-    state = reference.state_dict()
-    spelled: dict[str, Any] = {
-        "block": {key.replace("conv_block", "block"): value for key, value in state.items()},
-        "DataParallel": {f"module.{key}": value for key, value in state.items()},
-        "nested": {"epoch": 3, "state_dict": state},
-        "legacy file": state,
-    }
-    path = tmp_path / "net.pth"
-    torch.save(spelled[spelling], path, _use_new_zipfile_serialization=spelling != "legacy file")
-    assert_same_output(path, reference)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_an_imported_generator_computes_what_the_network_that_saved_it_computes(kind: str, tmp_path: Path) -> None:
+    network, stated = copy.deepcopy(NETWORKS[kind])
+    path = saved(randomised(network).state_dict(), tmp_path)
+    checkpoint = read_checkpoint(path, stated=stated)
+    side = 2 * checkpoint.readings[0].architecture.stride if "U-Net" in kind else 32
+    assert difference(checkpoint, network, side) < 2e-6
+
+
+@pytest.mark.parametrize("form", ["old", "parametrized"])
+@pytest.mark.parametrize("which", ["spectral", "weight"])
+@pytest.mark.parametrize("network", [Reference(1), Unet(5)], ids=["resnet", "unet"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_reparametrised_weights_are_folded(network: nn.Module, which: str, form: str, tmp_path: Path) -> None:
+    network = randomised(copy.deepcopy(network))
+    home = nn.utils if form == "old" else nn.utils.parametrizations
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            getattr(home, f"{which}_norm")(layer)
+    for _ in range(3):  # the largest singular value is found by iteration in training
+        network.train()(torch.rand(1, 3, 32, 32))
+    checkpoint = read_checkpoint(saved(network.state_dict(), tmp_path))
+    assert difference(checkpoint, network, 64) < 2e-5
+    assert checkpoint.remarks == [f"{which} norm folded into the weights"]
+
+
+def test_spectral_norm_of_pytorch_1_0_is_folded(tmp_path: Path) -> None:
+    """It stored the normalised weight, and no second singular vector."""
+    network = randomised(Reference(1))
+    state = dict(network.state_dict())
+    for key in [key for key in state if key.endswith(".weight")]:
+        state[f"{key}_orig"], state[f"{key}_u"] = state[key] * 3, torch.ones(len(state[key]))
+    assert difference(read_checkpoint(saved(state, tmp_path)), network) < 2e-6
 
 
 def test_half_precision_checkpoints_are_read_with_the_values_they_have(tmp_path: Path) -> None:
-    reference = Reference(6, affine=True).half()
-    assert_same_output(saved(reference.state_dict(), tmp_path), reference.float())
+    network = randomised(Reference(2, norm=layouts.affine)).half()
+    assert difference(read_checkpoint(saved(network.state_dict(), tmp_path)), network) < 2e-6
 
 
-def test_statistics_that_old_pytorch_stored_but_never_used_are_dropped(tmp_path: Path) -> None:
+def without_counts(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
+def test_statistics_that_old_pytorch_stored_but_never_used_are_dropped_and_announced(tmp_path: Path) -> None:
     """Before PyTorch 0.4 every InstanceNorm saved running statistics, and normalised with the image's own."""
-    reference = Reference(6, track_running_stats=True)
-    state = {k: v for k, v in reference.state_dict().items() if not k.endswith("num_batches_tracked")}
-    plain = Reference(6)
-    plain.load_state_dict({k: v for k, v in state.items() if "running_" not in k})
-    path = saved(state, tmp_path)
-    assert not read_checkpoint(path).arch.track_running_stats
-    assert_same_output(path, plain)
+    network = randomised(Reference(2, norm=layouts.tracked))
+    plain = Reference(2, norm=layouts.affine)
+    plain.load_state_dict({key: value for key, value in without_counts(network).items() if "running_" not in key})
+    checkpoint = read_checkpoint(saved(without_counts(network), tmp_path))
+    assert difference(checkpoint, plain) < 2e-6
+    assert "norms with the statistics of each image, those stored in the file left out" in [
+        assumption.text for assumption in checkpoint.readings[0].assumptions
+    ]
+
+
+def test_batch_norms_of_pytorch_before_0_4_1_keep_their_statistics(tmp_path: Path) -> None:
+    network = randomised(Reference(2, norm=layouts.batch, bias=False))
+    assert difference(read_checkpoint(saved(without_counts(network), tmp_path)), network) < 2e-6
+    network = randomised(Reference(2, norm=layouts.batch))
+    path = saved(without_counts(network), tmp_path)
+    assert difference(read_checkpoint(path), network) > 0.1  # those of an InstanceNorm, as far as the keys can tell
+    assert difference(read_checkpoint(path, stated=Stated(norm="batch")), network) < 2e-6
+
+
+def test_instance_can_be_stated_for_norms_with_stored_statistics(tmp_path: Path) -> None:
+    """The reference's own test.py normalises by each image's statistics unless it is called with --eval."""
+    network = randomised(Reference(2, norm=layouts.batch, bias=False))
+    own = Reference(2, norm=layouts.affine, bias=False)
+    own.load_state_dict({key: value for key, value in without_counts(network).items() if "running_" not in key})
+    path = saved(network.state_dict(), tmp_path)
+    assert difference(read_checkpoint(path, stated=Stated(norm="instance")), own) < 2e-6
+
+
+def test_a_solstice_model_is_read_by_its_card(tmp_path: Path) -> None:
+    module = randomised(build_generator(Architecture(blocks=1, ngf=4, padding="replicate", upsample="resize")))
+    save_generator(tmp_path / "model.safetensors", module, Card(name="n"), torch.float32)  # type: ignore[arg-type]
+    checkpoint = read_checkpoint(tmp_path / "model.safetensors")
+    assert difference(checkpoint, module) == 0
+    assert checkpoint.readings[0].assumptions == ()
+    with pytest.raises(SetupError, match="whose card describes it"):
+        read_checkpoint(tmp_path / "model.safetensors", stated=Stated(norm="none"))
+
+
+STATE = randomised(Reference(1)).state_dict()
+OTHER = randomised(Reference(1), seed=1).state_dict()
+DISCRIMINATOR = Discriminator().state_dict()
+ADAM = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4, 3, 7, 7)}}, "param_groups": [{"lr": 0.1}]}
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+WRAPPERS: dict[str, Any] = {
+    name: {name: STATE, "epoch": 3, "optimizer": ADAM}
+    for name in (
+        *("netG", "netG_A", "netG_A2B", "netG_B2A", "model", "model_state_dict", "state_dict", "params_ema", "params"),
+        *("generator", "G", "G_AB", "generator_state_dict", "gen", "net", "weights", "ema"),
+    )
+} | {
+    "plain": STATE,
+    "Sequential": {key.removeprefix("model."): value for key, value in STATE.items()},
+    "PyTorch-GAN's blocks": {key.replace("conv_block", "block"): value for key, value in STATE.items()},
+    "DDP": prefixed("module.", STATE),
+    "DDP twice": prefixed("module.module.", STATE),
+    "compile": prefixed("_orig_mod.", STATE),
+    "DDP of compile": prefixed("module._orig_mod.", STATE),
+    "compile of DDP": prefixed("_orig_mod.module.", STATE),
+    "attribute model": prefixed("model.", STATE),
+    "averaged": {"n_averaged": torch.tensor(7), **prefixed("module.", STATE)},
+    "Lightning": {"state_dict": {**prefixed("netG.", STATE), **prefixed("netD.", DISCRIMINATOR)}, "epoch": 1},
+    "Lightning with compile and DDP": {"state_dict": prefixed("genX._orig_mod.module.", STATE)},
+    "nested": {"checkpoint": {"models": {"netG": {"module": prefixed("module.", STATE)}}}},
+    "averaged beside the latest": {"params": OTHER, "params_ema": STATE},
+    "with a discriminator": {"netG": STATE, "netD": DISCRIMINATOR, "loss": 0.5},
+    "ordered": OrderedDict(STATE),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrappers_around_a_generator_are_removed(wrapper: str, tmp_path: Path) -> None:
+    network = Reference(1)
+    network.load_state_dict(STATE)
+    assert difference(read_checkpoint(saved(WRAPPERS[wrapper], tmp_path)), network) < 2e-6
+
+
+BOTH: dict[str, tuple[Any, str, str]] = {
+    "netG_A2B": ({"netG_A2B": STATE, "netG_B2A": OTHER}, "A2B", "B2A"),
+    "G_A": ({"G_A": STATE, "G_B": OTHER, "D_A": DISCRIMINATOR}, "a2b", "b2a"),
+    "by name": ({"G_AB": STATE, "G_BA": OTHER}, "G_AB", "G_BA"),
+    "Lightning": ({"state_dict": {**prefixed("genX.", STATE), **prefixed("genY.", OTHER)}}, "genX", "state_dict.genY"),
+    "A2B in prefixes": ({"state_dict": {**prefixed("genB2A.", OTHER), **prefixed("genA2B.", STATE)}}, "A2B", "B2A"),
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_one_of_two_generators_is_chosen_by_name_or_direction(kind: str, tmp_path: Path) -> None:
+    content, first, second = BOTH[kind]
+    path = saved(content, tmp_path)
+    for wanted, state in ((first, STATE), (second, OTHER)):
+        network = Reference(1)
+        network.load_state_dict(state)
+        assert difference(read_checkpoint(path, generator=wanted), network) < 2e-6
+    with pytest.raises(SetupError, match=r"holds several generators, choose one with --generator: .*(G_|gen)"):
+        read_checkpoint(path)
+    with pytest.raises(SetupError, match=r"--generator nothing is not in it; the file holds .*a ResNet generator of 1"):
+        read_checkpoint(path, generator="nothing")
 
 
 def changed(change: str) -> dict[str, Tensor]:
-    state = Reference(6, affine=True).state_dict()
+    state = dict(Reference(2, norm=layouts.affine).state_dict())
     match change:
         case "missing":
-            del state["model.12.conv_block.5.bias"]
+            del state["model.10.conv_block.5.bias"]
+        case "missing weight":
+            del state["model.13.weight"]
         case "shape":
-            state["model.19.weight"] = torch.zeros(1, 2, 3)
+            state["model.15.weight"] = torch.zeros(1, 2, 3)
+        case "length":
+            state["model.11.conv_block.2.weight"] = torch.zeros(3)
         case "unknown":
             state["model.99.weight"] = torch.zeros(1)
-        case "first":
-            state["model.1.weight"] = torch.zeros(4, 1, 7, 7)
-        case "batch norm":
-            del state["model.1.bias"]
-        case "blocks":
-            state = {key: value for key, value in state.items() if "conv_block" not in key}
-        case "gap":
-            state = {key: value for key, value in state.items() if not key.startswith("model.12.")}
+        case "two inputs":
+            state["model.1.weight"] = torch.zeros(4, 2, 7, 7)
+        case "block":
+            state = {key: value for key, value in state.items() if "model.10.conv_block.5" not in key}
+        case "not finite":
+            state["model.4.weight"][0, 0, 0, 0] = float("nan")
+        case "infinite":
+            state["model.4.bias"][0] = float("inf")
+        case "integers":
+            state["model.4.weight"] = state["model.4.weight"].int()
     return state
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("missing", r"key model\.12\.conv_block\.5\.bias is missing"),
-        ("shape", r"key model\.19\.weight has shape \[1, 2, 3\]"),
-        ("unknown", r"key model\.99\.weight does not belong"),
-        ("first", r"key model\.1\.weight"),
-        ("batch norm", r"key model\.1\.bias is missing.*batch normalisation"),
-        ("blocks", r"conv_block"),
-        ("gap", r"key model\.12\.conv_block"),
+        ("missing", r"its convolutions have a bias, but not all of them, see model\.10\.conv_block\.5"),
+        ("missing weight", r"its norms have not all the same parameters, see model\.13"),
+        ("shape", r"model\.15"),
+        ("length", r"model\.11\.conv_block\.2\.weight has shape \[3\], expected \[16\]"),
+        ("unknown", r"model\.99"),
+        ("two inputs", r"2 input channels, where Solstice builds 1, 3 or 4"),
+        ("block", r"its residual block model\.10 has 1 convolutions, not two"),
+        ("not finite", r"key model\.4\.weight has values that are infinite or no number"),
+        ("infinite", r"key model\.4\.bias has values that are infinite or no number"),
+        ("integers", r"key model\.4\.weight has type torch\.int32"),
     ],
 )
-def test_what_is_no_resnet_generator_is_refused_with_the_first_key(change: str, named: str, tmp_path: Path) -> None:
+def test_a_generator_with_something_wrong_is_refused_with_what_it_is(change: str, named: str, tmp_path: Path) -> None:
     path = saved(changed(change), tmp_path)
     with pytest.raises(SetupError, match=named) as caught:
-        read_checkpoint(path)
+        read_checkpoint(path).build()
     assert str(path) in str(caught.value)
+    assert str(caught.value).endswith(".")
 
 
-class Payload:
-    """Runs code when it is unpickled by a reader that allows it."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.trace),)
-
-
-def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp_path: Path) -> None:
-    path = saved({"model.1.weight": Payload(tmp_path / "ran")}, tmp_path)
-    with pytest.raises(SetupError, match="cannot be read as a checkpoint of tensors"):
-        read_checkpoint(path)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ([torch.zeros(1)], "no dictionary of tensors"),
-        ({}, "no dictionary of tensors"),
-        ({"model.1.weight": 3}, "key model.1.weight is not the name of a tensor"),
-        ({0: torch.zeros(1)}, "key 0 is not the name of a tensor"),
-    ],
-)
-def test_a_file_of_something_else_is_refused(content: Any, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=reason):
-        read_checkpoint(saved(content, tmp_path))
-
-
-def test_a_file_that_is_no_checkpoint_or_not_there_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(SetupError, match="cannot be read as a checkpoint"):
-        read_checkpoint(tmp_path / "text.pth")
-    with pytest.raises(SetupError, match="There is no checkpoint"):
-        read_checkpoint(tmp_path / "missing.pth")
+def test_options_that_contradict_the_tensors_are_refused(tmp_path: Path) -> None:
+    path = saved(Reference(1, norm=layouts.affine).state_dict(), tmp_path)
+    with pytest.raises(SetupError, match="--norm none does not fit its tensors, which allow --norm instance"):
+        read_checkpoint(path, stated=Stated(norm="none"))
+    path = saved(Unet(5).state_dict(), tmp_path)
+    with pytest.raises(SetupError, match="--padding does not apply to a U-Net"):
+        read_checkpoint(path, stated=Stated(padding="zero"))

@@ -1,0 +1,128 @@
+"""`solstice import`: convert a checkpoint to a model file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from engine.cli.models import network_of
+from engine.cli.options import INPUT, MODEL, OTHER, command
+from engine.errors import SetupError
+from engine.model.card import NORMS, PADDINGS, SUFFIX, Card
+from engine.system.terminal import visible
+
+if TYPE_CHECKING:
+    from engine.model.network import GeneratorNetwork
+    from engine.model.reference import Checkpoint
+
+ALWAYS_ASSUMED = "reflection at the borders of the image, tanh at the end, values from -1 to 1"
+"""What no key tells and no option changes."""
+
+
+@command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@MODEL.option("--source-domain", default="A", metavar="WORD", help="Domain of the input, such as summer.")
+@MODEL.option("--target-domain", default="B", metavar="WORD", help="Domain of the output, such as winter.")
+@MODEL.option("--training-size", type=click.IntRange(16), help="Side of the training crops in pixels.")
+@MODEL.option("--licence", default="", metavar="TEXT", help="Licence of the weights.")
+@INPUT.option(
+    "--generator", metavar="NAME", help="Which of several generators in the file: A2B, B2A, or a name in the file."
+)
+@INPUT.option(
+    "--norm",
+    type=click.Choice(NORMS),
+    help="Norm of the network where the file cannot tell: instance uses the statistics of each image, batch those "
+    "stored in the file.",
+)
+@INPUT.option(
+    "--padding",
+    type=click.Choice(PADDINGS),
+    help="Padding in the residual blocks, which the file cannot tell.",
+)
+@INPUT.option(
+    "--learn-residual/--no-learn-residual",
+    default=None,
+    help="The network adds its output to its input, as that of DeblurGAN does.",
+)
+@OTHER.option(
+    "--check",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="INPUT EXPECTED",
+    help="Compare with an image EXPECTED that the old code made from the image INPUT, and refuse a wrong import.",
+)
+def import_model(
+    checkpoint: Path,
+    model: Path,
+    source_domain: str,
+    target_domain: str,
+    training_size: int | None,
+    licence: str,
+    generator: str | None,
+    norm: str | None,
+    padding: str | None,
+    learn_residual: bool | None,
+    check: tuple[Path, Path] | None,
+) -> None:
+    """Convert a CycleGAN checkpoint to a model file.
+
+    CHECKPOINT is a file such as latest_net_G_A.pth, MODEL a .safetensors file. The network is told by the names and
+    shapes of the tensors; nothing else is read from the checkpoint, and no code in it is run. What they do not tell is
+    assumed and printed; --check compares the result with an image that the old code made.
+    """
+    if model.suffix != SUFFIX:
+        raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
+    from engine.model.assumptions import Stated  # after the check: this loads torch
+    from engine.model.reference import read_checkpoint
+    from engine.model.weights import save_generator
+
+    stated = Stated(norm=norm, padding=padding, learn_residual=learn_residual)
+    found = read_checkpoint(checkpoint, generator=generator, stated=stated)
+    module, checked = _build(found, check)
+    assumed = None if found.card is not None else _assumed(found, is_checked=check is not None)
+    notes = [f"Imported from {checkpoint.name}{f', {found.name}' if found.name else ''}."]
+    notes += [f"{remark[0].upper()}{remark[1:]}." for remark in found.remarks]
+    notes += [note for note in (assumed, checked) if note is not None]
+    card = Card(
+        name=model.stem,
+        source_domain=source_domain,
+        target_domain=target_domain,
+        architecture=module.arch,
+        training_size=training_size,
+        licence=licence,
+        notes=" ".join(notes),
+    )
+    if found.card is not None:
+        card = replace(found.card, name=model.stem)
+    save_generator(model, module, card, dtype=next(module.parameters()).dtype)
+    click.echo(visible(f"{model}: {network_of(card)}"))
+    for note in notes[1:]:
+        click.echo(visible(note))
+    if assumed is not None and check is None:
+        click.echo("Compare with an image that the old code made: --check INPUT EXPECTED.", err=True)
+
+
+def _build(found: Checkpoint, check: tuple[Path, Path] | None) -> tuple[GeneratorNetwork, str | None]:
+    """Return the generator, and the result of the check in a sentence."""
+    if check is None:
+        return found.build(), None
+    from engine.codec.plain import read_plain
+    from engine.model.comparison import check_reading
+
+    given, expected = (read_plain(path) for path in check)
+    is_lossy = given.is_lossy or expected.is_lossy
+    module, fit = check_reading(found, given.pixels_HWC, expected.pixels_HWC, is_lossy=is_lossy)
+    return module, f"Its output was compared with an image that the original code made: {fit}."
+
+
+def _assumed(found: Checkpoint, *, is_checked: bool) -> str:
+    """Return what was assumed in a sentence."""
+    assumptions = found.readings[0].assumptions
+    if is_checked:
+        return f"Assumed and checked: {'; '.join([*(one.text for one in assumptions), ALWAYS_ASSUMED])}."
+    words = [f"{one.text} ({one.option})" for one in assumptions]
+    return f"Assumed, as the file cannot tell: {'; '.join([*words, ALWAYS_ASSUMED])}."
