@@ -16,7 +16,7 @@ from engine.system.terminal import visible
 
 if TYPE_CHECKING:
     from engine.model.network import GeneratorNetwork
-    from engine.model.reference import Checkpoint
+    from engine.model.reference import GeneratorCheckpoint
 
 ALWAYS_ASSUMED = "reflection at the borders of the image, tanh at the end, values from -1 to 1"
 """What no key tells and no option changes."""
@@ -106,7 +106,7 @@ def import_model(
         click.echo("Compare with an image that the old code made: --check INPUT EXPECTED.", err=True)
 
 
-def _build(found: Checkpoint, check: tuple[Path, Path] | None) -> tuple[GeneratorNetwork, str | None]:
+def _build(found: GeneratorCheckpoint, check: tuple[Path, Path] | None) -> tuple[GeneratorNetwork, str | None]:
     """Return the generator, and the result of the check in a sentence."""
     if check is None:
         return found.build(), None
@@ -119,7 +119,7 @@ def _build(found: Checkpoint, check: tuple[Path, Path] | None) -> tuple[Generato
     return module, f"Its output was compared with an image that the original code made: {fit}."
 
 
-def _assumed(found: Checkpoint, *, is_checked: bool) -> str:
+def _assumed(found: GeneratorCheckpoint, *, is_checked: bool) -> str:
     """Return what was assumed in a sentence."""
     assumptions = found.readings[0].assumptions
     if is_checked:

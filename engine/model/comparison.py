@@ -13,7 +13,7 @@ from engine.errors import SetupError
 from engine.model.assumptions import Reading
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network
-from engine.model.reference import Checkpoint
+from engine.model.reference import GeneratorCheckpoint
 
 MIN_PSNR_DB = 42.0
 """Minimum for images stored without loss. The reference cuts off fractions where Solstice rounds, which alone is a
@@ -38,7 +38,7 @@ class Fit:
 
 
 def check_reading(
-    checkpoint: Checkpoint, input_HWC: Tensor, expected_HWC: Tensor, *, is_lossy: bool
+    checkpoint: GeneratorCheckpoint, input_HWC: Tensor, expected_HWC: Tensor, *, is_lossy: bool
 ) -> tuple[GeneratorNetwork, Fit]:
     """Return the generator of the likeliest reading and how well it fits `expected_HWC`, both images uint8 [H, W, 3].
 
@@ -88,7 +88,7 @@ def fit(
     return Fit(reading=reading, psnr_db=psnr_db, mean_error=float(error_HWC.abs().mean()))
 
 
-def require_sizes(checkpoint: Checkpoint, input_HWC: Tensor, expected_HWC: Tensor) -> None:
+def require_sizes(checkpoint: GeneratorCheckpoint, input_HWC: Tensor, expected_HWC: Tensor) -> None:
     """Raise `SetupError` if the two images have different sizes, or one that the network does not take."""
     height, width = input_HWC.shape[:2]
     if input_HWC.shape != expected_HWC.shape:

@@ -24,7 +24,7 @@ from engine.model.weights import first_mismatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class GeneratorCheckpoint:
     """A generator in a checkpoint file: its tensors, and the ways to read them."""
 
     path: Path
@@ -102,7 +102,7 @@ class Network:
         return self.seen.what
 
 
-def read_checkpoint(path: Path, *, generator: str | None = None, stated: Stated | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, *, generator: str | None = None, stated: Stated | None = None) -> GeneratorCheckpoint:
     """Read the generator in the checkpoint `path`, telling its architecture from keys and shapes.
 
     `generator` names one of several in the file: `A2B`, `B2A`, or a name in it. Only tensors are read, never code.
@@ -168,7 +168,7 @@ def _listing(networks: Sequence[Network], most: int = 12) -> str:
     return ", ".join(words) + (f" and {len(networks) - most} more" if len(networks) > most else "")
 
 
-def _checkpoint(path: Path, network: Network, stated: Stated, remarks: Sequence[str]) -> Checkpoint:
+def _checkpoint(path: Path, network: Network, stated: Stated, remarks: Sequence[str]) -> GeneratorCheckpoint:
     where = f" in {network.name}" if network.name else ""
     seen, tensors = network.seen, network.tensors
     if seen is None:
@@ -186,7 +186,7 @@ def _checkpoint(path: Path, network: Network, stated: Stated, remarks: Sequence[
     except ValueError as error:
         raise SetupError(f"{path} holds{where} {seen.what}, which is not imported: {error}.") from error
     remarks = [*remarks, *(f"{name} folded into the weights" for name in network.folded)]
-    return Checkpoint(
+    return GeneratorCheckpoint(
         path=path,
         name=network.name,
         tensors=tensors,
@@ -199,7 +199,7 @@ def _checkpoint(path: Path, network: Network, stated: Stated, remarks: Sequence[
 
 def _with_card(
     path: Path, tensors: Mapping[str, Tensor], card: Card, generator: str | None, stated: Stated
-) -> Checkpoint:
+) -> GeneratorCheckpoint:
     """Return the generator of a Solstice model file, whose card leaves nothing to assume."""
     if generator is not None or stated != Stated():
         raise SetupError(
@@ -213,7 +213,7 @@ def _with_card(
     layers = [Layer(convolution, norm) for convolution, norm in layers_of(module)]
     seen = Seen(what="a Solstice model", is_generator=True, layers=layers)
     reading = Reading(architecture=card.architecture, options="")
-    return Checkpoint(path=path, name="", tensors=tensors, seen=seen, readings=[reading], card=card)
+    return GeneratorCheckpoint(path=path, name="", tensors=tensors, seen=seen, readings=[reading], card=card)
 
 
 def layers_of(module: nn.Module) -> list[tuple[str, str | None]]:

@@ -15,7 +15,7 @@ from engine.errors import SetupError
 from engine.model.assumptions import Stated
 from engine.model.card import Architecture, Card
 from engine.model.network import build_generator
-from engine.model.reference import Checkpoint, read_checkpoint
+from engine.model.reference import GeneratorCheckpoint, read_checkpoint
 from engine.model.weights import save_generator
 from tests.engine.model import layouts
 from tests.engine.model.layouts import Discriminator, PytorchGan, Reference, Unet, randomised
@@ -27,7 +27,7 @@ def saved(content: Any, tmp_path: Path) -> Path:
     return path
 
 
-def difference(checkpoint: Checkpoint, network: nn.Module, side: int = 32) -> float:
+def difference(checkpoint: GeneratorCheckpoint, network: nn.Module, side: int = 32) -> float:
     """Return the largest difference of an output value; the range of outputs is 2."""
     module = checkpoint.build()
     x = torch.rand(2, module.arch.channels_in, side, side + module.arch.stride) * 2 - 1
