@@ -31,10 +31,11 @@ from engine.system.threads import one_thread
 
 CELL = 2
 """Side in pixels, at working size, of the cells whose averages are fitted; the coefficients are smoother than that."""
-RADIUS = 2
+RADIUS = 1
 """Cells from the middle of a window to its side."""
-EPS = 1e-3
-"""Colour variance, in units of the full range squared, below which the image's detail is left as it is."""
+EPS = 2e-4
+"""Colour variance, in units of the full range squared, below which the image's detail is left as it is: a contrast of 7
+levels of 255. An edge of less contrast that separates two changes shows a soft band, as wide as the windows."""
 RIM = 8
 """Pixels at working size on each side of a strong edge that count little."""
 STRONG_EDGE = 0.15

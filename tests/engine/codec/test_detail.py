@@ -135,6 +135,23 @@ def test_a_rim_that_the_generator_draws_along_an_edge_is_not_enlarged() -> None:
     assert plain_rim > 60, "the rim is there in what the generator made"
 
 
+@pytest.mark.parametrize("contrast", [25, 50, 100, 160])
+def test_an_edge_between_two_changes_has_no_halo(contrast: int) -> None:
+    """A bright disc becomes paler, the dark ground stays; away from the edge itself both are as they should be."""
+    height, width, scale = 360, 480, 6
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    distance = ((x - width / 2).square() + (y - height / 2).square()).sqrt() - 110
+    outside = torch.sigmoid(distance / 1.5)[..., None]
+    grain = 3 * torch.randn(height, width, 1, generator=torch.Generator().manual_seed(0))
+    full = 80 - contrast / 4 + contrast * (1 - outside) * torch.tensor([1.0, 0.9, 0.8]) + grain
+    expected = (full + torch.tensor([50.0, 60.0, 70.0]) * (1 - outside)).clamp(0, 255)
+    full, width, height = full.clamp(0, 255).byte(), width // scale, height // scale
+    result = guided_upsample(full, resize(full, width, height), resize(expected.byte(), width, height))
+    for near, far in ((-60, -30), (-30, -12), (12, 30), (30, 60)):
+        ring = (distance >= near) & (distance < far)
+        assert (result.float() - expected)[ring].mean(0).abs().max() <= 1.5, (near, far)
+
+
 def test_colour_stored_behind_transparency_does_not_count() -> None:
     working = torch.full((32, 32, 3), 120, dtype=torch.uint8)
     translated = working + 20
