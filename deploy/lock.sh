@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
-python -m pip install --quiet --dry-run --ignore-installed --report "$report" 'torch==2.13.0' '.[s3,gcs,azure,http,heif]'
+python -m pip install --quiet --dry-run --ignore-installed --report "$report" 'torch==2.13.0' '.[s3,gcs,azure,http,heif,tracing]'
 python - "$report" > deploy/requirements.lock <<'PYTHON'
 """Print name==version --hash for each package of pip's report."""
 import json

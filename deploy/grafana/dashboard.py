@@ -134,6 +134,7 @@ ROWS: dict[str, list[Panel]] = {
             {"{{instance}} {{kind}}": "sum by (instance, kind) (solstice_gpu_memory_bytes@)"},
             "bytes",
         ),
+        Panel("Trace spans", {"{{result}}": "sum by (result) (rate(solstice_spans_total@[5m]))"}),
         Panel("Generators in memory", {"{{instance}}": "max by (instance) (solstice_models_resident@)"}),
         Panel(
             "Workers and versions",

@@ -136,7 +136,7 @@ class MeasurementBuffer(NoMetrics):
         """Keep the measurement."""
         self._keep(CounterMeasurement(name, amount, labels))
 
-    def observe(self, name: str, value: float, *labels: str) -> None:
+    def observe(self, name: str, value: float, *labels: str, trace_id: str = "") -> None:  # noqa: ARG002 (no traces here)
         """Keep the measurement."""
         self._keep(HistogramMeasurement(name, value, labels))
 

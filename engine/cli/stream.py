@@ -203,6 +203,12 @@ class CanaryType(click.ParamType[Canary]):
 )
 @metrics_options
 @MONITORING.option(
+    "--trace-endpoint",
+    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+    metavar="URL",
+    help="Send spans of each job to the OpenTelemetry collector at this URL, over HTTP; by default none are made.",
+)
+@MONITORING.option(
     "--log-format", type=click.Choice(get_args(LogFormat)), default="text", help="Lines for people, or JSON objects."
 )
 def stream(log_format: LogFormat, **options: Any) -> None:

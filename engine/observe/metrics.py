@@ -110,6 +110,12 @@ METRICS = (
     Metric("producer_rebuilds_total", "counter", "Producers replaced after a failure"),
     Metric("models_resident", "gauge", "Generators held in memory"),
     Metric("gpu_memory_bytes", "gauge", "GPU memory, by kind", ("kind",)),
+    Metric(
+        "spans_total",
+        "counter",
+        "Spans of traces: made, sent to the collector, or failed to be sent; the rest was dropped before",
+        ("result",),
+    ),
     Metric("build_info", "gauge", "Always 1; the labels hold versions", ("version", "python", "torch", "kafka_python")),
 )
 
@@ -141,8 +147,8 @@ class Metrics(Protocol):
         """Remove one labelled value of a gauge, such as the lag of a partition that was revoked."""
         ...
 
-    def observe(self, name: str, value: float, *labels: str) -> None:
-        """Record a value in a histogram."""
+    def observe(self, name: str, value: float, *labels: str, trace_id: str = "") -> None:
+        """Record a value in a histogram, with the id of the trace that it comes from as its exemplar."""
         ...
 
 
@@ -164,7 +170,7 @@ class NoMetrics:
     def forget(self, name: str, *labels: str) -> None:
         """Discard."""
 
-    def observe(self, name: str, value: float, *labels: str) -> None:
+    def observe(self, name: str, value: float, *labels: str, trace_id: str = "") -> None:
         """Discard."""
 
 
@@ -224,10 +230,10 @@ class CombinedMetrics:
         for receiver in self._receivers:
             receiver.forget(name, *labels)
 
-    def observe(self, name: str, value: float, *labels: str) -> None:
+    def observe(self, name: str, value: float, *labels: str, trace_id: str = "") -> None:
         """Forward."""
         for receiver in self._receivers:
-            receiver.observe(name, value, *labels)
+            receiver.observe(name, value, *labels, trace_id=trace_id)
 
 
 @contextmanager

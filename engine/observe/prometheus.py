@@ -69,9 +69,9 @@ class PrometheusMetrics:
         """Set a gauge."""
         self._child(name, labels).set(value)
 
-    def observe(self, name: str, value: float, *labels: str) -> None:
+    def observe(self, name: str, value: float, *labels: str, trace_id: str = "") -> None:
         """Record a value in a histogram."""
-        self._child(name, labels).observe(value)
+        self._child(name, labels).observe(value, {"trace_id": trace_id} if trace_id else None)
 
     def forget(self, name: str, *labels: str) -> None:
         """Remove one labelled value, such as the lag of a partition that was revoked."""

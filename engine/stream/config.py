@@ -119,6 +119,8 @@ class StreamConfig:
     """Likewise while jobs are in flight and none finishes; leave time for compiling a model."""
     metrics_port: int | None = None
     metrics_host: str = LOOPBACK
+    trace_endpoint: str | None = None
+    """Base URL of an OTLP collector for spans of jobs; None makes none."""
     fetch_wait_s: float = KafkaSourceConfig.fetch_wait_s
     unassigned_s: float = KafkaSourceConfig.unassigned_s
     lag_every_s: float = KafkaSourceConfig.lag_every_s

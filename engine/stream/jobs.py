@@ -18,6 +18,7 @@ import fastjsonschema
 
 from engine.codec.formats import output_name
 from engine.errors import SkipImage
+from engine.observe.tracing import StageTimes
 from engine.options import Options, Size
 from engine.records import Failed, Origin, Record
 
@@ -226,6 +227,8 @@ class JobState(Origin):
     id: str
     wait_s: float
     """Seconds from the message's time stamp to its fetch."""
+    fetched_s: float = 0.0
+    """Time of its fetch, in seconds since 1970."""
     job: Job | None = None
     digest: str = ""
     """See `Job.digest`; empty until the image is read, and for results with the image inline."""
@@ -242,10 +245,17 @@ class JobState(Origin):
         """Name of the model that translates it; empty until the message is parsed, and for what is no valid job."""
         return "" if self.job is None else self.job.options.model
 
+    stages: StageTimes | None = None
+    """When its stages ran, where it is traced."""
+
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds of waiting and reading, for the record."""
-        return {"wait": self.wait_s, "read": self.read_s}
+        """Seconds of waiting and reading, for the record; where the job is traced, always the same object."""
+        seconds = {"wait": self.wait_s, "read": self.read_s}
+        if self.stages is None:
+            return seconds
+        self.stages.update(seconds)  # does not note the time
+        return self.stages
 
 
 def job_state(outcome: Record[Any] | Failed) -> JobState:

@@ -102,6 +102,7 @@ class Assignment:
             epoch=partition.epoch,
             id=message.position,
             wait_s=max(0.0, now_s - message.timestamp_s),
+            fetched_s=now_s,
         )
         self._queue.append(job)
         self._in_flight[id(job)] = job

@@ -11,6 +11,7 @@ from engine.errors import SkipImage
 from engine.flow import in_threads
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
+from engine.observe.tracing import PROPAGATED, StageTimes, Tracer
 from engine.options import Options
 from engine.records import Failed, Outcome, Record
 from engine.stream.canary import Canary
@@ -47,6 +48,7 @@ class KafkaSource:
         note: Callable[[], str] = lambda: "",
         journal: CrashJournal | None = None,
         canary: Canary | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`models` maps the name of each model that jobs may use to its hash.
 
@@ -56,6 +58,7 @@ class KafkaSource:
         that name no model; its own model is one of `models`.
         """
         self._canary = canary
+        self._tracer = tracer
         self._journal = journal
         self._config = config
         self._inputs = inputs
@@ -98,6 +101,7 @@ class KafkaSource:
         """
         for item in in_threads(self._prepared, self._jobs(), self._config.readers, "fetch"):
             if isinstance(item, JobState):
+                self._trace(item)
                 self._member.finish(item)
             else:
                 yield item
@@ -114,7 +118,31 @@ class KafkaSource:
         self._member.finish(job)
         seconds = max(0.0, time.time() - job.message.timestamp_s)
         end = "failed" if isinstance(outcome, Failed) else "done"
-        self._metrics.observe("job_seconds", seconds, job.model, end)
+        trace_id = self._trace(job, outcome)
+        self._metrics.observe("job_seconds", seconds, job.model, end, trace_id=trace_id)
+
+    def _trace(self, job: JobState, outcome: Outcome | None = None) -> str:
+        """Make the spans of a job that has ended, answered from a receipt if without `outcome`; return its trace id."""
+        if self._tracer is None or job.stages is None:
+            return ""
+        message = job.message
+        failed = outcome if isinstance(outcome, Failed) else None
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": message.topic,
+            "messaging.destination.partition.id": str(message.partition),
+            "messaging.kafka.offset": message.offset,
+            "messaging.consumer.group.name": self._config.group,
+            "solstice.job.id": job.id,
+            "solstice.model": job.model,
+            "solstice.outcome": "failed" if failed else "done" if outcome else "duplicate",
+            **({"error.type": failed.stage} if failed else {}),
+        }
+        headers = {name: value.decode("utf-8", "replace") for name, value in message.headers if name in PROPAGATED}
+        stages = job.stages.complete(int(job.fetched_s * 1e9))
+        reason = failed.reason if failed else None
+        return self._tracer.job(f"process {message.topic}", stages, headers, attributes, reason)
 
     def _jobs(self) -> Iterator[JobState | None]:
         while not self._member.stopping:
@@ -168,6 +196,8 @@ class KafkaSource:
 
         Runs in several threads.
         """
+        if self._tracer is not None and state.stages is None:
+            state.stages = StageTimes(time.time_ns())
         stage = "job"
         try:
             if state.job is None:
@@ -259,5 +289,7 @@ class KafkaSource:
             raise SkipImage(f"source cannot be read after {state.attempts} attempts: {error}") from error
         finally:
             state.read_s += time.perf_counter() - started_s
+            if state.stages is not None:
+                state.stages["read"] = state.read_s
         self._waiting.served(state, root)
         return data

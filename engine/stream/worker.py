@@ -18,6 +18,7 @@ from engine.model.card import find_model
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics, NoMetrics
 from engine.observe.prometheus import serve_metrics
+from engine.observe.tracing import Tracer
 from engine.pipeline import Pipeline, Translate
 from engine.runtime.cache import default_cache
 from engine.stream.canary import Canary
@@ -41,6 +42,10 @@ SHUTDOWN_TIMEOUT_S = 10.0
 
 class StoppedDuringStart(BaseException):
     """SIGTERM or SIGINT came before the worker had started; not an error, so nothing may catch it on the way."""
+
+
+TRACE_SHUTDOWN_S = 3.0
+"""How long the last spans may take to be sent."""
 
 
 @contextmanager
@@ -81,6 +86,8 @@ class Worker:
         if config.metrics_port is not None:
             metrics, self._server = serve_metrics(config.metrics_port, config.metrics_host, self.health)
             log.info("Metrics at http://%s:%d/metrics", config.metrics_host, self._server.port)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._tracer = None if config.trace_endpoint is None else Tracer(config.trace_endpoint, self.name, metrics)
         topics = (config.jobs, config.results, config.dead_letters)
         require_topics(config.connection, topics, config.create_topics)
         inputs = Inputs(config.input_roots, config.max_source_bytes, config.private_hosts, config.read_timeout_s)
@@ -99,7 +106,6 @@ class Worker:
             models_in_memory[canary.model]  # a new model that does not load is found here, not by a job
             log.info("%s%% of the jobs that name no model go to %s", f"{canary.share * 100:g}", canary.model)
         self.health.require("model", True)
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._config = config
         self._sink = KafkaSink(config.connection, config.sink(self.name), output, metrics, self.health)
         if not config.reset_dead_letter_limit:
@@ -117,6 +123,7 @@ class Worker:
             self._sink.guard.remember,
             self._journal,
             canary,
+            self._tracer,
         )
         self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, config.pipeline, metrics)
         self._stopping = threading.Event()
@@ -151,6 +158,8 @@ class Worker:
             left = self._source.close(SHUTDOWN_TIMEOUT_S, abandon=not drained)
             self._sink.close(SHUTDOWN_TIMEOUT_S)
             self._journal.close()
+            if self._tracer is not None:
+                self._tracer.close(TRACE_SHUTDOWN_S)
             self._ended.set()
             if self._server:
                 self._server.close()

@@ -32,7 +32,7 @@ PROVOKED = {
     "input": {"SolsticeSourceDown"},
     "jobs": {"SolsticeDeadLetters", "SolsticeSlowJobs"},
 }
-WITHOUT_SERIES = {"GPU memory": "there is no GPU"}
+WITHOUT_SERIES = {"GPU memory": "there is no GPU", "Trace spans": "tracing is off; see tests/stream/test_tracing.py"}
 """Panels that have nothing to show here, and why."""
 
 pytestmark = pytest.mark.needs_prometheus

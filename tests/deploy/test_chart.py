@@ -108,6 +108,12 @@ def test_the_model_of_the_canary_is_compiled_too() -> None:
     assert settings(objects)["canary"] == "/models/summer2winter-2.safetensors=5%"
 
 
+def test_the_network_policy_lets_spans_reach_their_collector() -> None:
+    values = ROOT / "deploy/helm/values/production-gpu.yaml"
+    rules = rendered("-f", values)["NetworkPolicy"]["spec"]["egress"]
+    assert {"protocol": "TCP", "port": 4318} in rules[1]["ports"]
+
+
 def test_the_probes_are_those_of_the_worker_and_the_pod_outlives_the_drain(objects: dict[str, dict[str, Any]]) -> None:
     pod = objects["StatefulSet"]["spec"]["template"]["spec"]
     (worker,) = pod["containers"]
@@ -148,6 +154,7 @@ def test_no_container_may_write_to_its_image_or_gain_rights(objects: dict[str, d
         ("worker.detail=sharp", "detail"),
         ("worker.size=huge", "size"),
         ("worker.canary=new", "canary"),
+        ("worker.traceEndpoint=collector:4317", "traceEndpoint"),
         ("worker.canary=new=120%", "canary"),
         ("replicas=-1", "replicas"),
         ("kafka.sasl.mechanism=PLAIN", "secret"),

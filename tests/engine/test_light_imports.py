@@ -18,6 +18,7 @@ LIGHT = (
     "engine.observe.metrics",
     "engine.observe.profiling",
     "engine.observe.prometheus",
+    "engine.observe.tracing",
     "engine.runtime.cache",
     "engine.system.retry",
     "engine.system.versions",
@@ -29,7 +30,7 @@ def test_configuration_cards_and_observers_do_not_load_torch() -> None:
     shown = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(shown.stdout.split())
     assert loaded >= set(LIGHT)
-    assert not loaded & {"torch", "numpy", "prometheus_client"}
+    assert not loaded & {"torch", "numpy", "prometheus_client", "opentelemetry"}
 
 
 def test_reading_a_model_card_does_not_load_torch() -> None:
