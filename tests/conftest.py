@@ -7,12 +7,14 @@ line in `NEEDS` and one in pyproject.toml.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from engine.archive.distributed.cluster import require_ray
 from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, load_generator, save_generator
@@ -83,6 +86,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
     ),
     "needs_helm": ("HELM", lambda: shutil.which("helm") is not None, "helm is not installed (make check-deploy)"),
     "needs_compiler": ("COMPILER", lambda: find_compiler() is not None, "no C++ compiler"),
+    "needs_ray": ("RAY", lambda: importlib.util.find_spec("ray") is not None, "Ray is not installed"),
     "needs_mount": ("MOUNT", can_mount, "mounting a tmpfs is not permitted here"),
 }
 """For each marker: NAME of SOLSTICE_REQUIRE_NAME, a function that returns whether it is there, the reason to skip."""
@@ -102,6 +106,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def photos() -> Path:
     """Return the folder of the photo collection; for tests marked `needs_photos`."""
     return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a real Ray cluster of this process: one node with room for two actors.
+
+    Its start takes seconds, so all tests share it. Their process stays connected to it.
+    """
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray writes a token into the home folder
+    require_ray()
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20,
+        logging_level=logging.ERROR, _temp_dir=tempfile.mkdtemp(prefix="ray-", dir="/tmp"),
+    )  # fmt: skip
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

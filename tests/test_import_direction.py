@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "bench": f"archive stream runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "archive": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
     "stream": f"runtime pipeline listing batch codec model observe system {FOUNDATION}",
+    "encoded": "pipeline options config records testing errors",
     "images": "runtime batch codec model options config records",
     "runtime": "model observe system config errors",
     "pipeline": "batch codec observe system flow ports options config errors records",
@@ -52,6 +53,7 @@ FACADES = {"engine", "trainer", "engine.__main__", "trainer.__main__"}
 """Entry points, which may name any public thing."""
 
 ONLY_IN = {
+    "ray": "engine.archive.distributed",
     "PIL": "engine.codec engine.images engine.archive.report trainer.sheets",
     "fsspec": "engine.system.storage engine.stream",
     "imagecodecs": "engine.codec",

@@ -15,12 +15,13 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -103,7 +104,7 @@ def convert_on(
             outcomes = _received_outcomes(children, run)
             next(outcomes)  # waits until one model is loaded, which is not part of the run's time
             run.follow(outcomes)
-        return run.summary(_backends(children))
+        return run.summary(f"{len(children)} processes: {backends_of(children)}")
 
 
 def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: Path) -> list[ShareTask]:
@@ -114,7 +115,7 @@ def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: 
             inputs=run.plan.todo[index :: len(devices)],
             destination=run.destination,
             model=model,
-            config=_share_of(run.config, device, len(devices)),
+            config=share_of(run.config, device, len(devices)),
             recipe=run.recipe,
             max_bytes=request.archive.max_bytes,
             keep_times=request.archive.keep_times,
@@ -126,15 +127,25 @@ def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: 
     ]
 
 
+class ShareWorker(Protocol):
+    """What translates a share, as the parent sees it."""
+
+    name: str
+    """Device or machine."""
+    backend: str
+    """What translates there, and why it was chosen."""
+    finished: bool
+
+
 @dataclass
 class ChildProcess:
     """A child process as the parent sees it."""
 
-    device: str
+    name: str
+    """The device."""
     process: BaseProcess
     messages: Connection
     backend: str = ""
-    """What translates there, and why it was chosen."""
     finished: bool = False
 
 
@@ -200,7 +211,7 @@ def _received_outcomes(children: list[ChildProcess], run: ArchiveRun) -> Iterato
                 del listening[child.messages]
 
 
-def handle_message(message: ChildMessage, child: ChildProcess, run: ArchiveRun) -> Iterator[Outcome | None]:
+def handle_message(message: ChildMessage, child: ShareWorker, run: ArchiveRun) -> Iterator[Outcome | None]:
     """Act on one message of `child`: yield the outcomes in it, and None when its model is loaded.
 
     Raises `EngineError` when the child stopped with one, and `RuntimeError` with its traceback when it crashed.
@@ -210,38 +221,42 @@ def handle_message(message: ChildMessage, child: ChildProcess, run: ArchiveRun) 
             for measurement in measurements:
                 measurement.apply(run.metrics)
             for outcome in outcomes:
-                run.manifest.record(entry_of(outcome, run.recipe))
-                run.metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
+                record_outcome(outcome, run)
                 yield outcome
         case ModelLoaded(backend):
             child.backend = backend
             yield None
         case LogMessage(level, text):
-            log.log(level, "%s: %s", child.device, text)
+            log.log(level, "%s: %s", child.name, text)
         case ComparisonMade(comparison):
             if run.page is not None:
                 run.page.gallery.add(comparison)
         case RunStopped(error):
             raise error
         case ProcessCrashed(traceback):
-            raise RuntimeError(f"the process for {child.device} failed:\n{traceback}")
+            raise RuntimeError(f"the process for {child.name} failed:\n{traceback}")
         case ShareFinished():
             child.finished = True
+
+
+def record_outcome(outcome: Outcome, run: ArchiveRun) -> None:
+    """Record what became of one input in the manifest, and count it."""
+    run.manifest.record(entry_of(outcome, run.recipe))
+    run.metrics.outcome(outcome.stage if isinstance(outcome, Failed) else None)
 
 
 def _death(child: ChildProcess) -> str:
     code = child.process.exitcode
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-    return f"The process for {child.device} {how}; what is done is kept. Run the same command again to go on."
+    return f"The process for {child.name} {how}; what is done is kept. Run the same command again to go on."
 
 
-def _backends(children: list[ChildProcess]) -> str:
-    """Return what translated; the same text of several children once."""
-    reasons = list(dict.fromkeys(child.backend for child in children))
-    return f"{len(children)} processes: {'; '.join(reasons)}"
+def backends_of(workers: Iterable[ShareWorker]) -> str:
+    """Return what translated; the same text of several workers once."""
+    return "; ".join(dict.fromkeys(worker.backend for worker in workers if worker.backend))
 
 
-def _share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
+def share_of(config: PipelineConfig, device: str, of: int) -> PipelineConfig:
     """Divide the threads and the memory of the machine among `of` processes."""
     generate = config.generate
     memory_bytes = generate.memory_bytes

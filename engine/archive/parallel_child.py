@@ -1,4 +1,4 @@
-"""A child process of a run on several devices: the pipeline over one share of the archive."""
+"""A process of a run on several devices or machines: the pipeline over one share of the archive."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +27,7 @@ from engine.archive.parallel_messages import (
     Measurement,
     MessageSender,
     ModelLoaded,
+    PipeSender,
     ProcessCrashed,
     RunStopped,
     ShareFinished,
@@ -37,7 +38,7 @@ from engine.archive.report.gallery import Comparison, Gallery
 from engine.archive.source import ArchiveSource
 from engine.config import PipelineConfig
 from engine.errors import EngineError
-from engine.model.weights import load_generator
+from engine.model.weights import Generator, load_generator
 from engine.observe.metrics import NoMetrics, StageName
 from engine.pipeline import Pipeline
 from engine.records import Outcome
@@ -53,9 +54,10 @@ class ShareTask:
 
     index: int
     """Number of the process, from 0."""
-    inputs: list[PlannedInput]
+    inputs: Iterable[PlannedInput | None]
+    """The share; None means that the next input is not known yet."""
     destination: Destination
-    model: Path
+    model: Path | Generator
     config: PipelineConfig
     recipe: str
     max_bytes: int
@@ -71,13 +73,16 @@ def translate_share(task: ShareTask, parent: Connection) -> None:
     """Translate one share of the archive and send messages to `parent`: the main function of a child process."""
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
-    sender = MessageSender(parent)
+    with suppress(KeyboardInterrupt):
+        run_share(task, PipeSender(parent))
+
+
+def run_share(task: ShareTask, sender: MessageSender) -> None:
+    """Translate one share and send messages, of which the last says how it ended."""
     logging.basicConfig(level=logging.WARNING, handlers=[LogSender(sender)], force=True)
     try:
         _translate(task, sender)
         sender.send(ShareFinished())
-    except KeyboardInterrupt:
-        return
     except EngineError as error:
         sender.send(RunStopped(error))
     except Exception:  # noqa: BLE001 (raised again in the parent)
@@ -91,7 +96,8 @@ def _translate(task: ShareTask, sender: MessageSender) -> None:
         torch.cuda.set_device(device)  # libraries without a device argument use the current one
     else:
         torch.set_num_threads(min(torch.get_num_threads(), task.threads))
-    translator = BatchTranslator(load_generator(task.model), config.generate)
+    generator = task.model if isinstance(task.model, Generator) else load_generator(task.model)
+    translator = BatchTranslator(generator, config.generate)
     sender.send(ModelLoaded(translator.reason))
     sink = task.destination.sink(keep_times=task.keep_times, part=str(task.index))
     gallery = None if task.gallery is None else GallerySender(*task.gallery, sender)

@@ -1,7 +1,7 @@
-"""Messages that a process of a run on several devices sends to its parent.
+"""Messages that a process of a run on several devices or machines sends to its parent.
 
-Every message is pickled through a pipe. A measurement is part of a message and can be applied to
-the parent's `Metrics`.
+Every message is pickled, through a pipe or through Ray. A measurement is part of a message and can be applied to the
+parent's `Metrics`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from engine.archive.report.gallery import Comparison
 from engine.errors import EngineError
@@ -112,14 +113,22 @@ class ShareFinished:
 ChildMessage = ModelLoaded | ImagesEnded | LogMessage | ComparisonMade | RunStopped | ProcessCrashed | ShareFinished
 
 
+class MessageSender(Protocol):
+    """Where a process sends its messages, from any thread."""
+
+    def send(self, message: ChildMessage) -> None:
+        """Send `message`; do nothing when the parent has gone."""
+        ...
+
+
 @dataclass
-class MessageSender:
-    """The child's end of the pipe, shared by all its threads."""
+class PipeSender:
+    """The child's end of a pipe, shared by all its threads."""
 
     connection: Connection
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, message: ChildMessage) -> None:
-        """Send `message`; do nothing when the parent has gone, because this process is about to be stopped."""
+        """Send `message`; when the parent has gone, this process is about to be stopped."""
         with self._lock, suppress(BrokenPipeError):
             self.connection.send(message)

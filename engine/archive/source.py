@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from engine.archive.manifest import ManifestEntry
@@ -33,7 +33,7 @@ class ArchiveSource:
 
     def __init__(
         self,
-        planned: Sequence[PlannedInput],
+        planned: Iterable[PlannedInput | None],
         record: Callable[[ManifestEntry], None],
         options: Options,
         recipe: str,
@@ -43,6 +43,7 @@ class ArchiveSource:
     ) -> None:
         """Read up to `read_ahead` inputs at the same time; more than 1 only for inputs that can be read in any order.
 
+        None among the inputs means that the next one is not known yet; there must be one at least once a second then.
         `record` receives the entry of each acknowledged outcome; `recipe` identifies model and settings. An input with
         more than `max_bytes` bytes fails without being read.
         """
@@ -58,7 +59,7 @@ class ArchiveSource:
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
         """Iterate over the inputs; blocks only to read."""
         if self._read_ahead == 1:
-            yield from map(self._read, self._planned)
+            yield from (None if planned is None else self._read(planned) for planned in self._planned)
         else:
             yield from in_threads(self._read, iter(self._planned), self._read_ahead, "read")
 
@@ -80,14 +81,7 @@ class ArchiveSource:
     def _read(self, planned: PlannedInput) -> Record[bytes] | Failed:
         """Read one input; runs in several threads."""
         item = planned.item
-        key = printable(item.key)
-        origin = ArchiveOrigin(
-            identity=item.identity,
-            output=planned.output,
-            modified_ns=item.modified_ns,
-            num_bytes=item.num_bytes or 0,
-            remark=planned.remark,
-        )
+        key, origin = printable(item.key), origin_of(planned)
         with self._lock:
             self._under_way[key] = time.monotonic()
         started_s = time.perf_counter()
@@ -118,6 +112,17 @@ class ArchiveSource:
     def _check_size(self, num_bytes: int | None) -> None:
         if num_bytes is not None and num_bytes > self._max_bytes:
             raise SkipImage(f"{num_bytes:,} bytes are over the limit of {self._max_bytes:,} (--max-bytes raises it)")
+
+
+def origin_of(planned: PlannedInput) -> ArchiveOrigin:
+    """Return what the records of one input carry to the sink and to the manifest."""
+    return ArchiveOrigin(
+        identity=planned.item.identity,
+        output=planned.output,
+        modified_ns=planned.item.modified_ns,
+        num_bytes=planned.item.num_bytes or 0,
+        remark=planned.remark,
+    )
 
 
 def entry_of(outcome: Outcome, recipe: str) -> ManifestEntry:

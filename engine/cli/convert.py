@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -144,6 +144,25 @@ class ConvertCommand(SectionCommand):
     metavar="all|LIST",
     help="Several devices at once, a process for each: all GPUs, or some, such as cuda:0,cuda:2.",
 )
+@SPEED.option(
+    "--on",
+    "engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Translate on this machine, or by actors on a Ray cluster.",
+)
+@SPEED.option(
+    "--address",
+    metavar="HOST:PORT|auto",
+    help="With --on ray, the cluster, of which this machine is a node; without it $RAY_ADDRESS, or a cluster of this "
+    "machine alone.",
+)
+@SPEED.option(
+    "--ray-actors",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --on ray, the number of actors; without it one for each GPU, or for each node without GPUs.",
+)
 @metrics_options
 @OUTPUT.option(
     "--overwrite", is_flag=True, help="Convert again what is done, and replace files that were there before."
@@ -156,6 +175,9 @@ def convert(
     model: str,
     report: ReportKind | None,
     devices: str | None,
+    engine: str,
+    address: str | None,
+    ray_actors: int | None,
     dry_run: bool,
     as_json: bool,
     metrics_port: int | None,
@@ -175,12 +197,9 @@ def convert(
     if dry_run:
         _print_plan(src, dst, model, _config(options), archive, as_json)
         return
-    from engine.archive.convert import convert as convert_archive
-    from engine.archive.parallel import convert_on
     from engine.cli.progress import ProgressLine
 
-    several = _devices(devices, options)
-    work = partial(convert_on, several) if several else convert_archive
+    work = _on_ray(address, ray_actors, devices) if engine == "ray" else _on_this_machine(devices, options)
     with (
         _served(metrics_port, metrics_host) as metrics,
         NativeLog() as native_log,
@@ -216,6 +235,27 @@ def _on_gpu(device: str) -> bool:
     from engine.system.device import choose_device
 
     return choose_device(device).type == "cuda"
+
+
+def _on_ray(address: str | None, actors: int | None, devices: str | None) -> Callable[..., Summary]:
+    """Return the function that translates on Ray; raise `SetupError` where Ray is not installed."""
+    if devices is not None:
+        raise SetupError("--devices and --on ray cannot be combined; Ray chooses devices, --ray-actors their number.")
+    from engine.archive.distributed.cluster import require_ray
+
+    require_ray()
+    from engine.archive.distributed.run import convert_on_ray
+
+    return partial(convert_on_ray, address=address, actors=actors)
+
+
+def _on_this_machine(devices: str | None, options: dict[str, Any]) -> Callable[..., Summary]:
+    """Return the function that translates here, on one device or several."""
+    from engine.archive.convert import convert as convert_archive
+    from engine.archive.parallel import convert_on
+
+    several = _devices(devices, options)
+    return partial(convert_on, several) if several else convert_archive
 
 
 def _devices(text: str | None, options: dict[str, Any]) -> tuple[str, ...]:
