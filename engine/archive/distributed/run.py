@@ -363,7 +363,7 @@ class ActorPool:
 def _failed(planned: PlannedInput, cause: str) -> Failed:
     return Failed(
         key=printable(planned.item.key),
-        stage="generate",
+        stage="crash",
         reason=f"the worker was killed {MAX_DEATHS} times while it was translated, the last time alone: {cause}",
         origin=origin_of(planned),
     )
