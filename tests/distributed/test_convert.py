@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engine.archive import run as archive_run
+from engine.archive.config import ArchiveConfig
 from engine.archive.convert import convert
 from engine.archive.distributed import run as distributed_run
 from engine.archive.distributed import shares
@@ -175,7 +176,7 @@ def request_for(device: str, src: Path, model: Path) -> RunRequest:
         dst="dst",
         generator=load_generator(model),
         config=PipelineConfig(generate=GenerateConfig(device=device)),
-        archive=archive_run.ArchiveConfig(),
+        archive=ArchiveConfig(),
     )
 
 
