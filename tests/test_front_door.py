@@ -45,6 +45,7 @@ NAMES = [
 ]
 
 OPTIONS = [
+    "--address",
     "--allow-damaged",
     "--backend",
     "--batch",
@@ -69,11 +70,13 @@ OPTIONS = [
     "--metrics-port",
     "--model",
     "--name",
+    "--on",
     "--overwrite",
     "--pages",
     "--precision",
     "--progressive",
     "--quality",
+    "--ray-actors",
     "--report",
     "--shard-bytes",
     "--sidecars",
