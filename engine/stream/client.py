@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from engine.errors import SetupError
@@ -132,6 +133,19 @@ def rebalance_sleep(consumer: Any, seconds: float) -> Awaitable[None]:
     """
     sleeping: Awaitable[None] = consumer._coordinator._net.sleep(seconds)
     return sleeping
+
+
+def close_member(consumer: Any, timeout_ms: int) -> None:
+    """Close `consumer` and leave its group, also when the group has gone on without it (IllegalGenerationError).
+
+    kafka-python keeps the member's id then, for joining again, but does not send that it leaves: the group would wait
+    for this member until its session times out. There is no public call for it.
+    """
+    coordinator = consumer._coordinator
+    with coordinator._lock:
+        if coordinator.state is MemberState.UNJOINED and coordinator._generation.has_member_id():
+            coordinator.state = MemberState.REBALANCING
+    consumer.close(autocommit=False, timeout_ms=timeout_ms)
 
 
 def require_topics(connection: Connection, topics: Sequence[str], create_partitions: int | None = None) -> None:

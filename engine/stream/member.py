@@ -22,7 +22,7 @@ from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
 from engine.errors import StopRun
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
-from engine.stream.client import UndecodableBatch, make_consumer, rebalance_sleep, topic_id
+from engine.stream.client import UndecodableBatch, close_member, make_consumer, rebalance_sleep, topic_id
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import JobState, Message
@@ -373,7 +373,7 @@ class GroupMember:
         except Exception as error:  # noqa: BLE001 (another member does the rest again)
             log.warning("The last commit failed; some jobs will be delivered again: %s", error)
         try:
-            self._consumer.close(autocommit=False, timeout_ms=_LEAVE_TIMEOUT_MS)
+            close_member(self._consumer, _LEAVE_TIMEOUT_MS)
         except Exception as error:  # noqa: BLE001 (the session times out instead)
             log.warning("Leaving the group failed; its other members wait for the session to time out: %s", error)
 

@@ -92,7 +92,7 @@ class Stream:
         for topic, partitions in ((self.jobs, self.partitions), (self.results_topic, 1), (self.dead_topic, 1)):
             admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=large)])
         admin.close()
-        self._producer = KafkaProducer(bootstrap_servers=self.brokers, max_request_size=64 << 20)
+        self._producer = KafkaProducer(bootstrap_servers=self.brokers, max_request_size=64 << 20, linger_ms=5)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._workers: list[tuple[Worker, threading.Thread]] = []
 

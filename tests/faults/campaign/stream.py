@@ -164,7 +164,8 @@ class _Campaign:
     # ---- workers ----
 
     def _start(self) -> subprocess.Popen[bytes]:
-        options = ("--session-timeout", f"{SESSION_S:g}", "--max-crashes", "2")
+        # This broker ends a fetch after its wait even when the object store has not answered yet.
+        options = ("--session-timeout", f"{SESSION_S:g}", "--max-crashes", "2", "--fetch-wait", "0.5")
         worker = self._stream.process(*options, wait=False, change=KILLER, prefix=self._prefix or ())
         self._number_of[worker.pid] = len(self._number_of)
         return worker
