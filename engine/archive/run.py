@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -24,17 +23,16 @@ from engine.archive.plan import ArchivePlan, make_plan
 from engine.archive.report import ReportKind
 from engine.archive.report.run import RunReport
 from engine.archive.sidecars import copy_sidecars
-from engine.codec.formats import format_of, missing_extras, output_name
+from engine.codec.formats import output_name
 from engine.config import PipelineConfig
 from engine.errors import SetupError, SkipImage, StopRun
 from engine.listing import LIST_SUFFIXES, Inventory, list_inputs, list_objects, printable
-from engine.listing.inputs import suffix_of
+from engine.listing.left_out import require_inputs
 from engine.model.weights import Generator, load_generator
 from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
 from engine.runtime.tiled.translate import plan_tiles
-from engine.system.extras import install_hint
 from engine.system.storage import connect, is_url
 
 SMALLEST_SIDE = 16
@@ -383,26 +381,5 @@ def open_source(src: str | Path, dst: str | Path, archive: ArchiveConfig) -> Inv
         inventory = list_objects(connect(str(src)), archive.selection)
     else:
         inventory = list_inputs(Path(src), skip=None if is_url(dst) else Path(dst), selection=archive.selection)
-    if not inventory.inputs:
-        left_out = inventory.left_out + Counter(suffix_of(item.key) for item in inventory.sidecars)
-        hints = "".join(f" {hint}" for hint in reader_hints(left_out))
-        raise SetupError(f'There is no photo to translate in "{src}"{described(left_out)}.{hints}')
+    require_inputs(inventory, src)
     return with_all_pages(inventory) if archive.pages == "all" else inventory
-
-
-def described(left_out: dict[str, int]) -> str:
-    """Return `; left out: 12 .cr2, 3 .mov`, the most frequent kind first; empty when nothing is left out."""
-    if not left_out:
-        return ""
-    kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    return "; left out: " + ", ".join(f"{number:,} {printable(kind)}" for kind, number in kinds)
-
-
-def reader_hints(left_out: Iterable[str]) -> list[str]:
-    """Return how to install each missing reader of a kind that was left out, one sentence each."""
-    kinds = set(left_out)
-    return [
-        f"{name} files are read after {install_hint(extra)}."
-        for name, extra in missing_extras()
-        if kinds & set(format_of(name).suffixes)
-    ]

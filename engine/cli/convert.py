@@ -32,7 +32,7 @@ from engine.cli.options import (
     result_options,
     translate_options,
 )
-from engine.cli.output import say
+from engine.cli.output import say, say_some
 from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
@@ -364,22 +364,18 @@ def _served(port: int | None, host: str) -> Iterator[Metrics | None]:
         server.close()
 
 
-SHOWN_ITEMS = 20
-"""Failures, remarks and second names that are printed; `--json` lists all."""
-
-
 def _print_summary(summary: Summary) -> None:
-    from engine.archive.run import described, reader_hints
+    from engine.listing.left_out import described, reader_hints
 
     rate = f", {summary.images_per_second:.1f} images/s" if summary.converted else ""
     say(
         f"{summary.converted:,} converted, {summary.skipped:,} already done, {summary.failed:,} failed "
         f"in {summary.seconds:.1f} s{rate} ({summary.backend})"
     )
-    _print_some([f"{failure['path']}: {failure['error']}" for failure in summary.failures])
+    say_some([f"{failure['path']}: {failure['error']}" for failure in summary.failures], "--json lists all")
     if summary.remarks:
         say(f"Remarks on converted photos ({len(summary.remarks):,}):")
-        _print_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks])
+        say_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks], "--json lists all")
     if summary.left_out:
         say(described(summary.left_out).removeprefix("; ").capitalize() + ".")
         for hint in reader_hints(summary.left_out):
@@ -392,13 +388,6 @@ def _print_summary(summary: Summary) -> None:
         say(f'The report page is "{_absolute(summary.report)}".')
 
 
-def _print_some(lines: list[str]) -> None:
-    for line in lines[:SHOWN_ITEMS]:
-        say(f"  {line}")
-    if len(lines) > SHOWN_ITEMS:
-        say(f"  … and {len(lines) - SHOWN_ITEMS:,} more (--json lists all)")
-
-
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
 
@@ -406,7 +395,8 @@ def _absolute(path: str) -> str:
 def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive: ArchiveConfig, as_json: bool) -> None:
     """Print what a run would do."""
     from engine.archive.dry_run import DryRun, dry_run
-    from engine.archive.run import RunRequest, described, load_model
+    from engine.archive.run import RunRequest, load_model
+    from engine.listing.left_out import described
 
     found: DryRun = dry_run(
         RunRequest(src=src, dst=dst, generator=load_model(model, src), config=config, archive=archive)
@@ -418,10 +408,10 @@ def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive:
         f"{found.to_convert:,} to convert ({_size(found.input_bytes)}), {found.skipped:,} already done, "
         f"{len(found.failures):,} would fail"
     )
-    _print_some([f"{failure['path']}: {failure['error']}" for failure in found.failures])
+    say_some([f"{failure['path']}: {failure['error']}" for failure in found.failures], "--json lists all")
     if found.renamed:
         say(f"Results with a second name ({len(found.renamed):,}):")
-        _print_some([f"{key}: {output}" for key, output in found.renamed.items()])
+        say_some([f"{key}: {output}" for key, output in found.renamed.items()], "--json lists all")
     if found.left_out:
         say(described(found.left_out).removeprefix("; ").capitalize() + ".")
     if found.expected_bytes is not None:

@@ -6,15 +6,19 @@ import hashlib
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.cli.kafka_options import connection_from, kafka_options
 from engine.cli.options import INPUT, MODEL, OUTPUT, SIZE, TOPICS, command
+from engine.cli.output import say, say_some
 from engine.cli.secrets import refuse_password
 from engine.codec.formats import FORMATS
 from engine.runtime.cache import default_cache, make_private
+
+if TYPE_CHECKING:  # it loads the Kafka client, which `--help` must not
+    from engine.stream.submit import Submitted
 
 
 @command("submit")
@@ -55,7 +59,17 @@ def submit(src: str, jobs: str, create_topics: int | None, journal: Path | None,
         if again:
             known.clear()
         done = send_jobs(src, connection, jobs, known, fields, lambda so_far: _show(so_far.sent))
-    click.echo(f"{done.sent} jobs sent, {done.known} sent before, {done.refused} images refused.")
+    _print_summary(done)
+
+
+def _print_summary(done: Submitted) -> None:
+    from engine.listing.left_out import described, reader_hints
+
+    refused = f", {len(done.refused):,} images refused" if done.refused else ""
+    say(f"{done.sent:,} jobs sent, {done.known:,} sent before{refused}{described(done.left_out)}.")
+    say_some([f"{name}: {reason}" for name, reason in done.refused.items()])
+    for hint in reader_hints(done.left_out):
+        say(hint)
 
 
 def _show(sent: int) -> None:

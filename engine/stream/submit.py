@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from engine.errors import SetupError, SkipImage, StopRun
 from engine.listing import Input, Inventory, list_inputs, list_objects, printable
+from engine.listing.inputs import UnreadableInput
+from engine.listing.left_out import left_out_with_sidecars, require_inputs
 from engine.stream.client import make_producer
 from engine.stream.connection import Connection
 from engine.stream.jobs import data_uri
@@ -86,8 +89,10 @@ class Submitted:
     sent: int = 0
     known: int = 0
     """Jobs sent by an earlier run."""
-    refused: int = 0
-    """Images that cannot be sent: unreadable, or with a name that is not UTF-8."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Images that cannot be sent, with the reason: unreadable, or with a name that is not UTF-8."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Files and folders that are no images to send, by kind; see `engine.listing.Inventory.left_out`."""
 
 
 def submit(
@@ -101,13 +106,17 @@ def submit(
     """Send a job for each image of `src` (folder, image, list, tar, zip, URL) that is not in `journal`.
 
     `fields` are added to each job. Members of a tar or zip travel in their jobs, everything else as a URI. Raises
-    `SetupError` when `src` or the brokers cannot be reached, and `StopRun` when a job is not acknowledged.
+    `SetupError` when `src` or the brokers cannot be reached or `src` has no images, and `StopRun` when a job is not
+    acknowledged.
     """
     producer = make_producer(connection, linger_ms=20)
     done = Submitted()
     pending: list[tuple[str, Any]] = []
     try:
-        for item in _listing(src):
+        inventory = _listing(src)
+        require_inputs(inventory, src)
+        done.left_out = left_out_with_sidecars(inventory)
+        for item in inventory:
             id = job_id(item)
             if id in journal:
                 done.known += 1
@@ -115,8 +124,8 @@ def submit(
             try:
                 job = {"id": id, "source": _source(src, item), "output": item.key, **fields}
                 value = json.dumps(job, ensure_ascii=False).encode()
-            except (SkipImage, OSError, UnicodeEncodeError):
-                done.refused += 1
+            except (SkipImage, OSError, UnicodeEncodeError) as error:
+                done.refused[printable(item.key)] = _reason(error)
                 continue
             pending.append((id, producer.send(topic, value=value, key=id.encode())))
             if len(pending) >= _BATCH:
@@ -137,11 +146,19 @@ def _listing(src: str) -> Inventory:
 
 
 def _source(src: str, item: Input) -> str:
+    if isinstance(item, UnreadableInput):
+        raise SkipImage(item.reason)
     if item.path is not None:
         return item.path.absolute().as_uri()
     if is_url(src):
         return f"{src.rstrip('/')}/{item.key}"
     return data_uri(item.read())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not UTF-8"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _flush(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_a_folder_goes_through_and_its_failures_come_back_after_a_fix(stream: St
     assert "0 jobs sent back" in solstice(stream, "replay", "--idle", "3").stdout
     eventually(lambda: "broken.jpg" in stream.files())
     assert solstice(stream, "results", "--expect", "6", "--timeout", "30").exit_code == 0
+
+
+def test_submit_tells_what_it_leaves_out_and_what_it_cannot_send(stream: Stream) -> None:
+    for name in ("a.jpg", "film.mov", "clip.mov", "a.xmp", ".hidden.jpg", "@eaDir/a.jpg"):
+        stream.add_photo(name, photo() if name.endswith("jpg") else b"-")
+    (stream.inputs / "link.jpg").symlink_to("nowhere")
+    bad_name = b"caf\xe9.jpg"
+    (Path(os.fsencode(stream.inputs).decode()) / os.fsdecode(bad_name)).write_bytes(photo())
+    told = solstice(stream, "submit", str(stream.inputs)).stdout.splitlines()
+    assert told[0] == ("1 jobs sent, 0 sent before, 2 images refused; left out: 2 .mov, 1 .xmp, 1 @eaDir/, 1 hidden.")
+    assert told[1] == "  caf\\xe9.jpg: its name is not UTF-8"
+    assert told[2] == "  link.jpg: cannot be read: No such file or directory"
+
+
+def test_submit_of_a_folder_without_photos_is_an_error_that_names_what_is_there(stream: Stream) -> None:
+    stream.add_photo("film.mov", b"-")
+    told = solstice(stream, "submit", str(stream.inputs))
+    assert "There is no photo to translate" in str(told.exception)
+    assert "left out: 1 .mov" in str(told.exception)
 
 
 def test_a_zip_travels_in_its_jobs(stream: Stream, tmp_path: Path) -> None:
