@@ -29,5 +29,5 @@ def test_sidecars_count_for_a_caller_that_does_not_copy_them() -> None:
 
 def test_an_archive_without_photos_is_an_error_that_names_what_is_there() -> None:
     require_inputs(inventory(photos=1, hidden=1), "folder")
-    with pytest.raises(SetupError, match='no photo to translate in "folder"; left out: 1 .xmp, 1 hidden'):
+    with pytest.raises(SetupError, match=r'no photo to translate in "folder"; left out: 1 \.xmp, 1 hidden'):
         require_inputs(inventory(sidecars=1, hidden=1), "folder")
