@@ -32,7 +32,7 @@ from engine.model.weights import Generator, load_generator
 from engine.observe.metrics import STAGES, CombinedMetrics, Metrics, Tally
 from engine.ports import ArchiveOutput
 from engine.records import Outcome
-from engine.runtime.tiled.translate import plan_tiles
+from engine.runtime.tiled.translate import require_memory
 from engine.system.storage import connect, is_url
 
 SMALLEST_SIDE = 16
@@ -331,9 +331,10 @@ def _require_memory(request: RunRequest) -> None:
     if budget_bytes is None:
         return
     size = request.config.options.size
-    width, height = size.width or SMALLEST_SIDE, size.height or SMALLEST_SIDE
+    arch = request.generator.module.arch
+    width, height = (-(-(side or SMALLEST_SIDE) // arch.stride) * arch.stride for side in (size.width, size.height))
     try:
-        plan_tiles(request.generator.module.arch, height, width, torch.bfloat16, budget_bytes=budget_bytes)
+        require_memory(arch, height, width, torch.bfloat16, budget_bytes=budget_bytes)
     except SkipImage as error:
         raise SetupError(f"--memory is too little: {str(error)[0].lower()}{str(error)[1:]}") from None
 

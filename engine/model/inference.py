@@ -1,5 +1,6 @@
 """A generator rewritten for inference: the same function of the same weights, in operators that run faster.
 
+    BatchNorm            part of the convolution before it (`engine.model.folding`)
     resize up-sampling   one transposed convolution (`engine.model.upsampling`)
     InstanceNorm         sums and sums of squares in float32, then one scale and one shift per channel
     network input        exact in every dtype where an InstanceNorm follows (`engine.model.pixels.to_centred`)
@@ -13,20 +14,22 @@ accuracy, because the following InstanceNorm amplifies it, and both together are
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.network import GeneratorNetwork, ResnetBlock, ResnetGenerator
+from engine.model.layers import BlurDown, BlurUp
+from engine.model.network import GeneratorNetwork
 from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
-from engine.model.upsampling import FixedUpsampling
+from engine.model.unet import UnetGenerator
+from engine.model.upsampling import folded_for_inference
 
 
 class InferenceGenerator(nn.Module):
-    """Translate uint8 [N, H, W, 3] to the same; H and W are multiples of 4."""
+    """Translate uint8 [N, H, W, 3] to the same; H and W are multiples of the generator's stride."""
 
     def __init__(
         self,
@@ -45,43 +48,62 @@ class InferenceGenerator(nn.Module):
         """
         super().__init__()
         arch = generator.arch
-        assert isinstance(generator, ResnetGenerator)
         self.dtype = dtype
         self.outer_dtype = outer_dtype or dtype
         self._learn_residual = arch.learn_residual
-        self._centred = not arch.track_running_stats
-        layers = [copy.deepcopy(layer) for layer in generator.model]
+        self._channels = arch.channels_in
+        # A shift of the input cancels in the statistics, unless zeros were padded to it.
+        self._centred = arch.network == "resnet" and arch.norm == "instance" and not arch.track_running_stats
 
-        def rewritten(layer: nn.Module, dtype: torch.dtype, input_scale: float = 1.0) -> nn.Module:
-            if isinstance(layer, nn.InstanceNorm2d):
-                return FusedNorm(layer, input_scale, norm_by_rows) if compiled else EagerNorm(layer, input_scale)
-            if isinstance(layer, ResnetBlock):
-                layer.conv_block = nn.Sequential(*(rewritten(inner, dtype) for inner in layer.conv_block))
-                return layer
-            if isinstance(layer, nn.Sequential):
-                layer = FixedUpsampling(cast(nn.Conv2d, layer[2]))
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                layer = layer.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return layer
+        def norm_of(layer: nn.InstanceNorm2d, input_scale: float = 1.0) -> nn.Module:
+            return FusedNorm(layer, input_scale, norm_by_rows) if compiled else EagerNorm(layer, input_scale)
 
-        pad, conv, norm, relu = layers[:4]
-        scale = CENTRED_SCALE if self._centred else 1.0
-        head = (pad, rewritten(conv, self.outer_dtype), rewritten(norm, self.outer_dtype, scale), relu)
-        self.head = nn.Sequential(*head)
-        *body, up_norm, up_relu, tail_pad, tail_conv, tanh = layers[4:]
-        self.body = nn.Sequential(*(rewritten(layer, dtype) for layer in body))
-        tail = (rewritten(up_norm, dtype), up_relu, tail_pad)
-        last = ConvByRows(cast(nn.Conv2d, tail_conv), self.outer_dtype, shifted_sums=compiled)
-        self.tail = nn.Sequential(*tail)
-        self.last = nn.Sequential(last, tanh)
+        rewrite = _Rewriting(norm_of)
+        folded = folded_for_inference(generator)
+        if isinstance(folded, UnetGenerator):
+            down, submodule, relu, up, tanh = folded.model.model
+            self.head = nn.Sequential(rewrite(down, self.outer_dtype))
+            self.body = nn.Sequential(rewrite(submodule, dtype))
+            self.tail = nn.Sequential(relu)
+            self.last = nn.Sequential(rewrite(up, self.outer_dtype), tanh)
+        else:
+            layers = list(folded.model)
+            pad, conv, norm, relu = layers[:4]
+            if isinstance(norm, nn.InstanceNorm2d):
+                norm = norm_of(norm, CENTRED_SCALE if self._centred else 1.0)
+            self.head = nn.Sequential(pad, rewrite(conv, self.outer_dtype), norm, relu)
+            *body, up_norm, up_relu, tail_pad, tail_conv, tanh = layers[4:]
+            self.body = nn.Sequential(*(rewrite(layer, dtype) for layer in body))
+            self.tail = nn.Sequential(rewrite(up_norm, dtype), up_relu, tail_pad)
+            last = ConvByRows(cast(nn.Conv2d, tail_conv), self.outer_dtype, shifted_sums=compiled)
+            self.last = nn.Sequential(last, tanh)
         self.eval().requires_grad_(False)
 
     def forward(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        x = to_centred(pixels_NHWC, self.outer_dtype) if self._centred else to_network(pixels_NHWC, self.outer_dtype)
-        x = self.tail(self.body(self.head(x).to(self.dtype)))
+        to_input = to_centred if self._centred else to_network
+        x = self.head(to_input(pixels_NHWC, self.outer_dtype, self._channels))
+        x = self.tail(self.body(x.to(self.dtype)))
         made: Tensor = self.last(x.to(self.outer_dtype))
-        return to_pixels(made.float() + to_network(pixels_NHWC) if self._learn_residual else made)
+        return to_pixels(
+            made.float() + to_network(pixels_NHWC, channels=self._channels) if self._learn_residual else made
+        )
+
+
+class _Rewriting:
+    """Replace norms and set the dtype of convolutions and filters, in place, down to the innermost layer."""
+
+    def __init__(self, norm_of: Callable[[nn.InstanceNorm2d], nn.Module]) -> None:
+        self._norm_of = norm_of
+
+    def __call__(self, layer: nn.Module, dtype: torch.dtype) -> nn.Module:
+        if isinstance(layer, nn.InstanceNorm2d):
+            return self._norm_of(layer)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | BlurDown | BlurUp):
+            return layer.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        for name, child in list(layer.named_children()):
+            setattr(layer, name, self(child, dtype))
+        return layer
 
 
 class FusedNorm(nn.Module):

@@ -37,12 +37,18 @@ class BlurDown(nn.Module):
 class BlurUp(nn.Module):
     """Double [N, C, H, W]: repeat the edge, insert zeros between pixels, filter with (1, 3, 3, 1) along both sides.
 
-    The same as bilinear enlargement by 2. The filter is fixed, but stored in checkpoints.
+    The filter is fixed, but stored in checkpoints.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.filt = nn.Buffer(4 * _separable((1.0, 3.0, 3.0, 1.0), channels))
+
+    @property
+    def is_bilinear(self) -> bool:
+        """Whether the filter is the usual one, which makes this bilinear enlargement by 2."""
+        usual = 4 * _separable((1.0, 3.0, 3.0, 1.0), len(self.filt))
+        return self.filt.is_meta or torch.equal(self.filt.cpu().float(), usual)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C, 2H, 2W]."""
@@ -52,6 +58,6 @@ class BlurUp(nn.Module):
 
 def _separable(taps: tuple[float, ...], channels: int) -> Tensor:
     """Return the product of `taps` with itself, with a sum of 1, as [channels, 1, K, K]."""
-    row = torch.tensor(taps)
+    row = torch.tensor(taps, device="cpu")
     kernel = row[:, None] * row[None, :]
     return (kernel / kernel.sum()).repeat(channels, 1, 1, 1)

@@ -1,9 +1,9 @@
-"""`resize` up-sampling as one transposed convolution: the same function of the same parameters for half the arithmetic.
+"""`resize` and `nearest` up-sampling as one transposed convolution: the same function for half the arithmetic.
 
 Nearest-neighbour enlargement by 2 repeats each pixel in a 2x2 square, so the nine taps of the following 3x3 convolution
 act as four on the small image. A 4x4 transposed convolution with stride 2 computes the same with 16 instead of 36
-products per small pixel and never materialises the enlarged map. Reflecting the enlarged image by one pixel repeats
-its edge, which equals the edge of the small image.
+products per small pixel and never materialises the enlarged map. Reflecting the enlarged image by one pixel (`resize`)
+repeats its edge, which equals the edge of the small image; zeros around it (`nearest`) equal zeros around that.
 
     fold_upsampling(generator)       for training: parameters and their names stay the same
     FixedUpsampling(convolution)     for inference: the kernel is summed once, in full precision
@@ -11,12 +11,14 @@ its edge, which equals the edge of the small image.
 
 from __future__ import annotations
 
-import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.model.folding import fold_batch_norm
+from engine.model.layers import BlurUp
 from engine.model.network import GeneratorNetwork, ResnetGenerator
 
 
@@ -33,16 +35,22 @@ class FoldedUpsampling(nn.Sequential):
 
 
 class FixedUpsampling(nn.ConvTranspose2d):
-    """A 4x4 transposed convolution equal to the `resize` up-sampling of a trained `convolution`."""
+    """A 4x4 transposed convolution equal to enlargement by 2 and a trained 3x3 `convolution`.
+
+    A convolution without padding is that of `resize`, after reflection; one with zero padding is that of `nearest`.
+    """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__(convolution.in_channels, convolution.out_channels, kernel_size=4, stride=2, padding=3)
+        repeats_edges = convolution.padding == (0, 0)
+        padding = 3 if repeats_edges else 1
+        super().__init__(convolution.in_channels, convolution.out_channels, kernel_size=4, stride=2, padding=padding)
+        self._repeats_edges = repeats_edges
         kernel = folded_kernel(convolution.weight.detach())
         self.weight, self.bias = nn.Parameter(kernel.contiguous()), convolution.bias
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Enlarge [N, C, H, W] to [N, C', 2H, 2W]."""
-        return super().forward(repeat_edges(x), output_size)
+        return super().forward(repeat_edges(x) if self._repeats_edges else x, output_size)
 
 
 def fold_upsampling(generator: ResnetGenerator) -> None:
@@ -53,15 +61,22 @@ def fold_upsampling(generator: ResnetGenerator) -> None:
 
 
 def folded_for_inference(generator: GeneratorNetwork) -> GeneratorNetwork:
-    """Return a copy of `generator` with each `resize` layer as one operator; its state-dict keys differ."""
-    fixed = copy.deepcopy(generator)
+    """Return a copy of `generator` in fewer operations, whose state dict has other keys.
+
+    BatchNorm and each `resize` or `nearest` layer become part of a convolution, and a `blur` layer bilinear
+    enlargement.
+    """
+    fixed = fold_batch_norm(generator)
     if not isinstance(fixed, ResnetGenerator):
         return fixed
     for place, layer in enumerate(fixed.model):
         if isinstance(layer, nn.Sequential):
-            convolution = layer[2]
-            assert isinstance(convolution, nn.Conv2d)
-            fixed.model[place] = FixedUpsampling(convolution)
+            fixed.model[place] = FixedUpsampling(cast(nn.Conv2d, layer[2]))
+        elif isinstance(layer, BlurUp) and layer.is_bilinear:
+            fixed.model[place] = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        elif isinstance(layer, nn.Upsample):
+            fixed.model[place] = nn.Identity()
+            fixed.model[place + 1] = FixedUpsampling(cast(nn.Conv2d, fixed.model[place + 1]))
     return fixed
 
 

@@ -27,6 +27,8 @@ MAX_ERROR = 64
 
 # (rows, columns): square, wide and wider, none of them a shape that a compiler used as its example.
 _SHAPES = ((64, 64), (64, 96), (128, 96))
+_STEP = 32
+"""All of them are multiples of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +71,20 @@ def compare(generator: Generator, backend: Callable[[Tensor], Tensor]) -> Parity
     # On the CPU, because a GPU may compute float32 convolutions in TF32, which is hardly more precise than fp16.
     reference = PixelGenerator(copy.deepcopy(generator.module), torch.float32)
     worst = _EXACT
-    for pixels_NHWC in parity_images():
+    for pixels_NHWC in parity_images(generator.module.arch.stride):
         with torch.inference_mode():
             expected_NHWC = reference(pixels_NHWC)
         worst = _worse(worst, _difference(expected_NHWC, backend(pixels_NHWC)))
     return worst
 
 
-def parity_images() -> list[Tensor]:
-    """Return the fixed batches, uint8 [4, H, W, 3]: a gradient, noise, edges, and a dark corner."""
-    return [torch.stack(_images(rows, columns)) for rows, columns in _SHAPES]
+def parity_images(stride: int = 4) -> list[Tensor]:
+    """Return the fixed batches, uint8 [4, H, W, 3]: a gradient, noise, edges, and a dark corner.
+
+    H and W are multiples of `stride`.
+    """
+    shapes = _SHAPES if stride <= _STEP else ((stride, stride), (stride, 2 * stride))
+    return [torch.stack(_images(rows, columns)) for rows, columns in shapes]
 
 
 def _images(rows: int, columns: int) -> list[Tensor]:

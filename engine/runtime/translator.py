@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.config import GPU_BATCHES_IN_FLIGHT, GenerateConfig, num_cores
+from engine.errors import SkipImage
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import PRECISIONS, Backend
@@ -17,7 +18,7 @@ from engine.runtime.background import BackgroundCompilation
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.recovery import RecoveringBackend
 from engine.runtime.select import choose_backend
-from engine.runtime.tiled.translate import cast_layers, translate_tiled, whole_image_bytes
+from engine.runtime.tiled.translate import cast_layers, translate_tiled, whole_image_bytes, whole_only
 from engine.system.device import choose_device, free_bytes
 from engine.system.memory import available_bytes
 
@@ -54,8 +55,10 @@ class BatchTranslator:
         self._compilation: BackgroundCompilation | None = None
         if config.backend != "auto":
             self._load()
-        self._stride = generator.card.architecture.stride
         self._module = generator.module
+        self._stride = self._module.arch.stride
+        if 4 in (self._module.arch.channels_in, self._module.arch.channels_out):
+            log.warning("%s takes alpha as opaque, and the alpha that it makes is dropped.", self.card.name)
         self._banded: tuple[str, ResnetGenerator] | None = None
         free = free_bytes(self._device) if self._device.type == "cuda" else available_bytes()
         self._budget_bytes = config.memory_bytes or int(free * _SHARE_OF_FREE_MEMORY)
@@ -83,7 +86,7 @@ class BatchTranslator:
 
         Sides that the network cannot take are padded by reflection and the result is cropped. Images too large for the
         memory budget are translated in bands, with the same result. Raises `SkipImage` if the budget is too small even
-        for that.
+        for that, or for a whole image with a U-Net, which has no bands.
         """
         height, width = pixels_NHWC.shape[1:3]
         if self._device.type == "cpu":
@@ -109,7 +112,7 @@ class BatchTranslator:
         if needed_bytes <= self._small_bytes:
             return self._whole(pixels_NHWC)
         with self._large:  # the threads that keep a GPU busy share one budget
-            return self._whole(pixels_NHWC) if needed_bytes <= self._budget_bytes else self._in_bands(pixels_NHWC)
+            return self._whole(pixels_NHWC) if needed_bytes <= self._budget_bytes else self._in_parts(pixels_NHWC)
 
     def _whole(self, pixels_NHWC: Tensor) -> Tensor:
         started_s = time.perf_counter()
@@ -117,8 +120,10 @@ class BatchTranslator:
             translated_NHWC = self._run(pixels_NHWC)
         except torch.OutOfMemoryError:  # an image alone needs more than estimated, or other processes took memory
             height, width = pixels_NHWC.shape[1:3]
+            if not isinstance(self._module, ResnetGenerator):
+                raise self._too_large(pixels_NHWC[:1]) from None
             log.warning("Memory does not hold a photo of %dx%d at once: going on in bands.", width, height)
-            return self._in_bands(pixels_NHWC)
+            return self._in_bands(pixels_NHWC, self._module)
         self._maybe_change_backend(pixels_NHWC.shape[:3].numel(), time.perf_counter() - started_s)
         return translated_NHWC
 
@@ -139,13 +144,24 @@ class BatchTranslator:
         dtype = PRECISIONS[self.backend.precision].outer_dtype
         return count * whole_image_bytes(self._module.arch, height, width, dtype)
 
-    def _in_bands(self, pixels_NHWC: Tensor) -> Tensor:
+    def _in_parts(self, pixels_NHWC: Tensor) -> Tensor:
+        """Translate what does not fit at once: in bands, or with a U-Net one image after the other."""
+        if isinstance(self._module, ResnetGenerator):
+            return self._in_bands(pixels_NHWC, self._module)
+        if self._needed_bytes(pixels_NHWC[:1]) > self._budget_bytes:
+            raise self._too_large(pixels_NHWC[:1])
+        return torch.cat([self._whole(one_HWC[None]) for one_HWC in pixels_NHWC])
+
+    def _too_large(self, pixels_NHWC: Tensor) -> SkipImage:
+        height, width = pixels_NHWC.shape[1:3]
+        return whole_only(height, width, self._needed_bytes(pixels_NHWC), self._budget_bytes)
+
+    def _in_bands(self, pixels_NHWC: Tensor, generator: ResnetGenerator) -> Tensor:
         precision = self.backend.precision
         with self._large:
             if self._banded is None or self._banded[0] != precision:
                 types = PRECISIONS[precision]
-                assert isinstance(self._module, ResnetGenerator)
-                module = cast_layers(self._module, types.dtype, types.outer_dtype).to(self._device)
+                module = cast_layers(generator, types.dtype, types.outer_dtype).to(self._device)
                 self._banded = precision, module
             translated = [
                 translate_tiled(self._banded[1], pixels_HWC, budget_bytes=self._budget_bytes)
@@ -157,18 +173,22 @@ class BatchTranslator:
 def pad(pixels_NHWC: Tensor, stride: int) -> Tensor:
     """Extend [N, H, W, 3] below and to the right until both sides are multiples of `stride` and at least 16.
 
-    The added pixels mirror the image; where it is too small for that, they repeat its edge.
+    The added pixels mirror the image, back and forth if a U-Net's stride is larger than the image; where it is too
+    small for that, they repeat its edge.
     """
     height, width = pixels_NHWC.shape[1:3]
     missing = [max(MIN_SIDE, -(-side // stride) * stride) - side for side in (height, width)]
     if missing == [0, 0]:
         return pixels_NHWC
-    mirror = missing[0] < height and missing[1] < width
+    mirror = (missing[0] < height and missing[1] < width) or min(height, width) >= MIN_SIDE
     rows, columns = (_extended(side, more, mirror) for side, more in zip((height, width), missing, strict=True))
     return pixels_NHWC[:, rows][:, :, columns]  # by index, because bytes take a quarter of the memory of floats
 
 
 def _extended(side: int, more: int, mirror: bool) -> Tensor:
-    """Return positions 0 to `side` - 1, then `more` that go back from the last but one, or repeat the last."""
-    last = torch.arange(side - 2, side - 2 - more, -1) if mirror else torch.full((more,), side - 1)
-    return torch.cat((torch.arange(side), last))
+    """Return positions 0 to `side` - 1, then `more` that mirror them, back and forth, or repeat the last."""
+    positions = torch.arange(side + more)
+    if not mirror or side == 1:
+        return positions.clamp(max=side - 1)
+    period = 2 * (side - 1)
+    return side - 1 - (positions % period - (side - 1)).abs()

@@ -94,4 +94,4 @@ class PixelGenerator(nn.Module):
 
     def forward(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        return to_pixels(self.generator(to_network(pixels_NHWC, self.dtype)))
+        return to_pixels(self.generator(to_network(pixels_NHWC, self.dtype, self.generator.arch.channels_in)))

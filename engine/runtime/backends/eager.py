@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.model import inference, upsampling
+from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
@@ -42,5 +42,5 @@ class EagerBackend:
 
 def eager_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Return everything that determines how the kernels round; the result of the parity check is stored under it."""
-    files = (inference.__file__, upsampling.__file__, __file__)
+    files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)
     return generator_key(EagerBackend.name, generator, precision, device, *files)

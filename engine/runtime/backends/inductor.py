@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BackendUnavailable
-from engine.model import inference, upsampling
+from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.aoti import CompiledLibrary
@@ -49,9 +49,12 @@ class Bounds:
         return images <= self.images and max(height, width) <= self.side
 
     @classmethod
-    def tight(cls, side: int, ngf: int) -> Bounds:
-        """Return bounds for images with a short side of `side`: twice the side, and all indices within 32 bits."""
-        per_image = ngf * (2 * side) ** 2
+    def tight(cls, side: int, channels: int) -> Bounds:
+        """Return bounds for images with a short side of `side`: twice the side, and all indices within 32 bits.
+
+        `channels` are those of the widest map at full size.
+        """
+        per_image = channels * (2 * side) ** 2
         return cls(images=max(1, min(64, (2**31 - 1) // per_image)), side=2 * side)
 
     def __str__(self) -> str:
@@ -101,12 +104,14 @@ def bounds_for(generator: Generator, device: torch.device, sides: tuple[int, ...
     """Return the bounds of the packages for a device, the tightest first."""
     if device.type == "cpu":
         return [WIDE]
-    return [Bounds.tight(sides[0], generator.card.architecture.ngf), WIDE]
+    arch = generator.module.arch
+    widest = 2 * arch.ngf if "blur" in (arch.downsample, arch.upsample) else arch.ngf
+    return [Bounds.tight(-(-sides[0] // arch.stride) * arch.stride, widest), WIDE]
 
 
 def package_key(generator: Generator, precision: str, device: torch.device, bounds: Bounds = WIDE) -> dict[str, str]:
     """Return everything that a package depends on; without a compiler on this machine, everything but the compiler."""
-    files = (inference.__file__, upsampling.__file__, __file__)
+    files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)
     key = generator_key(InductorBackend.name, generator, precision, device, *files)
     compiler = find_compiler()
     versions = {} if compiler is None else {"compiler": compiler_version(compiler)}
@@ -169,7 +174,7 @@ class _Compilation:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-            program = _export(module, self.generator.card.architecture.stride, self.device, self.bounds)
+            program = _export(module, self.generator.module.arch.stride, self.device, self.bounds)
             # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
             options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
             if self.device.type == "cpu":
@@ -184,12 +189,15 @@ def _export(
     module: InferenceGenerator, stride: int, device: torch.device, bounds: Bounds
 ) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=max(2, bounds.images))
-    rows = torch.export.Dim("rows", min=4, max=bounds.side // stride)
-    columns = torch.export.Dim("columns", min=4, max=bounds.side // stride)
+    least = max(1, 16 // stride)
+    rows = torch.export.Dim("rows", min=least, max=bounds.side // stride)
+    columns = torch.export.Dim("columns", min=least, max=bounds.side // stride)
     # Different sides and more than one image, because equal sides or a single image would be taken for constants. On a
     # GPU, kernels are compared at this shape.
-    side = 256 if bounds == WIDE else bounds.side // 2
-    shape = (2, 64, 96, 3) if device.type == "cpu" else (max(2, bounds.images // 4), side, side + 64, 3)
+    side = max(256, stride) if bounds == WIDE else bounds.side // 2
+    step = max(32, stride)
+    small = (2, 2 * step, 3 * step, 3)
+    shape = small if device.type == "cpu" else (max(2, bounds.images // 4), side, side + max(64, stride), 3)
     example_NHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
     return torch.export.export(
         module, (example_NHWC,), dynamic_shapes=({0: batch, 1: stride * rows, 2: stride * columns},)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BackendUnavailable
-from engine.model import upsampling
+from engine.model import folding, upsampling
 from engine.model.pixels import to_network, to_pixels
 from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator
@@ -51,13 +51,14 @@ class OpenVINOBackend:
             log.warning("Compiling %s with OpenVINO for this machine (%s): once.", generator.card.name, precision)
             path.write_bytes(_compile(generator, precision))
 
+        self._channels = generator.module.arch.channels_in
         self._model = _load(packages.get_or_build(key, build), precision)
         self.parity_cases = [ParityCase(key, self)]
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        images_NCHW = to_network(pixels_NHWC).contiguous().numpy()
+        images_NCHW = to_network(pixels_NHWC, channels=self._channels).contiguous().numpy()
         # The output's memory belongs to the model and is overwritten by the next call; `to_pixels` copies it.
         return to_pixels(torch.from_numpy(self._model([images_NCHW])[0]))
 
@@ -69,7 +70,9 @@ def is_installed() -> bool:
 
 def openvino_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
     """Return everything that a package depends on, the number of threads included."""
-    key = generator_key(OpenVINOBackend.name, generator, precision, device, upsampling.__file__, __file__)
+    key = generator_key(
+        OpenVINOBackend.name, generator, precision, device, folding.__file__, upsampling.__file__, __file__
+    )
     return {**key, "openvino": installed("openvino"), "threads": str(torch.get_num_threads())}
 
 
@@ -80,8 +83,10 @@ def _compile(generator: Generator, precision: str) -> bytes:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-            model = openvino.convert_model(module, example_input=torch.zeros(1, 3, 64, 64))
-        model.reshape([-1, 3, -1, -1])
+            arch = module.arch
+            example_NCHW = torch.zeros(1, arch.channels_in, *2 * [max(64, arch.stride)])
+            model = openvino.convert_model(module, example_input=example_NCHW)
+        model.reshape([-1, arch.channels_in, -1, -1])
         package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
     except Exception as error:  # whatever the compiler raises, another backend can do the work
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,6 @@ Torch-TensorRT up to 2.13 gives an engine one profile of shapes, tuned for one o
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import importlib.util
 import logging
@@ -26,6 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable
+from engine.model import folding
+from engine.model.card import Architecture
+from engine.model.folding import fold_batch_norm
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
@@ -36,6 +38,7 @@ from engine.runtime.cache import PackageCache
 log = logging.getLogger(__name__)
 
 _MIN_SIDE = 16
+Shape = tuple[int, int, int, int]
 _RUNTIMES = ("tensorrt", "tensorrt_rtx")
 
 
@@ -50,25 +53,24 @@ class Profile:
     width: int = 256
     """Columns it is tuned for; it takes 16 to twice as many."""
 
-    @property
-    def smallest(self) -> tuple[int, int, int, int]:
-        """Smallest [N, C, H, W] it takes."""
-        return (1, 3, _MIN_SIDE, _MIN_SIDE)
+    def shapes(self, arch: Architecture) -> tuple[Shape, Shape, Shape]:
+        """Return the smallest [N, C, H, W] for a generator, the one it is tuned for, and the largest.
 
-    @property
-    def tuned_for(self) -> tuple[int, int, int, int]:
-        """The [N, C, H, W] it is tuned for."""
-        return (self.batch, 3, self.height, self.width)
+        The largest has twice the tuned sides, which covers photos whose short side is given. Sides are rounded up to
+        multiples of the generator's stride.
+        """
 
-    @property
-    def largest(self) -> tuple[int, int, int, int]:
-        """Largest [N, C, H, W] it takes: an image of twice the tuned sides covers photos whose short side is given."""
-        return (self.batch, 3, 2 * self.height, 2 * self.width)
+        def shape(batch: int, *sides: int) -> Shape:
+            height, width = (-(-side // arch.stride) * arch.stride for side in sides)
+            return (batch, arch.channels_in, height, width)
+
+        tuned, largest = (shape(self.batch, times * self.height, times * self.width) for times in (1, 2))
+        return shape(1, _MIN_SIDE, _MIN_SIDE), tuned, largest
 
     def takes(self, count: int, height: int, width: int) -> bool:
         """Return whether a batch of this shape is within the profile."""
-        most, _, rows, columns = self.largest
-        return count <= most and _MIN_SIDE <= height <= rows and _MIN_SIDE <= width <= columns
+        fits = _MIN_SIDE <= height <= 2 * self.height and _MIN_SIDE <= width <= 2 * self.width
+        return count <= self.batch and fits
 
     @classmethod
     def for_side(cls, side: int) -> Profile:
@@ -105,7 +107,8 @@ class TensorRTBackend:
         self.precision = precision
         self._dtype = DTYPES[precision]
         self._engines = {profile: _engine(generator, precision, device, packages, profile) for profile in profiles}
-        self._module: nn.Module = PixelGenerator(copy.deepcopy(generator.module), self._dtype).to(device)
+        self._channels = generator.module.arch.channels_in
+        self._module: nn.Module = PixelGenerator(fold_batch_norm(generator.module), self._dtype).to(device)
         self._run = CopyStreams(self._translate, device)
         self.parity_cases = [
             ParityCase(
@@ -128,7 +131,7 @@ class TensorRTBackend:
         return torch.cat([self._through(self._engines[profile], part_NHWC) for part_NHWC in parts])
 
     def _through(self, engine: Engine, pixels_NHWC: Tensor) -> Tensor:
-        return to_pixels(engine(to_network(pixels_NHWC, self._dtype).contiguous()))
+        return to_pixels(engine(to_network(pixels_NHWC, self._dtype, self._channels).contiguous()))
 
 
 class Engine:
@@ -150,8 +153,10 @@ class Engine:
         self._input, self._output = (self._engine.get_tensor_name(i) for i in range(2))
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
-        """Translate contiguous [N, 3, H, W]."""
-        translated_NCHW = torch.empty_like(images_NCHW)
+        """Translate contiguous [N, C, H, W]."""
+        count, _, height, width = images_NCHW.shape
+        channels = self._engine.get_tensor_shape(self._output)[1]
+        translated_NCHW = images_NCHW.new_empty((count, channels, height, width))
         self._context.set_input_shape(self._input, tuple(images_NCHW.shape))
         self._context.set_tensor_address(self._input, images_NCHW.data_ptr())
         self._context.set_tensor_address(self._output, translated_NCHW.data_ptr())
@@ -191,7 +196,7 @@ def runtime() -> ModuleType:
 
 def engine_key(generator: Generator, precision: str, device: torch.device, profile: Profile) -> dict[str, str]:
     """Return the key of an engine: everything it depends on."""
-    key = generator_key(TensorRTBackend.name, generator, precision, device, __file__)
+    key = generator_key(TensorRTBackend.name, generator, precision, device, folding.__file__, __file__)
     return {**key, "profile": str(profile), **versions()}
 
 
@@ -205,14 +210,15 @@ def export(
     module: GeneratorNetwork, dtype: torch.dtype, profile: Profile, device: torch.device
 ) -> torch.export.ExportedProgram:
     """Fix the graph of a generator for `profile` with batch, rows and columns left open: a `torch.export` program."""
-    typed = keep_norms_in_float32(copy.deepcopy(module).to(dtype)).to(device).eval()
+    typed = keep_norms_in_float32(fold_batch_norm(module).to(dtype)).to(device).eval()
     stride = module.arch.stride
-    count, _, height, width = profile.largest
-    example_NCHW = torch.zeros(2, 3, 64, 96, dtype=dtype, device=device)
+    (_, channels, least, _), _, (count, _, height, width) = profile.shapes(module.arch)
+    rows, columns = 2 * max(32, stride), 3 * max(32, stride)
+    example_NCHW = torch.zeros(2, channels, rows, columns, dtype=dtype, device=device)
     shapes = {
         0: torch.export.Dim("batch", min=1, max=max(2, count)),
-        2: stride * torch.export.Dim("rows", min=_MIN_SIDE // stride, max=max(64, height) // stride),
-        3: stride * torch.export.Dim("columns", min=_MIN_SIDE // stride, max=max(96, width) // stride),
+        2: stride * torch.export.Dim("rows", min=least // stride, max=max(rows, height) // stride),
+        3: stride * torch.export.Dim("columns", min=least // stride, max=max(columns, width) // stride),
     }
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch, nothing a user can act on
@@ -229,14 +235,15 @@ def keep_norms_in_float32(module: nn.Module) -> nn.Module:
     return module
 
 
-def convert(program: torch.export.ExportedProgram, dtype: torch.dtype, profile: Profile, device: torch.device) -> bytes:
+def convert(
+    program: torch.export.ExportedProgram, dtype: torch.dtype, shapes: tuple[Shape, Shape, Shape], device: torch.device
+) -> bytes:
     """Build one engine; raises `BackendUnavailable` when Torch-TensorRT cannot convert all of the program."""
     try:
         import torch_tensorrt  # not at the top: it fails to import on a machine without a driver
 
-        spec = torch_tensorrt.Input(
-            min_shape=profile.smallest, opt_shape=profile.tuned_for, max_shape=profile.largest, dtype=dtype
-        )
+        smallest, tuned, largest = shapes
+        spec = torch_tensorrt.Input(min_shape=smallest, opt_shape=tuned, max_shape=largest, dtype=dtype)
         engine: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
             program, arg_inputs=[spec], require_full_compilation=True, device=device
         )
@@ -255,7 +262,8 @@ def _engine(
     def build_into(path: Path) -> None:
         log.warning("Building the TensorRT engine of %s for %s: once, some minutes.", generator.card.name, profile)
         program = export(generator.module, DTYPES[precision], profile, device)
-        path.write_bytes(convert(program, DTYPES[precision], profile, device))
+        shapes = profile.shapes(generator.module.arch)
+        path.write_bytes(convert(program, DTYPES[precision], shapes, device))
 
     return Engine(packages.get_or_build(key, build_into).read_bytes(), device)
 

@@ -8,7 +8,7 @@ the same position has been read, so a chain may overwrite its input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -16,32 +16,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.model.inference import ConvByRows
+from engine.model.layers import BlurDown, BlurUp
 from engine.model.upsampling import folded_kernel
 
 Border = Literal["reflect", "repeat", "zero"]
+_MODES: dict[Border, str] = {"reflect": "reflect", "repeat": "replicate", "zero": "constant"}
 
 
-def reflect_conv(conv: nn.Conv2d | ConvByRows, margin: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Apply `ReflectionPad2d(margin)` and `conv`; only the border of the image is padded."""
+def padded_conv(
+    conv: nn.Conv2d | ConvByRows, margin: int, bands: Iterable[Tensor], border: Border = "reflect"
+) -> Iterator[Tensor]:
+    """Extend the image by `margin` pixels of `border` and apply `conv`, whose own padding is not used."""
     kernel = conv.kernel_size[0]
-    for window in windows(bands, kernel=kernel, top=margin, bottom=margin, border="reflect"):
-        yield conv(F.pad(window.to(conv.weight.dtype), (margin, margin, 0, 0), mode="reflect"))
+    stride = conv.stride[0] if isinstance(conv, nn.Conv2d) else 1
+    for window in windows(bands, kernel=kernel, stride=stride, top=margin, bottom=margin, border=border):
+        typed = window.to(conv.weight.dtype)
+        if not isinstance(conv, nn.Conv2d):
+            yield conv(_pad_columns(typed, margin, border))
+        elif border == "zero":
+            yield F.conv2d(typed, conv.weight, conv.bias, stride, padding=(0, margin))
+        else:
+            yield F.conv2d(_pad_columns(typed, margin, border), conv.weight, conv.bias, stride)
 
 
-def down_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Apply a 3x3 convolution of stride 2 and zero padding 1, which halves rows and columns."""
-    for window in windows(bands, kernel=3, stride=2, top=1, bottom=1, border="zero"):
-        yield F.conv2d(window.to(conv.weight.dtype), conv.weight, conv.bias, stride=2, padding=(0, 1))
+def blur_down(layer: BlurDown, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Apply a low-pass filter that halves rows and columns."""
+    for window in windows(bands, kernel=3, stride=2, top=1, bottom=1, border="reflect"):
+        yield F.conv2d(_pad_columns(window, 1, "reflect"), layer.filt, stride=2, groups=window.shape[1])
 
 
-def up_conv(layer: nn.Module, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Apply an up-sampling layer of either kind, which doubles rows and columns."""
-    if isinstance(layer, nn.ConvTranspose2d):
-        return _transposed_conv(layer, bands)
-    assert isinstance(layer, nn.Sequential)
-    _, _, conv = layer
-    assert isinstance(conv, nn.Conv2d)
-    return _resized_conv(conv, bands)
+def up_conv(layers: Sequence[nn.Module], bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Apply the layers of an up-sampling of any kind, which doubles rows and columns."""
+    first, last = layers[0], layers[-1]
+    if isinstance(first, nn.ConvTranspose2d):
+        return _transposed_conv(first, bands)
+    if isinstance(first, nn.Sequential):
+        return _enlarged_conv(_conv(first[-1]), "repeat", bands)
+    if isinstance(first, BlurUp):
+        return padded_conv(_conv(last), 1, _blur_up(first, bands), "zero")
+    return _enlarged_conv(_conv(last), "zero", bands)
 
 
 def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -52,13 +65,30 @@ def _transposed_conv(conv: nn.ConvTranspose2d, bands: Iterable[Tensor]) -> Itera
         yield enlarged[:, :, :rows]
 
 
-def _resized_conv(conv: nn.Conv2d, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Apply nearest-neighbour enlargement, `ReflectionPad2d(1)` and the 3x3 `conv` as one transposed convolution."""
+def _enlarged_conv(conv: nn.Conv2d, border: Border, bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Apply nearest-neighbour enlargement and the 3x3 `conv` as one transposed convolution.
+
+    `border` is that of the small image: repeated where the enlarged one is reflected by one pixel.
+    """
     exact = torch.promote_types(conv.weight.dtype, torch.float32)
     weight = folded_kernel(conv.weight.to(exact)).to(conv.weight.dtype)
+    for window in windows(bands, kernel=3, top=1, bottom=1, border=border):
+        yield F.conv_transpose2d(_pad_columns(window, 1, border), weight, conv.bias, stride=2, padding=3)
+
+
+def _blur_up(layer: BlurUp, bands: Iterable[Tensor]) -> Iterator[Tensor]:
     for window in windows(bands, kernel=3, top=1, bottom=1, border="repeat"):
-        padded = F.pad(window, (1, 1, 0, 0), mode="replicate")
-        yield F.conv_transpose2d(padded, weight, conv.bias, stride=2, padding=3)
+        padded = _pad_columns(window, 1, "repeat")
+        yield F.conv_transpose2d(padded, layer.filt, stride=2, padding=3, groups=window.shape[1])
+
+
+def _pad_columns(window: Tensor, margin: int, border: Border) -> Tensor:
+    return F.pad(window, (margin, margin, 0, 0), mode=_MODES[border])
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    assert isinstance(layer, nn.Conv2d)
+    return layer
 
 
 def windows(

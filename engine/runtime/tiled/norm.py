@@ -1,8 +1,9 @@
-"""InstanceNorm of an image that arrives in bands, with the statistics of the whole image."""
+"""The norms of an image that arrives in bands, InstanceNorm with the statistics of the whole image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 
 class WholeImageNorm:
-    """One InstanceNorm2d layer in two passes: `watch` every band of an image, then `normalise` every band.
+    """One norm in two passes: `watch` every band of an image, then `normalise` every band.
 
     Means and squared deviations of bands are merged in float64 with the pairwise update of Chan, Golub and LeVeque
     ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), which subtracts no large sums.
-    A layer with `track_running_stats` uses its stored statistics, as in eval mode, and `watch` computes nothing.
+    A layer with stored statistics uses those, as in eval mode, and an identity none: `watch` computes nothing, and the
+    first pass may be left out.
     """
 
     def __init__(self, layer: nn.Module, input_scale: float = 1.0) -> None:
@@ -22,9 +24,12 @@ class WholeImageNorm:
 
         The scale cancels if `eps` is scaled with it. Stored statistics need a scale of 1.
         """
-        assert isinstance(layer, nn.InstanceNorm2d)
-        assert input_scale == 1.0 or not layer.track_running_stats
+        assert isinstance(layer, nn.InstanceNorm2d | nn.BatchNorm2d | nn.Identity)
         self._layer = layer
+        self.needs_statistics = isinstance(layer, nn.InstanceNorm2d) and not layer.track_running_stats
+        assert input_scale == 1.0 or self.needs_statistics
+        if isinstance(layer, nn.Identity):
+            return
         self._eps = layer.eps * input_scale**2
         self._count = 0
         self._mean = torch.zeros(layer.num_features, dtype=torch.float64)
@@ -33,12 +38,20 @@ class WholeImageNorm:
     def watch(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield bands [1, C, rows, W] unchanged while accumulating their statistics."""
         for band in bands:
-            if not self._layer.track_running_stats:
+            if self.needs_statistics:
                 self._add(band)
             yield band
 
+    def measure(self, bands: Callable[[], Iterable[Tensor]]) -> None:
+        """Watch the bands that `bands` computes and keep none of them; nothing is computed without need."""
+        if self.needs_statistics:
+            deque(self.watch(bands()), maxlen=0)
+
     def normalise(self, bands: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield each band normalised, in the same dtype and in new memory."""
+        if isinstance(self._layer, nn.Identity):
+            yield from (band.clone() for band in bands)
+            return
         arguments: tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None = None
         for band in bands:
             if arguments is None:
@@ -60,7 +73,8 @@ class WholeImageNorm:
 
     def _arguments(self, band: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         layer = self._layer
-        if layer.track_running_stats:
+        assert not isinstance(layer, nn.Identity)
+        if not self.needs_statistics:
             assert layer.running_mean is not None
             assert layer.running_var is not None
             mean, variance = layer.running_mean, layer.running_var

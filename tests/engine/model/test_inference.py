@@ -10,29 +10,11 @@ from torch import Tensor, nn
 
 from engine.model.card import Architecture
 from engine.model.inference import ConvByRows, EagerNorm, FusedNorm, InferenceGenerator
-from engine.model.network import ResnetGenerator
 from engine.runtime.backends.base import PixelGenerator
+from tests.engine.model.variants import VARIANTS, randomised
 from tests.images import psnr_db
 
-KINDS = {
-    "plain": Architecture(blocks=2, ngf=8),
-    "affine": Architecture(blocks=2, ngf=8, affine=True),
-    "running statistics": Architecture(blocks=2, ngf=8, affine=True, track_running_stats=True),
-    "resize": Architecture(blocks=2, ngf=8, upsample="resize"),
-    "residual": Architecture(blocks=2, ngf=8, learn_residual=True),
-}
-
-
-def randomised(arch: Architecture) -> ResnetGenerator:
-    """Return a generator whose norms have parameters and statistics other than their defaults."""
-    torch.manual_seed(4)
-    module = ResnetGenerator(arch).eval().requires_grad_(False)
-    for norm in module.modules():
-        if isinstance(norm, nn.InstanceNorm2d):
-            for name, values in (*norm.named_parameters(), *norm.named_buffers()):
-                if values.is_floating_point():
-                    values.uniform_(0.5, 1.5) if name in ("weight", "running_var") else values.uniform_(-0.5, 0.5)
-    return module
+KINDS = {name: VARIANTS[name] for name in ("resnet", "running statistics", "resize, residual", "batch", "blur", "unet")}
 
 
 def pixels(count: int, height: int, width: int) -> Tensor:
@@ -42,22 +24,22 @@ def pixels(count: int, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("arch", KINDS.values(), ids=KINDS.keys())
-@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 20, 36), (1, 64, 48)])
-def test_in_float32_it_gives_the_pixels_of_the_module(
-    arch: Architecture, compiled: bool, shape: tuple[int, int, int]
-) -> None:
+@pytest.mark.parametrize("arch", VARIANTS.values(), ids=VARIANTS.keys())
+def test_in_float32_it_gives_the_pixels_of_the_module(arch: Architecture, compiled: bool) -> None:
     module = randomised(arch)
     rewritten = InferenceGenerator(module, torch.float32, compiled=compiled)
-    with torch.no_grad():
-        expected = PixelGenerator(copy.deepcopy(module), torch.float32)(pixels(*shape))
-        assert (rewritten(pixels(*shape)).int() - expected.int()).abs().max() <= 1
+    reference = PixelGenerator(copy.deepcopy(module), torch.float32)
+    shapes = ((1, 1, 1), (3, 1, 2)) if arch.network == "unet" else ((1, 4, 4), (3, 5, 9), (1, 16, 12))
+    for count, rows, columns in shapes:
+        x = pixels(count, rows * arch.stride, columns * arch.stride)
+        with torch.no_grad():
+            assert (rewritten(x).int() - reference(x).int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("arch", KINDS.values(), ids=KINDS.keys())
 def test_in_bfloat16_it_is_nearer_to_float32_than_the_module_is(arch: Architecture, compiled: bool) -> None:
-    module, x = randomised(arch), pixels(2, 48, 64)
+    module, x = randomised(arch), pixels(2, 64, 96)
     with torch.no_grad():
         expected = PixelGenerator(copy.deepcopy(module), torch.float32)(x).numpy()
         plain = psnr_db(PixelGenerator(copy.deepcopy(module), torch.bfloat16)(x).numpy(), expected)
@@ -68,14 +50,14 @@ def test_in_bfloat16_it_is_nearer_to_float32_than_the_module_is(arch: Architectu
 
 
 def test_only_first_and_last_layers_have_the_outer_dtype() -> None:
-    module = InferenceGenerator(randomised(KINDS["plain"]), torch.bfloat16, outer_dtype=torch.float32)
+    module = InferenceGenerator(randomised(KINDS["resnet"]), torch.bfloat16, outer_dtype=torch.float32)
     outer = {name for name, value in module.named_parameters() if value.dtype == torch.float32}
     assert outer == {"head.1.weight", "head.1.bias"}
     assert module.last[0].weight.dtype == torch.float32
 
 
 def test_the_generator_stays_as_it_was() -> None:
-    module = randomised(KINDS["resize"])
+    module = randomised(KINDS["resize, residual"])
     before = {key: value.clone() for key, value in module.state_dict().items()}
     InferenceGenerator(module, torch.bfloat16)
     assert module.state_dict().keys() == before.keys()
@@ -107,3 +89,14 @@ def test_a_convolution_by_rows_is_exact(shifted_sums: bool) -> None:
     x = torch.randn(2, 6, 19, 23, dtype=torch.float64)
     tolerance = 1e-5 if shifted_sums else 1e-12  # sums are float32
     torch.testing.assert_close(by_rows(x).double(), conv(x), atol=tolerance, rtol=0)
+
+
+def test_a_gray_photo_keeps_its_values_on_the_way_into_a_network_of_one_channel() -> None:
+    """Luma of a gray pixel is its value, and a gray result has three equal channels."""
+    gray = pixels(2, 16, 20)[..., :1]
+    module = randomised(VARIANTS["gray"])
+    with torch.no_grad():
+        made = InferenceGenerator(module, torch.float32)(gray.expand(-1, -1, -1, 3))
+        expected = (module(gray.permute(0, 3, 1, 2) / 127.5 - 1) + 1) * 127.5
+    assert (made[..., 0] - expected[:, 0]).abs().max() <= 1
+    assert torch.equal(made, made[..., :1].expand(-1, -1, -1, 3))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from engine.model.pixels import CENTRED_SCALE, to_centred, to_network, to_pixels
+from engine.model.pixels import CENTRED_SCALE, to_centred, to_luma, to_network, to_pixels
 
 
 def every_value() -> torch.Tensor:
@@ -48,3 +50,23 @@ def test_centred_pixels_are_exact_in_any_dtype_and_proportional_to_network_input
     assert torch.equal(centred, to_centred(every_value(), torch.float64))
     shifted = to_network(every_value(), torch.float64) * CENTRED_SCALE
     assert (shifted - centred).std() < 1e-12
+
+
+def test_luma_is_pillows_and_a_gray_pixel_keeps_its_value() -> None:
+    pixels = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    gray = np.asarray(Image.fromarray(pixels[0].numpy()).convert("L"))
+    assert np.array_equal(to_luma(pixels)[0, :, :, 0].numpy(), gray)
+    assert torch.equal(to_luma(every_value()), every_value()[..., :1])
+
+
+def test_one_channel_comes_out_as_three_equal_ones() -> None:
+    network = to_network(every_value(), channels=1)
+    assert network.shape == (1, 1, 16, 16)
+    assert torch.equal(to_pixels(network), every_value())
+
+
+def test_alpha_goes_in_opaque_and_is_dropped_on_the_way_out() -> None:
+    network = to_network(every_value(), channels=4)
+    assert network.shape == (1, 4, 16, 16)
+    assert torch.equal(network[:, 3], torch.ones(1, 16, 16))
+    assert torch.equal(to_pixels(network), every_value())

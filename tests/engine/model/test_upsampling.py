@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.model.card import Architecture
+from engine.model.card import UPSAMPLINGS, Architecture
 from engine.model.network import ResnetGenerator
 from engine.model.upsampling import fold_upsampling, folded_for_inference
 
@@ -31,7 +31,7 @@ def test_names_in_a_state_dict_stay(upsample: str) -> None:
     assert list(folded.state_dict()) == list(generator(upsample).state_dict())
 
 
-@pytest.mark.parametrize("upsample", ["resize", "transpose"])
+@pytest.mark.parametrize("upsample", UPSAMPLINGS)
 def test_what_translates_computes_the_same_and_leaves_the_original_alone(upsample: str) -> None:
     plain = generator(upsample).double()
     before = {name: value.clone() for name, value in plain.state_dict().items()}

@@ -66,6 +66,12 @@ def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
     assert all(images.dtype == torch.uint8 and images.max() > 200 and images.min() < 50 for images in once)
 
 
+def test_the_images_have_the_sides_that_a_u_net_takes() -> None:
+    shapes = [tuple(images.shape) for images in parity_images(256)]
+    assert shapes == [(4, 256, 256, 3), (4, 256, 512, 3)]
+    assert all(side % 32 == 0 for images in parity_images(32) for side in images.shape[1:3])
+
+
 def test_the_module_itself_passes_but_for_rounding(generator: Generator) -> None:
     parity = compare(generator, EagerBackend(generator, "fp32", CPU))
 

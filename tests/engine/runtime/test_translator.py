@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.config import GenerateConfig, PrecisionName
+from engine.errors import SkipImage
+from engine.model.card import Card
 from engine.model.weights import Generator
 from engine.runtime.recovery import RecoveringBackend
 from engine.runtime.translator import MIN_SIDE, BatchTranslator, pad
+from tests.engine.model.variants import VARIANTS, randomised
 from tests.images import picture, psnr_db
 
 EAGER = GenerateConfig(backend="eager", device="cpu")
@@ -100,6 +104,64 @@ def test_a_small_memory_budget_gives_the_same_result_in_bands(
     small = BatchTranslator(generator, GenerateConfig(backend="eager", device="cpu", memory_bytes=36_000_000))
     assert small._needed_bytes(pad(x, 4)) > small._budget_bytes
     assert (small(x).int() - translator(x).int()).abs().max() <= 1
+
+
+def translator_of(name: str, **options: Any) -> BatchTranslator:
+    module = randomised(VARIANTS[name])
+    generator = Generator(module, Card(name=name, architecture=module.arch), name)
+    return BatchTranslator(generator, replace(EAGER, **options))
+
+
+def test_a_u_net_gets_whole_images_mirrored_to_a_multiple_of_its_stride() -> None:
+    unet = translator_of("unet")
+    for height, width in ((1, 1), (20, 45), (64, 96)):
+        x = pictures(2, height, width)
+        padded = pad(x, 32)
+        assert all(
+            side % 32 == 0 and side - old < 32 for side, old in zip(padded.shape[1:3], (height, width), strict=True)
+        )
+        assert torch.equal(unet(x), unet(padded)[:, :height, :width])
+    mirrored = np.pad(x[0].numpy(), ((0, 192), (0, 160), (0, 0)), mode="reflect")
+    assert np.array_equal(pad(x[:1], 256)[0].numpy(), mirrored), "back and forth where the stride exceeds the image"
+
+
+def test_a_photo_too_large_for_a_u_net_is_skipped_with_its_numbers() -> None:
+    unet = translator_of("unet", memory_bytes=150_000_000)
+    with pytest.raises(
+        SkipImage, match=r"of 1024x1024 pixels .* takes about \d+ MB, and 150 MB are allowed; allow more"
+    ):
+        unet(torch.zeros(1, 1000, 1000, 3, dtype=torch.uint8))
+    batch = pictures(4, 200, 224)
+    assert unet._needed_bytes(pad(batch, 32)) > 150_000_000
+    assert torch.equal(unet(batch)[3:], unet(batch[3:])), "a batch too large goes one by one"
+
+
+def test_a_u_net_that_runs_out_of_memory_has_no_bands_to_go_on_in() -> None:
+    unet = translator_of("unet")
+    assert unet.backend.name == "eager"
+
+    def fail(_: Tensor) -> Tensor:
+        raise RuntimeError("not enough memory: you tried to allocate 1 bytes")
+
+    unet._run = RecoveringBackend(fail)
+    with pytest.raises(SkipImage, match="a U-Net translates whole images only"):
+        unet(pictures(1, 64, 48))
+
+
+@pytest.mark.parametrize("name", ["nearest, batch", "blur", "gray", "alpha", "no norm, replicate"])
+def test_bands_of_other_generators_are_those_of_the_whole_image(name: str) -> None:
+    x = pictures(1, 700, 501)
+    in_bands = translator_of(name, memory_bytes=40_000_000)
+    assert in_bands._needed_bytes(pad(x, 4)) > in_bands._budget_bytes
+    assert (in_bands(x).int() - translator_of(name)(x).int()).abs().max() <= 1
+
+
+def test_a_dropped_alpha_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        translator_of("gray")
+        assert caplog.text == ""
+        translator_of("alpha")
+    assert "alpha takes alpha as opaque, and the alpha that it makes is dropped." in caplog.text
 
 
 def test_it_says_what_it_runs_and_why(translator: BatchTranslator) -> None:

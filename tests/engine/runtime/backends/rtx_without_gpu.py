@@ -72,7 +72,7 @@ def main() -> None:
     module = load_generator(Path(sys.argv[1])).module
     try:
         program = export(module, torch.float16, profile, torch.device("cpu"))
-        convert(program, torch.float16, profile, torch.device("cuda", 0))
+        convert(program, torch.float16, profile.shapes(module.arch), torch.device("cuda", 0))
     except Exception as error:
         built = error
         while not isinstance(built, Built):

@@ -234,11 +234,11 @@ def test_loading_a_package_does_not_import_the_compiler(model_file: Path, cache:
 
 def test_the_tight_package_of_a_gpu_indexes_with_32_bits() -> None:
     for side in (64, 256, 512, 1024, 4096):
-        bounds = Bounds.tight(side, ngf=64)
+        bounds = Bounds.tight(side, channels=64)
         assert bounds.images * 64 * bounds.side**2 < 2**31 or bounds.images == 1
         assert bounds.takes(1, side, 2 * side)
         assert not bounds.takes(1, side, 2 * side + 4)
-    assert Bounds.tight(256, ngf=64) == Bounds(images=64, side=512) or Bounds.tight(256, ngf=64).images >= 32
+    assert Bounds.tight(256, channels=64) == Bounds(images=64, side=512) or Bounds.tight(256, channels=64).images >= 32
 
 
 def test_a_gpu_has_a_tight_package_beside_the_wide_one(generator: Generator) -> None:

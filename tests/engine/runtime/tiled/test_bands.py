@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.runtime.tiled.bands import down_conv, reflect_conv, up_conv, windows
+from engine.model.layers import BlurDown, BlurUp
+from engine.runtime.tiled.bands import Border, blur_down, padded_conv, up_conv, windows
 
 torch.manual_seed(0)
 HEAD = nn.Conv2d(3, 4, kernel_size=7).double().requires_grad_(False)
 DOWN = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1).double().requires_grad_(False)
-TRANSPOSED = nn.ConvTranspose2d(3, 4, kernel_size=3, stride=2, padding=1, output_padding=1).double()
-RESIZED = nn.Sequential(nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3)).double()
+UPSAMPLINGS: dict[str, list[nn.Module]] = {
+    "transpose": [nn.ConvTranspose2d(3, 4, kernel_size=3, stride=2, padding=1, output_padding=1).double()],
+    "resize": [nn.Sequential(nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3)).double()],
+    "nearest": [nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, padding=1).double()],
+    "blur": [BlurUp(3).double(), nn.Conv2d(3, 4, 3, padding=1).double()],
+}
 
 
 def cut(image: Tensor, heights: list[int]) -> Iterator[Tensor]:
@@ -41,23 +46,39 @@ sides = st.integers(4, 40)
 def test_reflected_convolution(height: int, width: int, heights: list[int]) -> None:
     image = torch.randn(1, 3, height, width, dtype=torch.float64)
     whole = HEAD(nn.ReflectionPad2d(3)(image))
-    assert_same(reflect_conv(HEAD, 3, cut(image, heights)), whole)
+    assert_same(padded_conv(HEAD, 3, cut(image, heights)), whole)
 
 
 @settings(max_examples=40, deadline=None)
 @given(height=sides, width=sides, heights=cuts)
 def test_strided_convolution(height: int, width: int, heights: list[int]) -> None:
     image = torch.randn(1, 3, 2 * height, 2 * width, dtype=torch.float64)
-    assert_same(down_conv(DOWN, cut(image, heights)), DOWN(image))
+    assert_same(padded_conv(DOWN, 1, cut(image, heights), "zero"), DOWN(image))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(height=sides, width=sides, heights=cuts)
-@pytest.mark.parametrize("layer", [TRANSPOSED, RESIZED], ids=["transpose", "resize"])
-def test_up_sampling(layer: nn.Module, height: int, width: int, heights: list[int]) -> None:
+@pytest.mark.parametrize(("pad", "border"), [(nn.ReplicationPad2d, "repeat"), (nn.ZeroPad2d, "zero")])
+def test_other_borders(pad: type[nn.Module], border: Border, height: int, width: int, heights: list[int]) -> None:
+    image = torch.randn(1, 3, height, width, dtype=torch.float64)
+    assert_same(padded_conv(HEAD, 3, cut(image, heights), border), HEAD(pad(3)(image)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=sides, width=sides, heights=cuts)
+def test_filtered_down_sampling(height: int, width: int, heights: list[int]) -> None:
+    image = torch.randn(1, 3, 2 * height, 2 * width, dtype=torch.float64)
+    layer = BlurDown(3).double()
+    assert_same(blur_down(layer, cut(image, heights)), layer(image))
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=sides, width=sides, heights=cuts)
+@pytest.mark.parametrize("layers", UPSAMPLINGS.values(), ids=UPSAMPLINGS.keys())
+def test_up_sampling(layers: list[nn.Module], height: int, width: int, heights: list[int]) -> None:
     image = torch.randn(1, 3, height, width, dtype=torch.float64)
     with torch.no_grad():
-        assert_same(up_conv(layer, cut(image, heights)), layer(image))
+        assert_same(up_conv(layers, cut(image, heights)), nn.Sequential(*layers)(image))
 
 
 def test_no_row_leaves_before_its_place_was_read() -> None:
@@ -70,7 +91,7 @@ def test_no_row_leaves_before_its_place_was_read() -> None:
             rows_read += band.shape[2]
             yield band
 
-    for band in reflect_conv(HEAD, 3, watched()):
+    for band in padded_conv(HEAD, 3, watched()):
         rows_written += band.shape[2]
         assert rows_written <= rows_read
     assert rows_written == 40

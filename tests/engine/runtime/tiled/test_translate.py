@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import SkipImage
 from engine.model.card import Architecture
 from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network
-from engine.runtime.tiled.translate import TilePlan, plan_tiles, translate_tiled, translated_bands, whole_image_bytes
+from engine.runtime.tiled.translate import (
+    TilePlan,
+    cast_layers,
+    plan_tiles,
+    require_memory,
+    translate_tiled,
+    translated_bands,
+    whole_image_bytes,
+)
 from tests import ROOT
+from tests.engine.model.variants import VARIANTS, randomised
 
 COMPACT = Architecture(blocks=2, ngf=8)
 FULL = Architecture()
 SIZES = [(16, 16), (36, 100), (128, 20), (64, 48)]
+RESNETS = {name: arch for name, arch in VARIANTS.items() if arch.network == "resnet"}
 RANGE = 2.0  # the network's output is in [-1, 1]
 
 
 def generator(arch: Architecture) -> ResnetGenerator:
-    """Make a generator with weights that leave no layer without effect."""
+    """Make a generator with fixed random weights."""
     torch.manual_seed(0)
-    module = ResnetGenerator(arch).eval().requires_grad_(False)
-    for layer in module.modules():
-        if isinstance(layer, nn.InstanceNorm2d) and arch.affine:
-            layer.weight.uniform_(0.5, 2)
-            layer.bias.normal_()
-        if isinstance(layer, nn.InstanceNorm2d) and layer.running_mean is not None:
-            assert layer.running_var is not None
-            layer.running_mean.normal_()
-            layer.running_var.uniform_(0.5, 2)
-    return module
+    return ResnetGenerator(arch).eval().requires_grad_(False)
 
 
 def photo(height: int, width: int) -> Tensor:
@@ -52,7 +55,7 @@ def photo(height: int, width: int) -> Tensor:
 
 def whole(module: ResnetGenerator, pixels_HWC: Tensor) -> Tensor:
     with torch.inference_mode():
-        result: Tensor = module(to_network(pixels_HWC[None]))
+        result: Tensor = module(to_network(pixels_HWC[None], channels=module.arch.channels_in))
     return result
 
 
@@ -61,25 +64,18 @@ def tiled(module: ResnetGenerator, pixels_HWC: Tensor, plan: TilePlan) -> Tensor
 
 
 @pytest.mark.parametrize(("quarter_rows", "full_rows"), [(1, 1), (5, 2), (1000, 1000)])
-@pytest.mark.parametrize(
-    "arch",
-    [
-        COMPACT,
-        Architecture(blocks=1, ngf=8, upsample="resize"),
-        Architecture(blocks=1, ngf=8, affine=True),
-        Architecture(blocks=1, ngf=8, track_running_stats=True),
-        Architecture(blocks=1, ngf=8, affine=True, track_running_stats=True, upsample="resize"),
-        Architecture(blocks=1, ngf=8, upsample="resize", learn_residual=True),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("arch", RESNETS.values(), ids=RESNETS.keys())
 def test_compact_generators_in_float32(arch: Architecture, quarter_rows: int, full_rows: int) -> None:
-    module = generator(arch)
+    module = randomised(arch)
+    assert isinstance(module, ResnetGenerator)
+    folded = cast_layers(module, torch.float32, torch.float32)
     plan = TilePlan(quarter_rows=quarter_rows, full_rows=full_rows, in_file=False)
     for height, width in SIZES:
         pixels = photo(height, width)
-        difference = (tiled(module, pixels, plan) - whole(module, pixels)).abs().max().item()
-        assert difference < 1e-4 * RANGE, f"{height}x{width}"
+        want = whole(module, pixels)
+        for layers in (module, folded):
+            difference = (tiled(layers, pixels, plan) - want).abs().max().item()
+            assert difference < 1e-4 * RANGE, f"{height}x{width}"
 
 
 @pytest.mark.parametrize("full_rows", [2, 9])
@@ -146,16 +142,31 @@ def test_a_budget_too_small_says_what_is_needed() -> None:
         plan_tiles(FULL, 16, 60_000, torch.bfloat16, budget_bytes=100 << 20)
 
 
+def test_a_u_net_needs_memory_for_the_whole_image() -> None:
+    arch = Architecture(network="unet", levels=7)
+    enough = whole_image_bytes(arch, 4096, 4096, torch.bfloat16)
+    require_memory(arch, 4096, 4096, torch.bfloat16, budget_bytes=enough)
+    with pytest.raises(SkipImage, match=r"4096x4096 pixels .* whole images only, which takes about \d+ MB, and \d+ MB"):
+        require_memory(arch, 4096, 4096, torch.bfloat16, budget_bytes=enough - 1)
+
+
 def test_a_full_disk_says_what_is_needed(tmp_path: Path) -> None:
     module = generator(COMPACT)
     with pytest.raises(SkipImage, match="GB of temporary disk"):
         translate_tiled(module, photo(8192, 64), budget_bytes=36_000_000, spill_folder=tmp_path / "missing")
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "transpose": {"blocks": 1},
+    "resize": {"blocks": 1, "upsample": "resize"},
+    "blur": {"blocks": 1, "upsample": "blur", "downsample": "blur"},
+    "unet": {"network": "unet", "levels": 7},
+}
+
 MEASURE = """
-import sys, torch
+import json, sys, torch
 from engine.model.card import Architecture
-from engine.model.network import ResnetGenerator
+from engine.model.network import build_generator
 from engine.model.pixels import to_network, to_pixels
 from engine.runtime.tiled.translate import translate_tiled
 
@@ -170,9 +181,9 @@ def translate(pixels):
     with torch.inference_mode():
         return to_pixels(module(to_network(pixels[None], torch.bfloat16)))
 
-upsample, height, width, budget_bytes = sys.argv[1], *map(int, sys.argv[2:])
-module = ResnetGenerator(Architecture(blocks=1, ngf=16, upsample=upsample)).eval().bfloat16()
-translate(torch.zeros((16, 64, 3), dtype=torch.uint8))
+height, width, budget_bytes = map(int, sys.argv[2:])
+module = build_generator(Architecture(**json.loads(sys.argv[1]), ngf=16)).eval().bfloat16()
+translate(torch.zeros((128, 128, 3), dtype=torch.uint8))
 pixels = torch.zeros((height, width, 3), dtype=torch.uint8).random_(0, 256)
 before = resident("VmRSS")
 translate(pixels)
@@ -180,27 +191,29 @@ print(resident("VmHWM") - before)
 """
 
 
-def peak_bytes(upsample: str, height: int, width: int, budget_bytes: int) -> int:
+def peak_bytes(kind: str, height: int, width: int, budget_bytes: int) -> int:
     """Measure in a process of its own what a translation adds to its memory; budget 0 is the whole image."""
-    command = [sys.executable, "-c", MEASURE, upsample, str(height), str(width), str(budget_bytes)]
+    fields = json.dumps(KINDS[kind])
+    command = [sys.executable, "-c", MEASURE, fields, str(height), str(width), str(budget_bytes)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 
 
 @pytest.mark.parametrize(
-    ("upsample", "height", "width", "budget_mb"),
+    ("kind", "height", "width", "budget_mb"),
     [
         ("transpose", 1024, 1024, 64),  # tables in a file
         ("resize", 512, 2048, 150),
         ("transpose", 16, 32_000, 200),  # bands of 4 rows
         ("transpose", 32_000, 16, 100),
+        ("blur", 512, 768, 70),
     ],
 )
-def test_memory_stays_below_the_budget(upsample: str, height: int, width: int, budget_mb: int) -> None:
-    assert peak_bytes(upsample, height, width, budget_mb * 1_000_000) < budget_mb * 1_000_000
+def test_memory_stays_below_the_budget(kind: str, height: int, width: int, budget_mb: int) -> None:
+    assert peak_bytes(kind, height, width, budget_mb * 1_000_000) < budget_mb * 1_000_000
 
 
-@pytest.mark.parametrize("upsample", ["transpose", "resize"])
-def test_the_memory_of_a_whole_image_is_foretold(upsample: str) -> None:
-    arch = Architecture(blocks=1, ngf=16, upsample="resize" if upsample == "resize" else "transpose")
-    foretold = whole_image_bytes(arch, 1536, 2048, torch.bfloat16)
-    assert 0.6 * foretold < peak_bytes(upsample, 1536, 2048, 0) <= foretold
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_of_a_whole_image_is_foretold(kind: str) -> None:
+    height, width = (1536, 2048) if kind in ("transpose", "resize") else (1024, 1536)
+    foretold = whole_image_bytes(Architecture(**KINDS[kind], ngf=16), height, width, torch.bfloat16)
+    assert 0.6 * foretold < peak_bytes(kind, height, width, 0) <= foretold
