@@ -1,7 +1,7 @@
 """Write the Grafana dashboard: `python deploy/grafana/dashboard.py > deploy/grafana/dashboards/solstice.json`.
 
 Each panel is one row of `ROWS`; position, ids and the rest of the JSON follow from that. `$group` and `$instance`
-select workers; every query carries both.
+select workers; every query carries both. `$rate` is the rate of one worker that `solstice plan` prints.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Jobs per second, by model",
             {"{{model}}, {{outcome}}": "sum by (model, outcome) (rate(solstice_job_seconds_count@[1m]))"},
+        ),
+        Panel(
+            "Share of the planned rate",
+            {"share": "sum(rate(solstice_jobs_total@[1m])) / (count(solstice_build_info@) * $rate)"},
+            "percentunit",
         ),
         Panel(
             "Lag and oldest job",
@@ -169,6 +174,7 @@ def dashboard() -> dict[str, Any]:
         "templating": {
             "list": [
                 variable("group", "Group", "label_values(solstice_build_info, job)"),
+                textbox("rate", "Images per second of one worker (solstice plan)", "1"),
                 variable("instance", "Worker", 'label_values(solstice_build_info{job=~"$group"}, instance)'),
             ]
         },
@@ -211,6 +217,17 @@ def variable(name: str, label: str, query: str) -> dict[str, Any]:
         "multi": True,
         "allValue": ".*",
         "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def textbox(name: str, label: str, value: str) -> dict[str, Any]:
+    """Return a field for a number that only the reader knows."""
+    return {
+        "name": name,
+        "label": label,
+        "type": "textbox",
+        "query": value,
+        "current": {"text": value, "value": value},
     }
 
 
