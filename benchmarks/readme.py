@@ -75,12 +75,13 @@ def _archive(runs: Runs) -> str:
 
 
 def _queue(runs: Runs) -> str:
-    rates = sorted(runs["stream"]["result"]["full_speed_jobs_per_s"])
-    return f"{number(rates[0])} to {number(rates[-1])} jobs/s"
+    queue = runs["stream"]["result"]["queue"]
+    p99_ms = number(queue["half_load_p99_ms"]["median"])
+    return f"{_spread(queue['jobs_per_s'])} jobs/s; 99 % within {p99_ms} ms at half load"
 
 
 def _queue_share(runs: Runs) -> str:
-    return f"{_spread(runs['stream-against-convert']['result']['ratio'])} of its rate"
+    return f"{_spread(runs['stream']['result']['against_convert']['ratio'])} of its rate"
 
 
 HEADLINES = (

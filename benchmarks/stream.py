@@ -1,187 +1,130 @@
-"""Jobs a second through one worker, and how long a job takes at a given load, with a stub for the generator.
+"""Everything about the speed of a stream, in one run of some minutes.
 
-The worker is a process of its own; the broker is the pip one that the tests use, in memory, on the same machine. Jobs
-carry 256x256 JPEGs, results carry them back, so that nothing but the stream is measured.
+- `queue`: jobs a second with a stub for the generator, the worker's processor time for each, and the time to a result
+  at half of that rate.
+- `beside_slow_source`: the rate while a web server holds back the images of other jobs, against the rate without.
+- `against_convert`: the rate with a generator against that of `solstice convert` for the same photos.
 
-    python -m benchmarks.stream --jobs 8000 --picture docs/stream.png
-    python -m benchmarks.stream --against-convert summer2winter      the same photos through both, in turn
+What is compared is measured in turn. The worker is a process of its own (`engine.bench.queue`); the broker is the one
+that the tests use, in memory, on the same machine. Jobs carry 256x256 JPEGs, and results carry them back.
+
+    python -m benchmarks.stream
+    python -m benchmarks.stream --only queue --picture docs/stream.png
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import multiprocessing
-import resource
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
-from torch import Tensor
-
 from benchmarks.common import make_model, make_photos, report, run, spread
+from engine.bench.queue import MAX_WAIT_S, LoadRun, inline_load, measure_rates, queue_config, queue_worker
 from engine.config import BatchConfig, EncodeConfig, GenerateConfig, PipelineConfig
-from engine.options import Options, Size
-from engine.stream.client import make_admin
-from engine.stream.config import StreamConfig
-from engine.stream.connection import Connection
 from tests.stream.brokers import tansu
 
-PARTITIONS = 4
-MAX_WAIT_S = 0.05
 BATCH = 16
 QUALITY = 90
+SETTINGS: dict[str, Any] = {"fetch_wait_s": 0.025, "session_timeout_s": 6.0}
+"""This broker holds a fetch to the end of its wait even when jobs come, and a join for half of the session time-out."""
+SLOW_JOBS = 100
+"""Jobs whose images a web server holds back."""
+PARTS = ("queue", "beside_slow_source", "against_convert")
 
-
-def invert(pixels_NHWC: Tensor) -> Tensor:
-    """Stand in for a generator."""
-    return torch.from_numpy(255 - pixels_NHWC.numpy())
-
-
-def serve(brokers: str, model: str, translate: bool, stop: Any, memory: Any, cpu: Any) -> None:
-    """Run one worker until `stop`; reports its peak memory in bytes and its processor time in seconds.
-
-    Without `translate` an inversion of the pixels stands in for the generator.
-    """
-    from engine.stream.worker import Worker
-
-    config = StreamConfig(
-        connection=Connection(brokers=brokers),
-        jobs="jobs",
-        results="results",
-        dead_letters="dead",
-        group="bench",
-        models=(model,),
-        fetch_wait_s=0.025,  # this broker holds a fetch to the end even when jobs come
-        pipeline=PipelineConfig(
-            options=Options(size=Size.parse("256x256")),
-            batch=BatchConfig(size=BATCH, max_wait_s=MAX_WAIT_S),
-            generate=GenerateConfig(backend="inductor" if translate else "auto"),
-            encode=EncodeConfig(quality=QUALITY),
-        ),
-    )
-    worker = Worker(config, None if translate else {Path(model).stem: invert})
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            cpu.value = time.process_time()
-            memory.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        worker.stop()
-
-    threading.Thread(target=watch, daemon=True).start()
-    worker.work()
-
-
-class Load:
-    """Sends jobs at a rate and takes the times of their results."""
-
-    def __init__(self, brokers: str, photos: list[bytes]) -> None:
-        self._producer = KafkaProducer(bootstrap_servers=brokers, linger_ms=2)
-        self._consumer = KafkaConsumer(bootstrap_servers=brokers, fetch_max_wait_ms=5)
-        self._consumer.assign([TopicPartition("results", 0)])
-        self._consumer.seek_to_end()
-        self._consumer.position(TopicPartition("results", 0))
-        sources = [f"data:;base64,{base64.b64encode(photo).decode()}" for photo in photos]
-        self._tails = [f'", "source": "{source}", "inline": true}}'.encode() for source in sources]
-        self._sent = 0
-
-    def run(self, count: int, rate: float | None) -> dict[str, float]:
-        """Send `count` jobs, at `rate` a second or as fast as possible; returns rate and latency."""
-        first, produced = self._sent, np.zeros(count)
-        self._sent += count
-        sender = threading.Thread(target=self._send, args=(first, count, rate, produced))
-        started_s = time.perf_counter()
-        sender.start()
-        latency_s: list[float] = []
-        while len(latency_s) < count:
-            for messages in self._consumer.poll(timeout_ms=200).values():
-                now_s = time.perf_counter()
-                latency_s += [now_s - produced[int(message.key) - first] for message in messages]
-        seconds = time.perf_counter() - started_s
-        sender.join()
-        return {
-            "offered_per_s": round(rate or 0, 1),
-            "jobs_per_s": round(count / seconds, 1),
-            "p50_ms": round(float(np.percentile(latency_s, 50)) * 1e3, 1),
-            "p99_ms": round(float(np.percentile(latency_s, 99)) * 1e3, 1),
-        }
-
-    def _send(self, first: int, count: int, rate: float | None, produced: Any) -> None:
-        started_s = time.perf_counter()
-        for i in range(count):
-            if rate is not None:
-                time.sleep(max(0.0, started_s + i / rate - time.perf_counter()))
-            id = str(first + i).encode()
-            produced[i] = time.perf_counter()
-            value = b'{"id": "' + id + self._tails[i % len(self._tails)]
-            self._producer.send("jobs", key=id, value=value, partition=i % PARTITIONS)
-        self._producer.flush()
+CONFIG = PipelineConfig(
+    batch=BatchConfig(size=BATCH),
+    generate=GenerateConfig(backend="inductor"),
+    encode=EncodeConfig(quality=QUALITY),
+)
 
 
 def main() -> None:
     """Parse, measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=8000, help="in each of the two runs at full speed")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each run at a given load")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure only these")
+    parser.add_argument("--jobs", type=int, default=4000, help="in each run at full speed")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="summer2winter", help="generator that is compared with convert")
     parser.add_argument("--picture", type=Path, help="where to draw rate and latency against offered load")
-    parser.add_argument(
-        "--against-convert", metavar="MODEL", help="compare with `solstice convert`, generator included"
-    )
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, tansu(Path(scratch) / "broker.log") as brokers:
-        make_photos(Path(scratch) / "photos", 100)
-        if arguments.against_convert:
-            report("stream against convert", against_convert(Path(scratch), brokers, arguments.against_convert))
-            return
-        result = measure(Path(scratch), brokers, arguments.jobs, arguments.seconds)
-    if arguments.picture:
-        draw(result["loads"], arguments.picture)
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, tansu(Path(name) / "broker.log") as brokers:
+        scratch = Path(name)
+        make_photos(scratch / "photos", 100)
+        photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
+        if "queue" in arguments.only:
+            result["queue"] = queue(scratch, brokers, photos, arguments.jobs, arguments.rounds, arguments.picture)
+        if "beside_slow_source" in arguments.only:
+            result["beside_slow_source"] = beside_slow_source(
+                scratch, brokers, photos, arguments.jobs, arguments.rounds
+            )
+        if "against_convert" in arguments.only:
+            result["against_convert"] = against_convert(scratch, brokers, photos, arguments.model, arguments.rounds)
     report("stream", result)
 
 
-def measure(scratch: Path, brokers: str, jobs: int, seconds: float) -> dict[str, Any]:
-    """Find the highest rate and the memory it takes, then the latency at shares of it."""
-    photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
-    model = str(make_model(scratch / "stub.safetensors", ngf=4, blocks=1))
-    with worker(brokers, model, translate=False) as (memory, cpu):
-        load = Load(brokers, photos)
-        load.run(500, None)  # starts the worker, its decoders and its connections
-        full = load.run(jobs, None)
-        time.sleep(1)
-        half_way, cpu_before_s = memory.value, cpu.value
-        again = load.run(jobs, None)
-        time.sleep(1)
-        end, cpu_s = memory.value, cpu.value - cpu_before_s
-        top = max(full["jobs_per_s"], again["jobs_per_s"])
-        loads = [load.run(int(top * share * seconds), top * share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
+def queue(
+    scratch: Path, brokers: str, photos: Sequence[bytes], jobs: int, rounds: int, picture: Path | None
+) -> dict[str, Any]:
+    """Measure the highest rate, and the time to a result at half of it; draw more loads into `picture`."""
+    config = queue_config(CONFIG, translate=False)
+    with (
+        queue_worker(brokers, _stub(scratch), config, **SETTINGS) as worker,
+        inline_load(brokers, worker.topics, photos) as load,
+    ):
+        rates = measure_rates(worker, load, jobs, rounds)
+        if picture is not None:
+            offered = [rates["jobs_per_s"]["median"] * share for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
+            draw([(rate, load.run(max(100, int(rate * 10)), rate)) for rate in offered], picture)
+    return {"photo_bytes": round(sum(map(len, photos)) / len(photos)), **rates}
+
+
+def beside_slow_source(scratch: Path, brokers: str, photos: Sequence[bytes], jobs: int, rounds: int) -> dict[str, Any]:
+    """Measure the rate of jobs while a web server holds back the images of others, and without them, in turn."""
+    config = queue_config(CONFIG, translate=False)
+    without, beside = [], []
+    with (
+        _slow_server(photos[0]) as (url, go_on),
+        queue_worker(brokers, _stub(scratch), config, **SETTINGS, input_roots=(url,), read_timeout_s=600.0) as worker,
+        inline_load(brokers, worker.topics, photos) as load,
+    ):
+        load.run(jobs, None)
+        for _ in range(rounds):
+            without.append(load.run(jobs, None).jobs_per_s)
+            go_on.clear()
+            load.send_beside([f"{url}/{number}.jpg" for number in range(SLOW_JOBS)])
+            load.run(len(photos), None)  # now they have begun
+            beside.append(load.run(jobs, None).jobs_per_s)
+            go_on.set()
+            load.run(jobs // 4, None)  # they end
     return {
-        "photo_bytes": round(sum(map(len, photos)) / len(photos)),
-        "full_speed_jobs_per_s": [full["jobs_per_s"], again["jobs_per_s"]],
-        "worker_cpu_ms_per_job": round(cpu_s / jobs * 1e3, 3),
-        "peak_megabytes": [round(half_way / 1e6), round(end / 1e6)],
-        "loads": loads,
+        "slow_jobs": SLOW_JOBS,
+        "without_jobs_per_s": spread(without),
+        "beside_jobs_per_s": spread(beside),
+        "ratio": spread([one / other for one, other in zip(beside, without, strict=True)]),
     }
 
 
-def against_convert(scratch: Path, brokers: str, model: str, rounds: int = 3) -> dict[str, Any]:
+def against_convert(scratch: Path, brokers: str, photos: Sequence[bytes], model: str, rounds: int) -> dict[str, Any]:
     """Send the photos through a warm worker and through `solstice convert`, in turn; both rates leave out the start."""
-    photos = [path.read_bytes() for path in sorted((scratch / "photos").iterdir())]
+    from engine.model.card import find_model
+
     options = ("--model", model, "--size", "256x256", "--batch", BATCH, "--quality", QUALITY, "--backend", "inductor")
     streamed, converted = [], []
-    with worker(brokers, model, translate=True):
-        load = Load(brokers, photos)
+    config = queue_config(CONFIG, translate=True)
+    with (
+        queue_worker(brokers, find_model(model), config, translate=True, **SETTINGS) as worker,
+        inline_load(brokers, worker.topics, photos) as load,
+    ):
         load.run(len(photos), None)
         for number in range(rounds):
-            streamed.append(load.run(len(photos), None)["jobs_per_s"])
+            streamed.append(load.run(len(photos), None).jobs_per_s)
             shown = run("-m", "engine", "convert", scratch / "photos", scratch / f"out{number}", *options, "--json")
             converted.append(json.loads(shown.stdout)["images_per_second"])
     return {
@@ -192,32 +135,47 @@ def against_convert(scratch: Path, brokers: str, model: str, rounds: int = 3) ->
     }
 
 
+def _stub(scratch: Path) -> Path:
+    return make_model(scratch / "stub.safetensors", ngf=4, blocks=1)
+
+
 @contextmanager
-def worker(brokers: str, model: str, *, translate: bool) -> Iterator[tuple[Any, Any]]:
-    """Run a worker in a process of its own on new topics; yields the values that `serve` reports."""
-    admin = make_admin(Connection(brokers=brokers))
-    admin.create_topics([NewTopic("jobs", PARTITIONS, 1), NewTopic("results", 1, 1), NewTopic("dead", 1, 1)])
-    context = multiprocessing.get_context("spawn")
-    stop, memory, cpu = context.Event(), context.Value("q", 0), context.Value("d", 0.0)
-    process = context.Process(target=serve, args=(brokers, model, translate, stop, memory, cpu))
-    process.start()
+def _slow_server(photo: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """Serve `photo` under every path, its second half once the event is set; yields the URL and the event."""
+    go_on = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(photo)))
+            self.end_headers()
+            self.wfile.write(photo[:1000])
+            go_on.wait()
+            self.wfile.write(photo[1000:])
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield memory, cpu
+        yield f"http://127.0.0.1:{server.server_port}", go_on
     finally:
-        stop.set()
-        process.join(30)
+        go_on.set()
+        server.shutdown()
+        server.server_close()
 
 
-def draw(loads: list[dict[str, float]], path: Path) -> None:
+def draw(loads: Sequence[tuple[float, LoadRun]], path: Path) -> None:
     """Draw rate and latency against offered load."""
     from matplotlib import pyplot
 
-    offered = [load["offered_per_s"] for load in loads]
+    offered = [rate for rate, _ in loads]
     figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6))
-    above.plot(offered, [load["jobs_per_s"] for load in loads], "o-")
+    above.plot(offered, [load.jobs_per_s for _, load in loads], "o-")
     above.set_ylabel("results a second")
-    for name, label in (("p50_ms", "median"), ("p99_ms", "99 %")):
-        below.plot(offered, [load[name] for load in loads], "o-", label=label)
+    below.plot(offered, [load.median_ms for _, load in loads], "o-", label="median")
+    below.plot(offered, [load.p99_ms for _, load in loads], "o-", label="99 %")
     below.axhline(MAX_WAIT_S * 1e3, linestyle=":", color="grey", label="--max-wait")
     below.set_yscale("log")
     below.set_ylabel("ms from send to result")

@@ -12,7 +12,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
@@ -43,26 +43,36 @@ _REPORTED_EVERY_S = 0.25
 def measure_queue(brokers: str, model: Path, scenes: Scenes, config: PipelineConfig, effort: Effort) -> dict[str, Any]:
     """Measure the queue at `brokers`; raises `SetupError` when they cannot be reached, `StopRun` without results."""
     photos = [scenes.jpeg(number, THUMBNAILS.width, THUMBNAILS.height) for number in range(THUMBNAILS.different)]
-    with _worker(brokers, model, config) as worker:
-        load = _Load(brokers, worker.topics, photos)
-        try:
-            load.run(_WARM_UP_JOBS, None)
-            full = [load.run(effort.jobs, None) for _ in range(effort.rounds)]
-            cpu_s = worker.cpu_s()
-            full.append(load.run(effort.jobs, None))
-            cpu_s = worker.cpu_s() - cpu_s
-            rates = Spread(tuple(run.jobs_per_s for run in full))
-            half = [load.run(max(1, effort.jobs // 2), rates.median / 2) for _ in range(effort.rounds)]
-        finally:
-            load.close()
-        peak_bytes = worker.peak_bytes()
+    config = queue_config(config, translate=False)
+    with queue_worker(brokers, model, config) as worker, inline_load(brokers, worker.topics, photos) as load:
+        rates = measure_rates(worker, load, effort.jobs, effort.rounds)
+    return {"brokers": brokers, "photo_bytes": round(sum(map(len, photos)) / len(photos)), **rates}
+
+
+def queue_config(config: PipelineConfig, *, translate: bool) -> PipelineConfig:
+    """Return `config` for thumbnails; without `translate` the generator is loaded and never called."""
+    return replace(
+        config,
+        options=THUMBNAILS.options,
+        batch=replace(config.batch, max_wait_s=MAX_WAIT_S),
+        generate=config.generate if translate else replace(config.generate, backend="eager"),
+    )
+
+
+def measure_rates(worker: QueueWorker, load: QueueLoad, jobs: int, rounds: int) -> dict[str, Any]:
+    """Measure the highest rate, the worker's processor time and memory, and the latency at half of that rate."""
+    load.run(_WARM_UP_JOBS, None)
+    full = [load.run(jobs, None) for _ in range(rounds)]
+    cpu_s = worker.cpu_s()
+    full.append(load.run(jobs, None))
+    cpu_s = worker.cpu_s() - cpu_s
+    rates = Spread(tuple(run.jobs_per_s for run in full))
+    half = [load.run(max(1, jobs // 2), rates.median / 2) for _ in range(rounds)]
     return {
-        "brokers": brokers,
-        "jobs": effort.jobs,
-        "photo_bytes": round(sum(map(len, photos)) / len(photos)),
+        "jobs": jobs,
         "jobs_per_s": rates.to_document(),
-        "worker_cpu_ms_per_job": round(cpu_s / effort.jobs * 1e3, 3),
-        "worker_peak_bytes": peak_bytes,
+        "worker_cpu_ms_per_job": round(cpu_s / jobs * 1e3, 3),
+        "worker_peak_bytes": worker.peak_bytes(),
         "half_load_median_ms": Spread(tuple(run.median_ms for run in half)).to_document(),
         "half_load_p99_ms": Spread(tuple(run.p99_ms for run in half)).to_document(),
     }
@@ -93,17 +103,29 @@ class LoadRun:
     p99_ms: float
 
 
-class _Load:
+@contextmanager
+def inline_load(brokers: str, topics: Topics, photos: Sequence[bytes]) -> Iterator[QueueLoad]:
+    """Yield a load of jobs that carry `photos` in turn."""
+    from engine.stream.jobs import data_uri
+
+    load = QueueLoad(brokers, topics, [data_uri(photo) for photo in photos])
+    try:
+        yield load
+    finally:
+        load.close()
+
+
+class QueueLoad:
     """Sends jobs and waits for their results."""
 
-    def __init__(self, brokers: str, topics: Topics, photos: list[bytes]) -> None:
+    def __init__(self, brokers: str, topics: Topics, sources: Sequence[str]) -> None:
+        """Connect; `sources` are those of the jobs, in turn."""
         from engine.stream.client import make_consumer, make_producer
         from engine.stream.connection import Connection
-        from engine.stream.jobs import data_uri
 
         connection = Connection(brokers=brokers)
         self._topics = topics
-        self._sources = [data_uri(photo) for photo in photos]
+        self._sources = sources
         self._producer = make_producer(connection)
         # Some brokers hold a fetch that finds nothing for all of this time even when messages arrive.
         self._consumer = make_consumer(connection, topics.results, fetch_max_wait_ms=5)
@@ -131,6 +153,12 @@ class _Load:
         ordered = sorted(latencies_s)
         return LoadRun(count / seconds, ordered[len(ordered) // 2] * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3)
 
+    def send_beside(self, sources: Sequence[str]) -> None:
+        """Send a job for each of `sources`, for whose results `run` does not wait."""
+        for source in sources:
+            self._send_job("-1", source)
+        self._producer.flush()
+
     def close(self) -> None:
         """Close both connections."""
         self._producer.close(5)
@@ -141,14 +169,16 @@ class _Load:
         for i in range(count):
             if jobs_per_s is not None:
                 time.sleep(max(0.0, started_s + i / jobs_per_s - time.perf_counter()))
-            id = str(first + i)
-            job = {"id": id, "source": self._sources[i % len(self._sources)], "inline": True}
             sent_s[i] = time.perf_counter()
-            self._producer.send(self._topics.jobs, key=id.encode(), value=json.dumps(job).encode())
+            self._send_job(str(first + i), self._sources[i % len(self._sources)])
         self._producer.flush()
 
+    def _send_job(self, id: str, source: str) -> None:
+        job = {"id": id, "source": source, "inline": True}
+        self._producer.send(self._topics.jobs, key=id.encode(), value=json.dumps(job).encode())
 
-class _WorkerProcess:
+
+class QueueWorker:
     """A worker in a process of its own."""
 
     def __init__(self, topics: Topics, cpu_s: Synchronized[float], peak_bytes: Synchronized[int]) -> None:
@@ -166,8 +196,13 @@ class _WorkerProcess:
 
 
 @contextmanager
-def _worker(brokers: str, model: Path, config: PipelineConfig) -> Iterator[_WorkerProcess]:
-    """Run a worker on topics of its own during a `with` block; the topics are deleted afterwards."""
+def queue_worker(
+    brokers: str, model: Path, config: PipelineConfig, *, translate: bool = False, **settings: Any
+) -> Iterator[QueueWorker]:
+    """Run a worker on topics of its own during a `with` block; the topics are deleted afterwards.
+
+    Without `translate` an inversion of the pixels stands in for the generator. `settings` are fields of `StreamConfig`.
+    """
     from engine.stream.client import make_admin, require_topics
     from engine.stream.connection import Connection
 
@@ -176,18 +211,13 @@ def _worker(brokers: str, model: Path, config: PipelineConfig) -> Iterator[_Work
     require_topics(connection, names, PARTITIONS)
     context = multiprocessing.get_context("spawn")
     stop, cpu_s, peak_bytes = context.Event(), context.Value("d", 0.0), context.Value("q", 0)
-    config = replace(
-        config,
-        options=THUMBNAILS.options,
-        batch=replace(config.batch, max_wait_s=MAX_WAIT_S),
-        generate=replace(config.generate, backend="eager"),  # loaded and never called, so not worth compiling
-    )
+    settings = {"models": (str(model),), "pipeline": config, **settings}
     process = context.Process(
-        target=_serve, args=(brokers, topics, str(model), config, stop, cpu_s, peak_bytes), daemon=True
+        target=_serve, args=(brokers, topics, settings, translate, stop, cpu_s, peak_bytes), daemon=True
     )
     process.start()
     try:
-        yield _WorkerProcess(topics, cpu_s, peak_bytes)
+        yield QueueWorker(topics, cpu_s, peak_bytes)
     finally:
         stop.set()
         process.join(_STOP_S)
@@ -202,8 +232,8 @@ def _worker(brokers: str, model: Path, config: PipelineConfig) -> Iterator[_Work
 def _serve(
     brokers: str,
     topics: Topics,
-    model: str,
-    config: PipelineConfig,
+    settings: dict[str, Any],
+    translate: bool,
     stop: Event,
     cpu_s: Synchronized[float],
     peak_bytes: Synchronized[int],
@@ -220,10 +250,9 @@ def _serve(
         results=topics.results,
         dead_letters=topics.dead_letters,
         group=topics.jobs,
-        models=(model,),
-        pipeline=config,
+        **settings,
     )
-    worker = Worker(stream, {Path(model).stem: invert})
+    worker = Worker(stream, None if translate else {Path(stream.models[0]).stem: invert})
     peak = PeakMemory(torch.device("cpu"))
 
     def report() -> None:

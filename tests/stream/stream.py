@@ -83,6 +83,8 @@ class Stream:
     name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     options: dict[str, Any] = field(default_factory=dict)
     """For the `StreamConfig` of workers in this process."""
+    fetch_wait_ms: int = 100
+    """How long the broker may take to answer a fetch of results."""
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = self.folder / "in", self.folder / "out"
@@ -259,7 +261,9 @@ class Stream:
         return now
 
     def _read(self, topic: str, count: int, seconds: float) -> list[Any]:
-        consumer = KafkaConsumer(bootstrap_servers=self.brokers, enable_auto_commit=False, fetch_max_wait_ms=100)
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.brokers, enable_auto_commit=False, fetch_max_wait_ms=self.fetch_wait_ms
+        )
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         consumer.seek_to_beginning()

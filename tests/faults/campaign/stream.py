@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,9 @@ class _Campaign:
         self._broker = broker
         self._moods = moods
         folder.mkdir()
-        self._stream = Stream(broker.address, folder, tiny_model(folder / "tiny.safetensors"), partitions=PARTITIONS)
+        model = tiny_model(folder / "tiny.safetensors")
+        # This broker ends a fetch after its wait even when the object store has not answered yet.
+        self._stream = Stream(broker.address, folder, model, partitions=PARTITIONS, fetch_wait_ms=5000)
         opened.callback(self._stream.close)
         self._disk = self._stream.outputs
         self._disk.mkdir()
@@ -164,7 +166,6 @@ class _Campaign:
     # ---- workers ----
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # This broker ends a fetch after its wait even when the object store has not answered yet.
         options = ("--session-timeout", f"{SESSION_S:g}", "--max-crashes", "2", "--fetch-wait", "0.5")
         worker = self._stream.process(*options, wait=False, change=KILLER, prefix=self._prefix or ())
         self._number_of[worker.pid] = len(self._number_of)
@@ -279,9 +280,10 @@ class _Campaign:
 
     def _send_lost_suspects(self) -> None:
         """Send jobs again that became dead letters because workers were killed beside them, as `replay` does."""
-        lost = [id for id in self._dead_letters() if id in self._good and id not in self._done()]
-        for id, reason in self._dead_letters().items():
-            require(id not in lost or "workers crashed" in reason, f"{id} became a dead letter: {reason}")
+        letters = self._dead_letters()
+        lost = sorted(self._good & letters.keys() - _done(self._results())) if self._good & letters.keys() else []
+        for id in lost:
+            require("workers crashed" in letters[id], f"{id} became a dead letter: {letters[id]}")
         for id in lost:
             number = int(id.removeprefix("job-"))
             source = (self._stream.inputs / f"{number}.jpg").as_uri()
@@ -291,20 +293,17 @@ class _Campaign:
         self._stream.flush()
         self._finish()
 
-    def _done(self) -> set[str]:
-        return {result["id"] for result in self._results() if result["status"] == "done"}
-
     def _results(self) -> list[dict[str, Any]]:
-        return self._stream.results(len(self._good | self._broken | self._pills), seconds=120)
+        return self._stream.results(len(self._good | self._broken | self._pills), seconds=300)
 
     def _dead_letters(self) -> dict[str, str]:
         """Return the reason of each dead letter by its job's id."""
-        letters = self._stream.dead_letters(len(self._broken | self._pills), seconds=120)
+        letters = self._stream.dead_letters(len(self._broken | self._pills), seconds=300)
         return {letter.key.decode(): dict(letter.headers)["solstice-reason"].decode() for letter in letters}
 
     def _check(self) -> None:
         results, letters, files = self._results(), self._dead_letters(), self._stream.files()
-        done = {result["id"] for result in results if result["status"] == "done"}
+        done = _done(results)
         require(self._good <= done, f"lost: {sorted(self._good - done)[:5]}")
         bad = self._broken | self._pills
         require(bad <= letters.keys(), f"without a dead letter: {sorted(bad - letters.keys())[:5]}")
@@ -322,6 +321,10 @@ class _Campaign:
         self.counts["pills in the dead letters"] = len(self._pills)
         self.counts["duplicates answered without translating"] = sum("duplicate" in result for result in results)
         self.counts["results beside the first of each job"] = len(results) - len(self._good) - len(bad)
+
+
+def _done(results: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {result["id"] for result in results if result["status"] == "done"}
 
 
 def _fill(path: Path) -> None:
