@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := $(if $(shell command -v nvidia-smi),[gpu])
 
-.PHONY: help demo test quick faults lint format docs wheel check-deploy clean
+.PHONY: help demo test quick faults lint format docs wheel bare check-deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ docs: .venv/installed-for-docs  ## build the documentation into build/site; a de
 
 wheel:  ## build the wheel into dist/ and try it in an empty environment
 	sh .ci/try-wheel $(PYTHON)
+
+bare:  ## try the software of a bare GPU machine, without a GPU; downloads 3 GB, so it is not part of CI
+	sh .ci/try-bare $(PYTHON)
 
 check-deploy: .venv/installed-for-tests  ## check images, compose, chart, dashboard and rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh deploy/check.sh

@@ -1,8 +1,8 @@
 """Measure a GPU: ceilings, the generator by backend, size and batch, the whole pipeline, and a profile.
 
 Each part is measured on its own; one that fails is reported with its reason, and the others go on. What is not
-installed (DALI, nvImageCodec, TensorRT) is reported as such. The ceiling of the generator is the rate of a large fp16
-matrix product divided by the network's arithmetic.
+installed (DALI, nvImageCodec, TensorRT) is reported as such. Ceilings are those of `solstice bench`
+(`engine.bench.ceilings`): the generator's is the rate of its most frequent convolution applied to all of its arithmetic.
 
     python -m benchmarks.gpu                 # on a machine with a GPU: some minutes
     python -m benchmarks.gpu --rehearse      # every line once, on the CPU with a tiny network; numbers are meaningless
@@ -29,7 +29,10 @@ from typing import Any, Literal
 import torch
 from torch._C._autograd import DeviceType
 
-from benchmarks.common import generator_gflop, machine, make_model, make_photos, report
+from benchmarks.common import machine, make_model, make_photos, report
+from engine.bench.ceilings import Machine, generator_gflop
+from engine.bench.photos import QUALITY
+from engine.codec import jpeg
 from engine.codec.dali import GpuDecoder, Jpeg
 from engine.codec.decode import Decoder
 from engine.codec.header import inspect
@@ -67,9 +70,8 @@ class Plan:
     large: tuple[int, int]
     """Width and height of the photos translated at native size."""
     large_photos: int
-    matrix_side: int
-    copy_bytes: int
-    """Size of the copy within device memory: far more than the caches hold."""
+    measured_s: float
+    """How long to measure each ceiling at least, in seconds."""
     ngf: int
     blocks: int
     steady_s: float
@@ -83,8 +85,7 @@ GPU = Plan(
     photos=4096,
     large=(4000, 3000),
     large_photos=96,
-    matrix_side=8192,
-    copy_bytes=4 << 30,
+    measured_s=0.5,
     ngf=64,
     blocks=9,
     steady_s=20.0,
@@ -96,8 +97,7 @@ REHEARSAL = Plan(
     photos=24,
     large=(160, 120),
     large_photos=3,
-    matrix_side=256,
-    copy_bytes=4 << 20,
+    measured_s=0.01,
     ngf=4,
     blocks=1,
     steady_s=1.0,
@@ -151,25 +151,21 @@ def measure(plan: Plan, scratch: Path) -> Iterator[tuple[str, Result]]:
 
 
 def ceilings(plan: Plan, generator: Generator) -> Result:
-    """Measure a large matrix product and copies, and derive the generator's ceiling."""
-    dtype = torch.float16 if plan.device.type == "cuda" else torch.float32
-    left, right = (torch.randn(plan.matrix_side, plan.matrix_side, device=plan.device, dtype=dtype) for _ in range(2))
-    tflops = 2 * plan.matrix_side**3 / _best_s(plan, lambda: left @ right) / 1e12
-    source = torch.empty(64 << 20, dtype=torch.uint8)
-    host = source.pin_memory() if plan.device.type == "cuda" else source
-    on_device = torch.empty_like(host, device=plan.device)
-    large = torch.empty(plan.copy_bytes, dtype=torch.uint8, device=plan.device)
-    target = torch.empty_like(large)
-    device_copy_s = _best_s(plan, lambda: target.copy_(large))
+    """Measure what `solstice bench` measures of the device alone, and derive the generator's ceiling from it."""
+    precision = fastest_precision(plan.device)
+    machine = Machine(plan.device, precision, plan.measured_s)
+    arch = generator.module.arch
+    convolution = machine.convolution_tflops(arch, plan.batches[-1])
     result: Result = {
-        "matrix_product_tflops": round(tflops, 1),
-        "copy_in_gb_per_s": round(host.numel() / _best_s(plan, lambda: on_device.copy_(host)) / 1e9, 2),
-        "copy_out_gb_per_s": round(host.numel() / _best_s(plan, lambda: host.copy_(on_device)) / 1e9, 2),
-        "device_copy_gb_per_s": round(2 * plan.copy_bytes / device_copy_s / 1e9, 1),
+        "precision": precision,
+        "matrix_product_tflops": round(machine.matrix_tflops(precision), 3),
+        "trunk_convolution_tflops": round(convolution, 3),
+        "copy_in_gb_per_s": round(machine.transfer_gb_per_s(to_device=True), 2),
+        "copy_out_gb_per_s": round(machine.transfer_gb_per_s(to_device=False), 2),
+        "device_copy_gb_per_s": round(machine.copy_gb_per_s(), 1),
     }
     for side in plan.sides:
-        gflop = generator_gflop(generator.module.arch, side, side)
-        result[f"generator_images_per_s_at_{side}"] = round(tflops * 1e3 / gflop, 1)
+        result[f"generator_images_per_s_at_{side}"] = round(convolution * 1e3 / generator_gflop(arch, side, side), 1)
     return result
 
 
@@ -304,15 +300,13 @@ def decoders(plan: Plan, scratch: Path) -> Result:
 
 def encoders(plan: Plan) -> Result:
     """Compare JPEG encoders by size: one CPU thread, and nvImageCodec on the device with the copy to it."""
-    import simplejpeg
-
     on_device = GpuEncoder(plan.device)
     result: Result = {}
     for side in (*plan.sides, 4 * plan.sides[-1]):
         array = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8).numpy()
-        rates = {"one CPU thread": 1 / _best_s(plan, partial(simplejpeg.encode_jpeg, array, 92, "RGB", "420"))}
-        if on_device(array, 92, "4:2:0") is not None:
-            rates["nvImageCodec"] = 1 / _best_s(plan, partial(on_device, array, 92, "4:2:0"))
+        rates = {"one CPU thread": 1 / _best_s(plan, partial(jpeg.encode, array, QUALITY, "4:2:0"))}
+        if on_device(array, QUALITY, "4:2:0") is not None:
+            rates["nvImageCodec"] = 1 / _best_s(plan, partial(on_device, array, QUALITY, "4:2:0"))
         result[str(side)] = {name: round(rate, 1) for name, rate in rates.items()}
     missing = not all("nvImageCodec" in rates for rates in result.values())
     return {**result, "nvImageCodec": "not installed or without a working encoder here"} if missing else result

@@ -5,7 +5,7 @@
 #     sh benchmarks/gpu.sh --rehearse  every line once on the CPU, with a tiny network
 #
 # PYTHON names the interpreter. A missing requirement is named with the command that installs it; what is optional (DALI,
-# nvImageCodec, TensorRT, kafka-python) is used where it is installed. Results are written to gpu-results.json.
+# nvImageCodec, TensorRT, kafka-python, simplejpeg) is used where it is installed. Results are written to gpu-results.json.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -14,10 +14,10 @@ PYTHON=${PYTHON:-python3}
 import importlib.util
 import sys
 
-REQUIRED = {"numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "simplejpeg": "simplejpeg",
-            "click": "click", "rich": "rich", "jinja2": "jinja2", "fsspec": "fsspec"}
+REQUIRED = {"numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "click": "click", "rich": "rich", "jinja2": "jinja2", "fsspec": "fsspec"}
 OPTIONAL = {"nvidia.dali": "DALI: JPEGs are decoded on the CPU", "nvidia.nvimgcodec": "nvImageCodec: no encoder on the GPU",
             "torch_tensorrt": "Torch-TensorRT: backends inductor and eager only", "kafka": "kafka-python: no streams",
+            "simplejpeg": "simplejpeg: JPEGs go through Pillow, slower",
             "pytest": "pytest: the GPU tests are not run"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, is_gcc
+from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, flag_options, is_gcc
 
 
 def describe_compiler(device: torch.device) -> str:
@@ -30,9 +30,10 @@ def set_compiler_flags() -> None:
     from torch._inductor import config
 
     compiler = find_compiler()
-    march: str | None = config.cpp.march
+    march: str | None = getattr(config.cpp, "march", None)
     if compiler is not None and is_gcc(compiler) and GCC_FLAGS not in (march or ""):
-        config.cpp.march = f"{march or 'native'} {GCC_FLAGS}"
+        for name, value in flag_options(f"{march or 'native'} {GCC_FLAGS}").items():
+            setattr(config, name, value)
 
 
 def describe_processor(device: torch.device) -> str:

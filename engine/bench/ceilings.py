@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.bench.photos import QUALITY
 from engine.bench.timing import rate
+from engine.codec import jpeg
 from engine.config import num_cores
 from engine.model.card import Architecture
 from engine.model.network import build_generator
@@ -30,6 +30,7 @@ from engine.system.device import fastest_precision
 
 _GPU_SIDE, _CPU_SIDE = 8192, 2048
 _COPIED_BYTES = 128 << 20
+_GPU_COPIED_BYTES = 4 << 30  # far more than the caches hold
 _TILE = 64 * 64  # positions at a quarter of 256x256
 
 
@@ -74,13 +75,18 @@ class Machine:
 
     def copy_gb_per_s(self) -> float:
         """Measure a copy within the device's memory: bytes read plus bytes written, in GB/s."""
-        source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=self.device)
+        size = _COPIED_BYTES
+        if self.device.type == "cuda":
+            size = min(_GPU_COPIED_BYTES, torch.cuda.mem_get_info(self.device)[0] // 4)
+        source = torch.ones(size, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
-        return 2 * _COPIED_BYTES * self._per_s(lambda: target.copy_(source)) / 1e9
+        return 2 * size * self._per_s(lambda: target.copy_(source)) / 1e9
 
     def transfer_gb_per_s(self, *, to_device: bool) -> float:
-        """Measure a copy between pinned memory and the GPU, in GB/s."""
-        host = torch.ones(_COPIED_BYTES, dtype=torch.uint8).pin_memory()
+        """Measure a copy between pinned memory and the GPU, in GB/s; on a CPU, a copy within memory."""
+        host = torch.ones(_COPIED_BYTES, dtype=torch.uint8)
+        if self.device.type == "cuda":
+            host = host.pin_memory()
         on_device = torch.empty_like(host, device=self.device)
         target, source = (on_device, host) if to_device else (host, on_device)
         return _COPIED_BYTES * self._per_s(lambda: target.copy_(source)) / 1e9
@@ -102,13 +108,13 @@ class Machine:
 
 def jpeg_decode_per_s(jpegs: list[bytes], measured_s: float) -> float:
     """Measure libjpeg-turbo alone, one thread per core: JPEGs per second."""
-    return rate(simplejpeg.decode_jpeg, jpegs, num_cores(), measured_s)
+    return rate(jpeg.decode_rgb, jpegs, num_cores(), measured_s)
 
 
 def jpeg_encode_per_s(photos_HWC: list[np.ndarray[Any, np.dtype[np.uint8]]], measured_s: float) -> float:
     """Measure libjpeg-turbo alone, one thread per core, with the defaults of `solstice convert`: photos per second."""
     return rate(
-        lambda photo_HWC: simplejpeg.encode_jpeg(photo_HWC, QUALITY, "RGB", "420"), photos_HWC, num_cores(), measured_s
+        lambda photo_HWC: jpeg.encode(photo_HWC, QUALITY, "4:2:0"), photos_HWC, num_cores(), measured_s
     )
 
 

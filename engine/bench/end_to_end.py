@@ -24,6 +24,7 @@ from engine.bench.generator import default_batch, start
 from engine.bench.machine import own_cpu_s
 from engine.bench.photos import link_photos
 from engine.bench.timing import Spread
+from engine.codec.jpeg import decode_rgb
 from engine.config import PipelineConfig, num_cores
 from engine.errors import EngineError, StopRun
 from engine.model.weights import load_generator
@@ -207,7 +208,7 @@ class _Ceiling:
         self._arch = arch
         self._gflop = generator_gflop(arch, *(-(-side // arch.stride) * arch.stride for side in workload.working_size))
         self._jpegs = [path.read_bytes() for path in photos]
-        self._results_HWC = _decoded(self._jpegs)
+        self._results_HWC = [decode_rgb(jpeg) for jpeg in self._jpegs]
         self._measured_s = measured_s
 
     def images_per_s(self) -> float:
@@ -239,12 +240,6 @@ class PeakMemory:
     def num_gpu_bytes(self) -> int | None:
         """Return the peak of what PyTorch held in the GPU's memory; None for a CPU."""
         return torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else None
-
-
-def _decoded(jpegs: list[bytes]) -> list[Any]:
-    import simplejpeg
-
-    return [simplejpeg.decode_jpeg(jpeg) for jpeg in jpegs]
 
 
 def _successful(summary: Summary) -> Summary:

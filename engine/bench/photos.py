@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.codec import jpeg
 from engine.codec.geometry import resize
 from engine.errors import SetupError
 
@@ -49,7 +49,7 @@ class Scenes:
             band = photo_HWC[top : top + _BAND_ROWS]
             grain = random.normal(0, _GRAIN, band.shape[:2]).astype(np.int16)[..., None]
             band[:] = np.clip(band + grain, 0, 255)
-        return bytes(simplejpeg.encode_jpeg(photo_HWC, QUALITY, "RGB", "420"))
+        return jpeg.encode(photo_HWC, QUALITY, "4:2:0")
 
     def write(self, folder: Path, count: int, width: int, height: int) -> list[Path]:
         """Write `count` photos of `width` x `height` pixels into `folder`, and return their paths."""
@@ -86,7 +86,7 @@ def _decoded(folder: Path) -> list[Tensor]:
     scenes = []
     for path in paths:
         try:
-            scenes.append(torch.from_numpy(simplejpeg.decode_jpeg(path.read_bytes())))
+            scenes.append(torch.from_numpy(jpeg.decode_rgb(path.read_bytes())))
         except (OSError, ValueError):
             continue
     if not scenes:

@@ -22,6 +22,7 @@ from engine.bench.photos import Scenes, find_scenes
 from engine.bench.queue import measure_queue
 from engine.bench.stages import measure_stages
 from engine.bench.timing import Spread, alternate
+from engine.codec.jpeg import decode_rgb
 from engine.config import PipelineConfig
 from engine.model.card import Architecture, Card, find_model
 from engine.model.network import ResnetGenerator
@@ -144,7 +145,7 @@ def _workloads(
 def _ceilings(machine: Machine, generator: Generator, scenes: Scenes, config: BenchConfig) -> dict[str, Any]:
     arch, seconds = generator.card.architecture, config.effort.measured_s
     jpeg = scenes.jpeg(0, PHONE.width, PHONE.height)
-    photo_HWC = _decoded(jpeg)
+    photo_HWC = decode_rgb(jpeg)
     works: dict[str, Callable[[], float]] = {
         "matrix_fp32_tflops": lambda: machine.matrix_tflops("fp32"),
         "convolution_tflops": lambda: machine.convolution_tflops(arch, default_batch(machine.device)),
@@ -193,7 +194,3 @@ def _spreads(part: Any) -> Iterator[Spread]:
             yield from _spreads(inner)
 
 
-def _decoded(jpeg: bytes) -> Any:
-    import simplejpeg
-
-    return simplejpeg.decode_jpeg(jpeg)

@@ -36,7 +36,7 @@ from engine.cli.output import say, say_some
 from engine.cli.secrets import refuse_password
 from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SetupError
-from engine.options import Detail, Options, Size, default_detail
+from engine.options import WORKING_SIDE, Detail, Options, Size, default_detail
 from engine.records import Failed, Outcome
 
 if TYPE_CHECKING:  # loading torch takes seconds, which `--help` and a mistyped option must not
@@ -303,7 +303,12 @@ def _config(options: dict[str, Any]) -> PipelineConfig:
 
 
 def _side_of(size: Size) -> int:
-    """Return the side that a GPU's engine is tuned for; photos at their own size count as large."""
+    """Return the side that a GPU's engine is tuned for; photos at their own size count as large.
+
+    Most photos are above the limit up to which `auto` keeps their size.
+    """
+    if size.mode == "auto":
+        return WORKING_SIDE
     return -(-min(size.width, size.height) // 4) * 4 or 2048
 
 

@@ -220,6 +220,11 @@ def _by_pillow(data: bytes, colours: ColourSpace) -> Pixels:
         raise SkipImage(f"cannot be decoded: {error}") from error
 
 
+def decode_rgb(data: bytes) -> Pixels:
+    """Decode an undamaged JPEG to uint8 [H, W, 3] and do nothing else; raises `ValueError` with the decoder's reason."""
+    return _strict(data, "RGB", None)
+
+
 def encode(pixels_HWC: Pixels, quality: int, subsampling: str) -> bytes:
     """Encode uint8 [H, W, 3] as a baseline JPEG without metadata; `subsampling` such as `4:2:0`."""
     if simplejpeg is None:

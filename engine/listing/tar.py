@@ -15,23 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from engine.codec.kinds import HEAD_BYTES
-from engine.errors import SkipImage
+from engine.errors import SetupError, SkipImage
 from engine.listing.inputs import Input, Inventory, UnreadableInput
 from engine.listing.members import MemberCollector
 from engine.listing.selection import Selection
+
+try:
+    from zstandard import ZstdError
+    from zstandard import open as _open_zstd
+except ImportError:  # optional here: only tars compressed so need it
+
+    class ZstdError(Exception):  # type: ignore[no-redef]
+        """Stands for the error of a library that is not installed."""
+
+    def _open_zstd(path: Path) -> Any:
+        """Raise `SetupError`: nothing here reads zstd."""
+        raise SetupError(f'"{path}" is compressed with zstd: pip install zstandard, or decompress it first.')
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
-    b"\x28\xb5\x2f\xfd": zstandard.open,
+    b"\x28\xb5\x2f\xfd": _open_zstd,
 }
 """Functions that open a compressed stream for reading, by the stream's first bytes."""
 
-_BAD_DATA = (OSError, tarfile.TarError, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, ValueError)
+_BAD_DATA = (OSError, tarfile.TarError, zlib.error, lzma.LZMAError, ZstdError, EOFError, ValueError)
 
 
 def opener_of(src: Path) -> Callable[..., Any] | None:

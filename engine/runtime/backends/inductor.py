@@ -31,7 +31,7 @@ from engine.runtime.backends.aoti import CompiledLibrary
 from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
 from engine.runtime.backends.streams import CopyStreams
 from engine.runtime.cache import PackageCache
-from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler
+from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, flag_options
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class _Compilation:
             # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
             options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
             if self.device.type == "cpu":
-                options["cpp.march"] = _march()
+                options |= flag_options(_march())
                 torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
             else:
                 options["max_autotune"] = self.bounds != WIDE

@@ -42,6 +42,7 @@ def test_every_ceiling_of_a_cpu_is_a_positive_rate(precision: str) -> None:
 
     assert machine.convolution_tflops(Architecture(ngf=4, blocks=1), batch=1) > 0
     assert machine.copy_gb_per_s() > 0
+    assert machine.transfer_gb_per_s(to_device=True) > 0
 
 
 def test_the_packed_convolution_computes_the_same_as_the_plain_one() -> None:

@@ -236,3 +236,10 @@ def test_the_tree_is_walked_once(src: Path, model_file: Path, monkeypatch: pytes
     monkeypatch.setattr("engine.listing.list_folder", noted)
     assert invoke(src, src.parent / "dst", "--model", model_file, "--report", *EAGER).exit_code == 0
     assert walked == [str(src)]
+
+
+@pytest.mark.parametrize(("size", "side"), [("auto", 512), ("native", 2048), ("300", 300), ("301x270", 272)])
+def test_backends_are_tuned_for_the_size_of_most_photos(
+    monkeypatch: pytest.MonkeyPatch, src: Path, size: str, side: int
+) -> None:
+    assert config_of(monkeypatch, src, "--size", size).generate.sides == (side,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.codec import png
 from engine.codec.colour import adobe_rgb_icc
 from engine.codec.dali import GpuDecoder, Jpeg
-from engine.codec.decode import Decoder, jpeg_device
+from engine.codec.decode import Decoder, check_jpeg, jpeg_device
 from engine.codec.header import inspect
 from engine.config import DecodeConfig, GenerateConfig, PipelineConfig
 from engine.options import Detail, Options, Size
@@ -23,7 +25,7 @@ from engine.pipeline import Pipeline
 from engine.records import Failed, Inspected, Picture, Record
 from engine.testing import MemorySink, MemorySource
 from tests.engine.codec.test_decode import DAMAGE, FORMATS, array
-from tests.images import encoded, oriented, photo, picture, pixels, psnr_db
+from tests.images import encoded, oriented, photo, picture, pixels, psnr_db, zeroed
 
 CPU = torch.device("cpu")
 DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(torch.device("cuda", 0), id="cuda", marks=pytest.mark.needs_cuda)]
@@ -264,3 +266,36 @@ def test_a_pipeline_hands_the_generator_what_is_on_the_gpu_already() -> None:
     assert results["auto"].keys() == results["cpu"].keys()
     for key, encoded_result in results["auto"].items():
         assert psnr_db(pixels(encoded_result.data), pixels(results["cpu"][key].data)) > 35
+
+
+def test_the_search_for_damage_runs_beside_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intact and damaged JPEGs and a PNG in one chunk; the stand-in for the GPU waits until all the others are done."""
+    others_done = threading.Event()
+    left = {"jpeg", "png"}
+
+    def reported(name: str, work: Callable[..., object]) -> Callable[..., object]:
+        def reporting(*arguments: object) -> object:
+            try:
+                return work(*arguments)
+            finally:
+                left.discard(name)
+                if not left:
+                    others_done.set()
+
+        return reporting
+
+    def gpu(jpegs: list[Jpeg]) -> list[Tensor | None]:
+        assert others_done.wait(30), "the CPU waited for the GPU"
+        return [torch.full((jpeg.height, jpeg.width, 3), 7, dtype=torch.uint8) for jpeg in jpegs]
+
+    decoder = Decoder(DecodeConfig(workers=1, chunk_images=3), CPU)
+    monkeypatch.setattr(decoder, "_gpu", gpu)
+    monkeypatch.setattr("engine.codec.decode.check_jpeg", reported("jpeg", check_jpeg))
+    monkeypatch.setattr("engine.codec.decode.png.check", reported("png", png.check))
+    damaged = zeroed(encoded(picture(400, 300), quality=95), 0.4, 1500)
+    intact, refused, other = decoder(chunk_of([photo(64, 48), damaged, encoded(picture(), "PNG")]))
+    assert isinstance(intact, Record)
+    assert (intact.payload.pixels_HWC == 7).all()
+    assert isinstance(refused, Failed)
+    assert "damaged" in refused.reason
+    assert isinstance(other, Record)
