@@ -113,9 +113,7 @@ def jpeg_decode_per_s(jpegs: list[bytes], measured_s: float) -> float:
 
 def jpeg_encode_per_s(photos_HWC: list[np.ndarray[Any, np.dtype[np.uint8]]], measured_s: float) -> float:
     """Measure libjpeg-turbo alone, one thread per core, with the defaults of `solstice convert`: photos per second."""
-    return rate(
-        lambda photo_HWC: jpeg.encode(photo_HWC, QUALITY, "4:2:0"), photos_HWC, num_cores(), measured_s
-    )
+    return rate(lambda photo_HWC: jpeg.encode(photo_HWC, QUALITY, "4:2:0"), photos_HWC, num_cores(), measured_s)
 
 
 def file_write_per_s(files: list[bytes], folder: Path, measured_s: float) -> float:

@@ -192,5 +192,3 @@ def _spreads(part: Any) -> Iterator[Spread]:
     elif isinstance(part, list):
         for inner in part:
             yield from _spreads(inner)
-
-

@@ -34,7 +34,7 @@ from engine.codec.colour import (
 )
 from engine.codec.dali import GpuDecoder, Jpeg
 from engine.codec.damage import Damaged
-from engine.codec.geometry import is_turned, resize_with_alpha, upright
+from engine.codec.geometry import is_turned, resize_scaled, resize_with_alpha, upright
 from engine.config import DecodeConfig, PipelineConfig
 from engine.errors import EngineError, SkipImage
 from engine.records import Failed, Inspected, Metadata, Picture, Record
@@ -180,7 +180,21 @@ class Decoder:
         return _by_pillow(source, icc, notes)
 
     def _jpeg(self, source: Inspected, icc: bytes | None, least: tuple[int, int] | None) -> StoredPixels:
-        """Decode with libjpeg-turbo; the profile of a CMYK image is applied here, while its four channels exist."""
+        """Decode with libjpeg-turbo, to working size where no more pixels are needed.
+
+        The profile of a CMYK image is applied here, while its four channels exist.
+        """
+        pixels, notes = self._decoded_jpeg(source, least)
+        stored = StoredPixels(pixels, icc, notes=notes)
+        if source.mode == "CMYK":
+            stored = StoredPixels.of(from_ink(255 - pixels if source.inverted_ink else pixels, icc), None, notes)
+        if least is None:
+            return stored
+        height, width = (side // DCT_MARGIN for side in least)
+        whole = (source.height, source.width)
+        return replace(stored, pixels=resize_scaled(torch.from_numpy(stored.pixels), width, height, whole).numpy())
+
+    def _decoded_jpeg(self, source: Inspected, least: tuple[int, int] | None) -> tuple[jpeg.Pixels, tuple[str, ...]]:
         wanted = jpeg.LIBJPEG_COLOURS[source.mode]
         try:
             pixels, notes = jpeg.decode(source.data, wanted, least=least)
@@ -189,9 +203,7 @@ class Decoder:
                 raise
             pixels = jpeg.decode_damaged(source.data, wanted, least=least)
             notes = (_translated_all_the_same(error),)
-        if source.mode != "CMYK":
-            return StoredPixels(pixels, icc, notes=notes)
-        return StoredPixels.of(from_ink(255 - pixels if source.inverted_ink else pixels, icc), None, notes)
+        return pixels, notes
 
     def _picture_on_gpu(self, pixels_HWC: Tensor, notes: tuple[str, ...], record: Record[Inspected]) -> Picture:
         """Finish what the GPU decoded; an image whose colours must be converted comes to the CPU for that."""

@@ -44,6 +44,28 @@ def resize(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
     return _resampled(pixels_HWC.float(), width, height).add_(0.5).clamp_(0, 65535).to(torch.uint16)
 
 
+def resize_scaled(pixels_HWC: Tensor, width: int, height: int, whole: tuple[int, int]) -> Tensor:
+    """Resample what a JPEG decoder made smaller, uint8 [H, W, C], to [height, width, C], as `resize` does.
+
+    A decoder that makes n/8 of an image rounds its sides up: of 727 rows at 6/8 it returns 546, of which the image fills
+    545.25. Taken for whole, edges would move by up to a pixel of the decoder's.
+
+    Args:
+        pixels_HWC: What was decoded.
+        width: Of the result, in pixels.
+        height: Likewise.
+        whole: Height and width of the image at its own size.
+    """
+    longer = 0 if whole[0] >= whole[1] else 1
+    eighths = round(8 * pixels_HWC.shape[longer] / whole[longer])
+    # The factor is given, not only the size, so that the last fraction of a pixel is not stretched. A trace more, since the
+    # size of the result is the product, rounded down.
+    factors = tuple((side + 1e-4) * 8 / (eighths * own) for side, own in zip((height, width), whole, strict=True))
+    planes = pixels_HWC.permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, scale_factor=factors, mode="bicubic", antialias=True)[0, :, :height, :width]
+    return resized.permute(1, 2, 0).contiguous()
+
+
 def resize_with_alpha(
     pixels_HWC: Tensor, alpha_HW: Tensor | None, width: int, height: int
 ) -> tuple[Tensor, Tensor | None]:

@@ -33,6 +33,7 @@ except ImportError:  # optional here: only tars compressed so need it
         """Raise `SetupError`: nothing here reads zstd."""
         raise SetupError(f'"{path}" is compressed with zstd: pip install zstandard, or decompress it first.')
 
+
 _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from engine.codec.decode import Decoder
+from engine.codec.geometry import resize
 from engine.codec.header import inspect
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.options import Options, Size
 from engine.records import Failed, Inspected, Picture, Record
+from tests.engine.codec.metadata.test_correct import exif
 from tests.images import bomb, encoded, flipped, oriented, photo, picture, pixels
 
 
@@ -207,3 +209,17 @@ def test_a_header_that_lies_about_what_follows_is_refused() -> None:
 def test_the_pixel_limit_comes_before_decoding() -> None:
     with pytest.raises(SkipImage, match="megapixels"):
         inspect(bomb(), DecodeConfig().max_pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("sides", [(363, 481), (257, 307), (433, 347)])
+def test_a_jpeg_decoded_at_a_fraction_is_not_stretched(sides: tuple[int, int], orientation: int) -> None:
+    """Of 363 columns at 3/8, a decoder makes 137, of which the image fills 136.1."""
+    width, height = sides
+    stripes = (np.add.outer(np.arange(height) // 9, np.arange(width) // 11) % 2 * 200 + 20).astype(np.uint8)
+    data = encoded(Image.fromarray(stripes).convert("RGB"), quality=97, subsampling=0, exif=exif(orientation))
+    whole = one(data)
+    found = one(data, size="48")
+    height, width = found.pixels_HWC.shape[:2]
+    expected = resize(whole.pixels_HWC, width, height).numpy().astype(np.int16)
+    assert np.abs(array(found) - expected).mean() < 3
