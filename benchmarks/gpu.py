@@ -2,7 +2,7 @@
 
 Each part is measured on its own; one that fails is reported with its reason, and the others go on. What is not
 installed (DALI, nvImageCodec, TensorRT) is reported as such. Ceilings are those of `solstice bench`
-(`engine.bench.ceilings`): the generator's is the rate of its most frequent convolution applied to all of its arithmetic.
+(`engine.bench.ceilings`): the generator's is the rate of its most frequent convolution, applied to all its arithmetic.
 
     python -m benchmarks.gpu                 # on a machine with a GPU: some minutes
     python -m benchmarks.gpu --rehearse      # every line once, on the CPU with a tiny network; numbers are meaningless

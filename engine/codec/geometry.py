@@ -47,8 +47,8 @@ def resize(pixels_HWC: Tensor, width: int, height: int) -> Tensor:
 def resize_scaled(pixels_HWC: Tensor, width: int, height: int, whole: tuple[int, int]) -> Tensor:
     """Resample what a JPEG decoder made smaller, uint8 [H, W, C], to [height, width, C], as `resize` does.
 
-    A decoder that makes n/8 of an image rounds its sides up: of 727 rows at 6/8 it returns 546, of which the image fills
-    545.25. Taken for whole, edges would move by up to a pixel of the decoder's.
+    A decoder that makes n/8 of an image rounds its sides up: of 727 rows at 6/8 it returns 546, of which the image
+    fills 545.25. Taken for whole, edges would move by up to a pixel of the decoder's.
 
     Args:
         pixels_HWC: What was decoded.
@@ -58,7 +58,7 @@ def resize_scaled(pixels_HWC: Tensor, width: int, height: int, whole: tuple[int,
     """
     longer = 0 if whole[0] >= whole[1] else 1
     eighths = round(8 * pixels_HWC.shape[longer] / whole[longer])
-    # The factor is given, not only the size, so that the last fraction of a pixel is not stretched. A trace more, since the
+    # The factor is given, not the size, so that the last fraction of a pixel is not stretched. A trace more, since the
     # size of the result is the product, rounded down.
     factors = tuple((side + 1e-4) * 8 / (eighths * own) for side, own in zip((height, width), whole, strict=True))
     planes = pixels_HWC.permute(2, 0, 1)[None]

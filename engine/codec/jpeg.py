@@ -221,7 +221,7 @@ def _by_pillow(data: bytes, colours: ColourSpace) -> Pixels:
 
 
 def decode_rgb(data: bytes) -> Pixels:
-    """Decode an undamaged JPEG to uint8 [H, W, 3] and do nothing else; raises `ValueError` with the decoder's reason."""
+    """Decode an undamaged JPEG to uint8 [H, W, 3] and nothing else; raises `ValueError` with the decoder's reason."""
     return _strict(data, "RGB", None)
 
 

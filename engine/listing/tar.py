@@ -22,16 +22,16 @@ from engine.listing.members import MemberCollector
 from engine.listing.selection import Selection
 
 try:
-    from zstandard import ZstdError
-    from zstandard import open as _open_zstd
+    import zstandard
 except ImportError:  # optional here: only tars compressed so need it
+    zstandard = None  # type: ignore[assignment]
 
-    class ZstdError(Exception):  # type: ignore[no-redef]
-        """Stands for the error of a library that is not installed."""
 
-    def _open_zstd(path: Path) -> Any:
-        """Raise `SetupError`: nothing here reads zstd."""
+def _open_zstd(path: Path) -> Any:
+    """Open a stream compressed with zstd for reading; raises `SetupError` if nothing here reads it."""
+    if zstandard is None:
         raise SetupError(f'"{path}" is compressed with zstd: pip install zstandard, or decompress it first.')
+    return zstandard.open(path)
 
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {
@@ -42,7 +42,10 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
 }
 """Functions that open a compressed stream for reading, by the stream's first bytes."""
 
-_BAD_DATA = (OSError, tarfile.TarError, zlib.error, lzma.LZMAError, ZstdError, EOFError, ValueError)
+_BAD_DATA = (
+    *(OSError, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError),
+    *(() if zstandard is None else (zstandard.ZstdError,)),
+)
 
 
 def opener_of(src: Path) -> Callable[..., Any] | None:
