@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
-from engine.codec import deep, png, tiff
+from engine.codec import boxes, deep, png, tiff
 from engine.codec.bounds import count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
 from engine.codec.metadata.read import of_raw, of_tiff, read_opened
@@ -52,7 +52,7 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
         return _raw(data, max_pixels)
     _register_plugins(data)
     require_bounded(data)
-    data, notes = png.without_bad_chunks(data)
+    data, notes = png.without_bad_chunks(boxes.with_size_of_alpha(data))
     try:
         with Image.open(io.BytesIO(png.with_text_first(data))) as image:
             width, height = image.size

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from engine.codec import deep, png, tiff
+from engine.codec import boxes, deep, png, tiff
 from engine.codec.metadata import exif as exif_block
 from engine.records import NOTHING, Metadata
 
@@ -77,6 +77,10 @@ def read_opened(image: Image.Image, data: bytes, *, turned_by_decoder: bool) -> 
         blocks = {name: block or in_boxes.pop(name, None) for name, block in blocks.items()}
         blocks["exif"] = strip_prefix(blocks["exif"])
         notes_ += [f"left out: {name}" for name in in_boxes]
+    elif image.format in ("AVIF", "HEIF", "JXL"):
+        notes_ += boxes.left_out_of_boxes(data, image.format)
+    elif image.format == "WEBP":
+        notes_ += boxes.left_out_of_webp(data)
     elif image.format == "GIF":
         blocks["xmp"] = blocks["xmp"] or xmp_of_gif(data)
     exif, icc = blocks["exif"], as_bytes(info.get("icc_profile"))
