@@ -14,8 +14,6 @@ _TOP = frozenset({b"ftyp", b"meta", b"mdat", b"free", b"skip", b"moov", b"mfra",
 _TOP_OF_JXL = frozenset(
     {b"JXL ", b"ftyp", b"free", b"jxlc", b"jxlp", b"jxll", b"jxli", b"jbrd", b"Exif", b"xml ", b"brob"}
 )
-    {b"jxlc", b"JXL ", b"ftyp", b"free", b"jxlp", b"jxll", b"jxli", b"jbrd", b"Exif", b"xml ", b"brob"}
-)
 _ITEMS = frozenset({b"av01", b"hvc1", b"hvc2", b"lhv1", b"grid", b"iden", b"iovl", b"Exif"})
 _XMP = b"application/rdf+xml"
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:avc:2015:auxid:1")
@@ -42,7 +40,7 @@ class _Associations:
 
 
 def left_out_of_boxes(data: bytes, format: str) -> Iterator[str]:
-    """Yield a remark on what an AVIF, HEIC or JPEG XL holds in boxes, items and auxiliary images and is not carried over."""
+    """Yield a remark on what an AVIF, HEIC or JPEG XL holds besides the image and is not carried over."""
     if format == "JXL":
         names = {_name(box.kind) for box in _boxes(data, 0, len(data)) if box.kind not in _TOP_OF_JXL}
     else:
