@@ -66,6 +66,7 @@ ONLY_IN = {
     "rawpy": "engine.codec",
     "simplejpeg": "engine.bench engine.codec",
     "tifffile": "engine.codec",
+    "onnxruntime": "engine.model.onnx_run engine.runtime.export benchmarks",
     "openvino": "engine.runtime.backends.openvino benchmarks",
     "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }

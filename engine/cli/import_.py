@@ -70,20 +70,22 @@ def import_model(
 ) -> None:
     """Convert a CycleGAN checkpoint to a model file.
 
-    CHECKPOINT is a file such as latest_net_G_A.pth, MODEL a .safetensors file. The network is told by the names and
-    shapes of the tensors; nothing else is read from the checkpoint, and no code in it is run. What they do not tell is
-    assumed and printed; --check compares the result with an image that the old code made.
+    CHECKPOINT is a file such as latest_net_G_A.pth, or an ONNX file; MODEL is a .safetensors file. The network is told
+    by the names and shapes of the tensors; nothing else is read from the checkpoint, and no code in it is run. What
+    they do not tell is assumed and printed; --check compares the result with an image that the old code made.
     """
     if model.suffix != SUFFIX:
         raise SetupError(f"The model file must end in {SUFFIX}, got {model}.")
     from engine.model.assumptions import Stated  # after the check: this loads torch
+    from engine.model.onnx_weights import SUFFIX as ONNX_SUFFIX
     from engine.model.reference import read_checkpoint
     from engine.model.weights import save_generator
 
     stated = Stated(norm=norm, padding=padding, learn_residual=learn_residual)
+    is_onnx = checkpoint.suffix == ONNX_SUFFIX
     found = read_checkpoint(checkpoint, generator=generator, stated=stated)
-    module, checked = _build(found, check)
-    assumed = None if found.card is not None else _assumed(found, is_checked=check is not None)
+    module, checked = _build_as_onnx(found, check) if is_onnx else _build(found, check)
+    assumed = None if found.card is not None or is_onnx else _assumed(found, is_checked=check is not None)
     notes = [f"Imported from {checkpoint.name}{f', {found.name}' if found.name else ''}."]
     notes += [f"{remark[0].upper()}{remark[1:]}." for remark in found.remarks]
     notes += [note for note in (assumed, checked) if note is not None]
@@ -104,6 +106,16 @@ def import_model(
         click.echo(visible(note))
     if assumed is not None and check is None:
         click.echo("Compare with an image that the old code made: --check INPUT EXPECTED.", err=True)
+
+
+def _build_as_onnx(found: GeneratorCheckpoint, check: tuple[Path, Path] | None) -> tuple[GeneratorNetwork, str]:
+    """Return the generator that computes what the ONNX file does, and how far it is from it in a sentence."""
+    from engine.model.onnx_run import choose_by_running
+
+    if check is not None:
+        raise SetupError("--check does not apply to an ONNX file, which is run itself to compare; leave it out.")
+    module, error = choose_by_running(found)
+    return module, f"Its output was compared with that of the ONNX file: the largest difference is {error:.1e} of 2."
 
 
 def _build(found: GeneratorCheckpoint, check: tuple[Path, Path] | None) -> tuple[GeneratorNetwork, str | None]:

@@ -37,6 +37,7 @@ COMMANDS = {
     "convert": Subcommand("engine.cli.convert:convert", "Translate the photos of SRC into the folder DST."),
     "models": Subcommand("engine.cli.models:models", "List the models that --model accepts by name."),
     "import": Subcommand("engine.cli.import_:import_model", "Convert a CycleGAN checkpoint to a model file."),
+    "export": Subcommand("engine.cli.export:export_model", "Write a model for other programs."),
     "doctor": Subcommand(
         "engine.cli.doctor:doctor", "Show this machine's hardware and libraries, and what would make it faster."
     ),

@@ -112,10 +112,10 @@ def norm_words(seen: Seen, tensors: Mapping[str, Tensor]) -> str:
     """Return the norm of a recognised generator in words, as far as the keys tell it."""
     names = _norm_parameters(seen, tensors)
     if not seen.has_norm_slots:
-        return "no norm"
+        return "without norms"
     if "running_mean" in names:
-        return "batch norm" if not _has_bias(seen, tensors) else "norms with stored statistics"
-    return "norms with scale and shift" if names else "norms without parameters, or none"
+        return "with batch norm" if not _has_bias(seen, tensors) else "with norms and stored statistics"
+    return "with norms of scale and shift" if names else "with norms that have no parameters, if any"
 
 
 def _norms(seen: Seen, tensors: Mapping[str, Tensor]) -> list[_Norm]:

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from engine.errors import SetupError
 from engine.model.card import CARD_KEY, Card
+from engine.model.onnx_weights import SUFFIX as ONNX_SUFFIX
+from engine.model.onnx_weights import read_named_weights
 
 Tensors = dict[str, Tensor]
 
@@ -52,7 +54,7 @@ class StateDict:
 
 
 def read_checkpoint_file(path: Path) -> tuple[dict[Any, Any], Card | None]:
-    """Return the content of a .pth, .pt, .ckpt or .safetensors file, and the card of a Solstice model file.
+    """Return the content of a .pth, .pt, .ckpt, .safetensors or .onnx file, and the card of a Solstice model file.
 
     Only tensors and plain values are read, on the CPU. Raises `SetupError` for a file that is missing or damaged, of
     another kind, or needs code of the project that wrote it.
@@ -67,6 +69,8 @@ def read_checkpoint_file(path: Path) -> tuple[dict[Any, Any], Card | None]:
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
             raise SetupError(f"{path} is {kind}, not a PyTorch checkpoint.")
+    if path.suffix == ONNX_SUFFIX:
+        return dict(read_named_weights(path)), None
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     if not start.startswith(b"PK") and tarfile.is_tarfile(path):

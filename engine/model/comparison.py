@@ -76,7 +76,7 @@ def fit(
 ) -> Fit:
     """Measure the difference between a generator's output and an image; with `is_lossy` that of 8x8 averages."""
     with torch.inference_mode():
-        made_NCHW = module(to_network(input_HWC[None]))
+        made_NCHW = module(to_network(input_HWC[None], channels=module.arch.channels_in))
     if made_NCHW.shape[1] == 1:
         made_NCHW = made_NCHW.expand(-1, 3, -1, -1)
     made_HWC = made_NCHW[0, :3].permute(1, 2, 0).double().add(1.0).mul(127.5).clamp(0, 255)

@@ -195,11 +195,8 @@ class _ResnetWalk:
     def description(self) -> str:
         """Return the network in words; with numbers that hold for any network of the family."""
         first = next(item for item in self._items if _is_convolution(item.params))
-        return (
-            f"a ResNet generator of {sum(item.is_block for item in self._items)} blocks with "
-            f"{self._num_convolutions_before_blocks() - 1} down-samplings and {_shape(first.params)[0]} channels after "
-            "the first convolution"
-        )
+        num_blocks = sum(item.is_block for item in self._items)
+        return f"a ResNet generator of {num_blocks} block{'s'[: num_blocks != 1]} and width {_shape(first.params)[0]}"
 
     def _num_convolutions_before_blocks(self) -> int:
         first_block = next(item.index for item in self._items if item.is_block)
@@ -355,7 +352,7 @@ def _unet(modules: dict[str, Params]) -> Seen | None:
     levels = _unet_levels(modules)
     if levels is None:
         return None
-    what = f"a U-Net of {levels} levels"
+    what = f"a U-Net of {levels} levels and width {_shape(modules[_unet_path(0, 0)])[0]}"
     down = [_unet_path(level, 0 if level == 0 else 1) for level in range(levels)]
     up = [_unet_path(level, 3 if level in (0, levels - 1) else 5) for level in range(levels)]
     layers = [Layer(path, _next(path) if 0 < level < levels - 1 else None) for level, path in enumerate(down)]

@@ -98,7 +98,7 @@ class Network:
             return describe_unknown(self.tensors)
         if self.is_generator and not self.seen.problem:
             with suppress(ValueError):
-                return f"{self.seen.what} and {norm_words(self.seen, self.tensors)}"
+                return f"{self.seen.what} {norm_words(self.seen, self.tensors)}"
         return self.seen.what
 
 

@@ -153,6 +153,18 @@ def test_a_right_import_passes_the_check_also_with_a_jpeg(tmp_path: Path) -> Non
         assert run(path, model, "--check", *made_by(network, tmp_path, suffix)).exit_code == 0
 
 
+def test_a_gray_network_is_checked_with_gray_images(tmp_path: Path) -> None:
+    network = randomised(Reference(2, channels=(1, 1)))
+    path, model = saved(network.state_dict(), tmp_path), tmp_path / "model.safetensors"
+    image = picture(48, 32).convert("L")
+    x = torch.from_numpy(np.array(image))[None, None].float() / 127.5 - 1
+    with torch.no_grad():
+        made = network(x)[0, 0]
+    image.save(tmp_path / "real_A.png")
+    Image.fromarray(((made + 1) / 2 * 255).numpy().astype(np.uint8)).save(tmp_path / "fake_B.png")
+    assert run(path, model, "--check", tmp_path / "real_A.png", tmp_path / "fake_B.png").exit_code == 0
+
+
 def test_a_u_net_is_checked_at_a_multiple_of_its_stride(tmp_path: Path) -> None:
     path, model = saved(randomised(Unet(5)).state_dict(), tmp_path), tmp_path / "model.safetensors"
     given, _ = made_by(nn.Identity(), tmp_path)
@@ -184,7 +196,7 @@ def test_refusals_name_what_the_file_holds_and_leave_nothing_behind(tmp_path: Pa
     for content, reason in (
         (Discriminator().state_dict(), "holds a discriminator (PatchGAN) of 5 convolutions, which is not imported"),
         ({"netD": Discriminator().state_dict()}, "in netD a discriminator (PatchGAN) of 5 convolutions"),
-        (Reference(9, ngf=2, downs=3).state_dict(), "with 3 down-samplings"),
+        (Reference(9, ngf=2, downs=3).state_dict(), "networks with 2 down-samplings, not 3"),
         ({"a": {"fc.weight": torch.ones(3, 2)}}, "a network that is not recognised, with the tensors fc.weight [3, 2]"),
         ({"loss": 3.0}, "holds no network"),
         (nn.Sequential(nn.Conv2d(3, 3, 3)), "and reading it would run code; save the tensors alone"),

@@ -82,42 +82,42 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Tensor]], str, str]] = {
     ),
     "pix2pixHD": (
         lambda: Reference(9, ngf=2, downs=4).state_dict(),
-        "a ResNet generator of 9 blocks with 4 down-samplings and 2 channels after the first convolution",
+        "a ResNet generator of 9 blocks and width 2",
         "Solstice builds networks with 2 down-samplings, not 4",
     ),
     "one down-sampling": (
         lambda: Reference(3, downs=1).state_dict(),
-        "a ResNet generator of 3 blocks with 1 down-samplings and 4 channels after the first convolution",
+        "a ResNet generator of 3 blocks and width 4",
         "Solstice builds networks with 2 down-samplings, not 1",
     ),
     "two channels": (
         lambda: Unet(5, channels=(2, 3)).state_dict(),
-        "a U-Net of 5 levels",
+        "a U-Net of 5 levels and width 2",
         "it has 2 input channels, where Solstice builds 1, 3 or 4",
     ),
     "wide U-Net": (
         lambda: {**Unet(5).state_dict(), "model.model.3.weight": conv(4, 3, 3)},
-        "a U-Net of 5 levels",
+        "a U-Net of 5 levels and width 2",
         "its convolution model.model.3 has the shape [4, 3, 3, 3], not [4, 3, 4, 4]",
     ),
     "U-Net with attention": (
         lambda: {**Unet(5).state_dict(), "model.model.1.model.9.weight": conv(4, 3, 3)},
-        "a U-Net of 5 levels",
+        "a U-Net of 5 levels and width 2",
         "it has a layer model.model.1.model.9, which the reference's U-Net has not",
     ),
     "first convolution pads itself": (
         lambda: shifted(Reference(1).state_dict()),
-        "a ResNet generator of 1 blocks with 2 down-samplings and 4 channels after the first convolution",
+        "a ResNet generator of 1 block and width 4",
         "it has 0 layers without weights before the convolution model.0, not 1",
     ),
     "attention in a block": (
         lambda: {**Reference(1).state_dict(), "model.10.conv_block.7.weight": conv(16, 16, 1)},
-        "a ResNet generator of 1 blocks with 2 down-samplings and 4 channels after the first convolution",
+        "a ResNet generator of 1 block and width 4",
         "its residual block model.10 has 3 convolutions, not two",
     ),
     "two kinds of up-sampling": (
         lambda: {**Reference(1).state_dict(), "model.11.weight": conv(9, 9, 4)},
-        "a ResNet generator of 1 blocks with 2 down-samplings and 4 channels after the first convolution",
+        "a ResNet generator of 1 block and width 4",
         "its up-sampling layer model.11 has the shape [9, 9, 4, 4] after 0 other layers",
     ),
     "U-GAT-IT": (

@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import SetupError
 from engine.model.assumptions import Stated
 from engine.model.card import Architecture, Card
 from engine.model.network import build_generator
-from engine.model.reference import GeneratorCheckpoint, read_checkpoint
+from engine.model.reference import read_checkpoint
 from engine.model.weights import save_generator
 from tests.engine.model import layouts
-from tests.engine.model.layouts import Discriminator, PytorchGan, Reference, Unet, randomised
+from tests.engine.model.kinds import difference, without_counts
+from tests.engine.model.layouts import Discriminator, Reference, Unet, randomised
 
 
 def saved(content: Any, tmp_path: Path) -> Path:
     path = tmp_path / "latest_net_G_A.pth"
     torch.save(content, path)
     return path
-
-
-def difference(checkpoint: GeneratorCheckpoint, network: nn.Module, side: int = 32) -> float:
-    """Return the largest difference of an output value; the range of outputs is 2."""
-    module = checkpoint.build()
-    x = torch.rand(2, module.arch.channels_in, side, side + module.arch.stride) * 2 - 1
-    with torch.no_grad():
-        expected = network.float().eval()(x)
-        assert expected.std() > 0.05  # an output of one value would equal any other
-        return float((module(x) - expected).abs().max())
-
-
-NETWORKS: dict[str, tuple[nn.Module, Stated]] = {
-    "instance": (Reference(6), Stated()),
-    "nine blocks": (Reference(9, ngf=2), Stated()),
-    "affine": (Reference(norm=layouts.affine), Stated()),
-    "tracked": (Reference(norm=layouts.tracked), Stated()),
-    "batch": (Reference(norm=layouts.batch, bias=False), Stated()),
-    "batch with biases": (Reference(norm=layouts.batch), Stated()),
-    "no norm": (Reference(norm=layouts.no_norm, bias=False), Stated()),
-    "no norm with biases": (Reference(norm=layouts.no_norm), Stated(norm="none")),
-    "dropout": (Reference(dropout=True), Stated()),
-    "zero": (Reference(padding="zero"), Stated()),
-    "zero, dropout": (Reference(padding="zero", dropout=True), Stated()),
-    "replicate": (Reference(padding="replicate"), Stated(padding="replicate")),
-    "gray": (Reference(channels=(1, 1)), Stated()),
-    "gray to colour": (Reference(channels=(1, 3)), Stated()),
-    "alpha": (Reference(channels=(4, 4)), Stated()),
-    "antialias": (Reference(antialias=True), Stated()),
-    "antialias, dropout": (Reference(antialias=True, dropout=True), Stated()),
-    "PyTorch-GAN": (PytorchGan(), Stated()),
-    "U-Net": (Unet(5), Stated()),
-    "U-Net of seven levels": (Unet(7, ngf=2), Stated()),
-    "U-Net, instance": (Unet(5, norm=layouts.instance, bias=True), Stated()),
-    "U-Net, no norm, gray": (Unet(5, norm=layouts.no_norm, channels=(1, 1)), Stated()),
-}
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_an_imported_generator_computes_what_the_network_that_saved_it_computes(kind: str, tmp_path: Path) -> None:
-    network, stated = copy.deepcopy(NETWORKS[kind])
-    path = saved(randomised(network).state_dict(), tmp_path)
-    checkpoint = read_checkpoint(path, stated=stated)
-    side = 2 * checkpoint.readings[0].architecture.stride if "U-Net" in kind else 32
-    assert difference(checkpoint, network, side) < 2e-6
-
-
-@pytest.mark.parametrize("form", ["old", "parametrized"])
-@pytest.mark.parametrize("which", ["spectral", "weight"])
-@pytest.mark.parametrize("network", [Reference(1), Unet(5)], ids=["resnet", "unet"])
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
-def test_reparametrised_weights_are_folded(network: nn.Module, which: str, form: str, tmp_path: Path) -> None:
-    network = randomised(copy.deepcopy(network))
-    home = nn.utils if form == "old" else nn.utils.parametrizations
-    for layer in list(network.modules()):
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            getattr(home, f"{which}_norm")(layer)
-    for _ in range(3):  # the largest singular value is found by iteration in training
-        network.train()(torch.rand(1, 3, 32, 32))
-    checkpoint = read_checkpoint(saved(network.state_dict(), tmp_path))
-    assert difference(checkpoint, network, 64) < 2e-5
-    assert checkpoint.remarks == [f"{which} norm folded into the weights"]
 
 
 def test_spectral_norm_of_pytorch_1_0_is_folded(tmp_path: Path) -> None:
@@ -103,16 +41,14 @@ def test_half_precision_checkpoints_are_read_with_the_values_they_have(tmp_path:
     assert difference(read_checkpoint(saved(network.state_dict(), tmp_path)), network) < 2e-6
 
 
-def without_counts(network: nn.Module) -> dict[str, Tensor]:
-    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-
-
 def test_statistics_that_old_pytorch_stored_but_never_used_are_dropped_and_announced(tmp_path: Path) -> None:
     """Before PyTorch 0.4 every InstanceNorm saved running statistics, and normalised with the image's own."""
     network = randomised(Reference(2, norm=layouts.tracked))
     plain = Reference(2, norm=layouts.affine)
-    plain.load_state_dict({key: value for key, value in without_counts(network).items() if "running_" not in key})
-    checkpoint = read_checkpoint(saved(without_counts(network), tmp_path))
+    plain.load_state_dict(
+        {key: value for key, value in without_counts(network.state_dict()).items() if "running_" not in key}
+    )
+    checkpoint = read_checkpoint(saved(without_counts(network.state_dict()), tmp_path))
     assert difference(checkpoint, plain) < 2e-6
     assert "norms with the statistics of each image, those stored in the file left out" in [
         assumption.text for assumption in checkpoint.readings[0].assumptions
@@ -121,9 +57,9 @@ def test_statistics_that_old_pytorch_stored_but_never_used_are_dropped_and_annou
 
 def test_batch_norms_of_pytorch_before_0_4_1_keep_their_statistics(tmp_path: Path) -> None:
     network = randomised(Reference(2, norm=layouts.batch, bias=False))
-    assert difference(read_checkpoint(saved(without_counts(network), tmp_path)), network) < 2e-6
+    assert difference(read_checkpoint(saved(without_counts(network.state_dict()), tmp_path)), network) < 2e-6
     network = randomised(Reference(2, norm=layouts.batch))
-    path = saved(without_counts(network), tmp_path)
+    path = saved(without_counts(network.state_dict()), tmp_path)
     assert difference(read_checkpoint(path), network) > 0.1  # those of an InstanceNorm, as far as the keys can tell
     assert difference(read_checkpoint(path, stated=Stated(norm="batch")), network) < 2e-6
 
@@ -132,7 +68,9 @@ def test_instance_can_be_stated_for_norms_with_stored_statistics(tmp_path: Path)
     """The reference's own test.py normalises by each image's statistics unless it is called with --eval."""
     network = randomised(Reference(2, norm=layouts.batch, bias=False))
     own = Reference(2, norm=layouts.affine, bias=False)
-    own.load_state_dict({key: value for key, value in without_counts(network).items() if "running_" not in key})
+    own.load_state_dict(
+        {key: value for key, value in without_counts(network.state_dict()).items() if "running_" not in key}
+    )
     path = saved(network.state_dict(), tmp_path)
     assert difference(read_checkpoint(path, stated=Stated(norm="instance")), own) < 2e-6
 

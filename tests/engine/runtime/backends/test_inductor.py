@@ -29,24 +29,6 @@ from tests.images import picture, psnr_db
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="session")
-def compiled(generator: Generator, cache: Path, guessable: Path) -> InductorBackend:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(guessable))
-        return InductorBackend(generator, "fp32", CPU, PackageCache(cache))
-
-
-@pytest.fixture(scope="session")
-def guessable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return TorchInductor's own folder, which by default has a name that others can guess."""
-    return tmp_path_factory.mktemp("inductor")
-
-
 def pictures(count: int, height: int, width: int) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(picture(width, height, seed=i))) for i in range(count)])
 
