@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.cli.models import network_of
-from engine.cli.options import INPUT, MODEL, OTHER, command
+from engine.cli.options import INPUT, MODEL, command
 from engine.errors import SetupError
 from engine.model.card import NORMS, PADDINGS, SUFFIX, Card
 from engine.system.terminal import visible
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from engine.model.network import GeneratorNetwork
     from engine.model.reference import GeneratorCheckpoint
 
-ALWAYS_ASSUMED = "reflection at the borders of the image, tanh at the end, values from -1 to 1"
+ALWAYS_ASSUMED = (
+    "the rest as in the original: reflection at the borders of the image, ReLU, tanh at the end, values from -1 to 1"
+)
 """What no key tells and no option changes."""
 
 
@@ -48,7 +50,7 @@ ALWAYS_ASSUMED = "reflection at the borders of the image, tanh at the end, value
     default=None,
     help="The network adds its output to its input, as that of DeblurGAN does.",
 )
-@OTHER.option(
+@INPUT.option(
     "--check",
     nargs=2,
     type=click.Path(path_type=Path),
@@ -136,5 +138,5 @@ def _assumed(found: GeneratorCheckpoint, *, is_checked: bool) -> str:
     assumptions = found.readings[0].assumptions
     if is_checked:
         return f"Assumed and checked: {'; '.join([*(one.text for one in assumptions), ALWAYS_ASSUMED])}."
-    words = [f"{one.text} ({one.option})" for one in assumptions]
+    words = [f"{one.text} ({one.option})" if one.option else one.text for one in assumptions]
     return f"Assumed, as the file cannot tell: {'; '.join([*words, ALWAYS_ASSUMED])}."

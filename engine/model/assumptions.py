@@ -37,6 +37,7 @@ class Assumption:
 
     text: str
     option: str
+    """Empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,9 @@ def readings(seen: Seen, tensors: Mapping[str, Tensor], stated: Stated) -> list[
     for norm, padding, residual in itertools.product(chosen, paddings if is_resnet else [None], residuals):
         fields = {**seen.fields, **norm.fields, "learn_residual": residual}
         options = f"--norm {norm.option}"
-        assumed = [Assumption(norm.text, "--norm")] if stated.norm is None and len(norms) > 1 else []
+        assumed = []
+        if stated.norm is None and seen.has_norm_slots:
+            assumed.append(Assumption(norm.text, "--norm" if len(norms) > 1 else ""))
         if padding is not None:
             fields["padding"] = padding
             options += f" --padding {padding}"
@@ -135,11 +138,11 @@ def _norms(seen: Seen, tensors: Mapping[str, Tensor]) -> list[_Norm]:
     own = _Norm(
         "instance",
         {"norm": "instance", "affine": affine, "bias": bias},
-        "norms with the statistics of each image"
-        + (", those stored in the file left out" if "running_mean" in names else ""),
+        f"instance norms{' with scale and shift' if affine else ''}"
+        + (", the statistics in the file left out" if "running_mean" in names else ""),
     )
     if "running_mean" not in names:
-        return [own]
+        return [own]  # a GroupNorm has the same keys, and other values
     stored = _Norm("batch", {"norm": "batch", "bias": bias}, "norms with the stored statistics, as after eval()")
     if not bias:
         return [stored, own]

@@ -75,8 +75,8 @@ def read_checkpoint_file(path: Path) -> tuple[dict[Any, Any], Card | None]:
         return _read_safetensors(path)
     if not start.startswith(b"PK") and tarfile.is_tarfile(path):
         raise SetupError(
-            f"{path} is a tar file; if PyTorch before 0.1.10 wrote it, save it again with PyTorch up to 2.5: "
-            "torch.save(torch.load(FILE), NEW_FILE)."
+            f"{path} is a tar file; if an early PyTorch wrote it and you trust it, save it again: "
+            "torch.save(torch.load(FILE, weights_only=False), NEW_FILE)."
         )
     if zipfile.is_zipfile(path) and _is_program(path):
         raise SetupError(

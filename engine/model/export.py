@@ -12,6 +12,9 @@ from engine.model.card import Architecture
 from engine.model.network import GeneratorNetwork
 from engine.system.files import atomic_file
 
+_GAN = ("instance", "reflect", 3, 3)
+"""Norm, padding and channels of PyTorch-GAN's generator."""
+
 REFERENCE = "pytorch-CycleGAN-and-pix2pix"
 
 
@@ -47,6 +50,8 @@ def loads_in(arch: Architecture) -> str:
             "scale and shift of instance norms": arch.affine,
             "biases beside its norm": arch.bias and arch.norm != "instance",
             "no biases beside instance norm": not arch.bias and arch.norm == "instance",
+            "nearest up-sampling beside this norm, padding or number of channels": is_pytorch_gan(arch)
+            and (arch.norm, arch.padding, arch.channels_in, arch.channels_out) != _GAN,
             "low-pass filters on one side only": (arch.upsample == "blur") is not (arch.downsample == "blur"),
         }.items()
         if is_there
@@ -55,14 +60,16 @@ def loads_in(arch: Architecture) -> str:
         return f"No known project builds this network as it is ({', '.join(missing)}); see docs/generators.md."
     if is_pytorch_gan(arch):
         return f"Loads in PyTorch-GAN: GeneratorResNet((3, 256, 256), {arch.blocks}) at {arch.ngf} channels."
-    options = [f"--ngf {arch.ngf}", f"--norm {arch.norm}", "--no_dropout"]
-    if arch.network == "unet":
-        options.append(f"--netG unet_{2**arch.levels}")
-    else:
-        options.append(f"--netG resnet_{arch.blocks}blocks")
+    options = f"--ngf {arch.ngf} --norm {arch.norm} --no_dropout"
     if (arch.channels_in, arch.channels_out) != (3, 3):
-        options.append(f"--input_nc {arch.channels_in} --output_nc {arch.channels_out}")
+        options += f" --input_nc {arch.channels_in} --output_nc {arch.channels_out}"
+    if arch.network == "unet":
+        named = {7: "--netG unet_128", 8: "--netG unet_256"}.get(arch.levels)
+        options += f" {named}" if named else f" and UnetGenerator with num_downs={arch.levels}"
+    else:
+        named = f"--netG resnet_{arch.blocks}blocks" if arch.blocks in (6, 9) else None
+        options += f" {named}" if named else f" and ResnetGenerator with n_blocks={arch.blocks}"
     if arch.upsample == "blur":
-        return f"Loads in CUT: {' '.join(options)}."
+        return f"Loads in CUT: {options}."
     padding = "" if arch.padding == "reflect" else f", and padding_type={arch.padding!r} in define_G"
-    return f"Loads in {REFERENCE}: {' '.join(options)}{padding}."
+    return f"Loads in {REFERENCE}: {options}{padding}."

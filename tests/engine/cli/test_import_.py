@@ -64,18 +64,27 @@ def test_assumptions_are_printed_and_stored_on_the_card(tmp_path: Path) -> None:
     result = run(path, model)
     assumed = (
         "Assumed, as the file cannot tell: instance norms (--norm); padding by reflection in the residual blocks "
-        "(--padding); the output is not added to the input (--learn-residual); reflection at the borders of the image, "
-        "tanh at the end, values from -1 to 1."
+        "(--padding); the output is not added to the input (--learn-residual); the rest as in the original: "
+        "reflection at the borders of the image, ReLU, tanh at the end, values from -1 to 1."
     )
     assert assumed in result.output
     assert "Compare with an image that the old code made: --check INPUT EXPECTED." in result.output
     assert load_generator(model).card.notes == f"Imported from latest_net_G_A.pth, netG_A. {assumed}"
 
 
+def test_norms_whose_keys_other_norms_share_are_announced_too(tmp_path: Path) -> None:
+    """A GroupNorm has the keys of an InstanceNorm with scale and shift."""
+    path, model = (
+        saved(Reference(1, norm=lambda n: nn.GroupNorm(1, n)).state_dict(), tmp_path),
+        tmp_path / "m.safetensors",
+    )
+    assert "Assumed, as the file cannot tell: instance norms with scale and shift; padding" in run(path, model).output
+
+
 def test_what_is_stated_is_not_assumed(tmp_path: Path) -> None:
     path, model = saved(Reference(1).state_dict(), tmp_path), tmp_path / "model.safetensors"
     result = run(path, model, "--norm", "none", "--padding", "zero", "--learn-residual")
-    assert "Assumed, as the file cannot tell: reflection at the borders" in result.output
+    assert "Assumed, as the file cannot tell: the rest as in the original" in result.output
     arch = load_generator(model).module.arch
     assert (arch.norm, arch.padding, arch.learn_residual) == ("none", "zero", True)
 

@@ -99,6 +99,7 @@ def kinds() -> dict[str, Kind]:
         "with low-pass filters": Kind("CUT, FastCUT", Reference(antialias=True)),
         "with low-pass filters and dropout": Kind("CUT, FastCUT", Reference(antialias=True, dropout=True)),
         "with nearest up-sampling": Kind("PyTorch-GAN", PytorchGan()),
+        "with nearest up-sampling and reflection": Kind("derivatives", PytorchGan(reflect=True)),
         "U-Net of 7 levels": Kind(f"{CYCLEGAN}, `--netG unet_128`", Unet(7)),
         "U-Net of 8 levels": Kind(f"{CYCLEGAN}, `--netG unet_256`", Unet(8)),
         "U-Net with instance norm": Kind(CYCLEGAN, Unet(5, norm=layouts.instance, bias=True)),

@@ -137,14 +137,16 @@ class GanBlock(nn.Module):
 class PytorchGan(nn.Module):
     """GeneratorResNet of PyTorch-GAN's CycleGAN."""
 
-    def __init__(self, blocks: int = 2, ngf: int = 4) -> None:
+    def __init__(self, blocks: int = 2, ngf: int = 4, *, reflect: bool = False) -> None:
+        """With `reflect`, up-sampling layers pad by reflection, as many derivatives do against dark borders."""
         super().__init__()
         model: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, ngf, 7), nn.InstanceNorm2d(ngf), nn.ReLU()]
         for width in (ngf, ngf * 2):
             model += [nn.Conv2d(width, width * 2, 3, 2, 1), nn.InstanceNorm2d(width * 2), nn.ReLU()]
         model += [GanBlock(ngf * 4) for _ in range(blocks)]
         for width in (ngf * 4, ngf * 2):
-            model += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width // 2, 3, 1, 1)]
+            model += [nn.Upsample(scale_factor=2), *([nn.ReflectionPad2d(1)] if reflect else [])]
+            model += [nn.Conv2d(width, width // 2, 3, 1, 0 if reflect else 1)]
             model += [nn.InstanceNorm2d(width // 2), nn.ReLU()]
         model += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*model)

@@ -105,7 +105,7 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 64), "is an HDF5 file, as Keras"),
     "program": (program, r"is a program \(TorchScript or torch.export\), which is code"),
-    "tar": (old_tar, r"is a tar file; if PyTorch before 0\.1\.10 wrote it, save it again"),
+    "tar": (old_tar, r"is a tar file; if an early PyTorch wrote it and you trust it, save it again"),
     "folder": (lambda path: path.mkdir(), "is not a regular file"),
     "pipe": (lambda path: os.mkfifo(path), "is not a regular file"),
     "list": (lambda path: torch.save([torch.zeros(1)], path), "holds no dictionary of tensors but a list"),

@@ -21,19 +21,20 @@ NETWORKS: dict[str, tuple[Architecture, Callable[[], nn.Module], str]] = {
     "resnet": (
         Architecture(blocks=2, ngf=4),
         Reference,
-        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm instance --no_dropout --netG resnet_2blocks.",
+        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm instance --no_dropout and ResnetGenerator with "
+        "n_blocks=2.",
     ),
     "batch": (
         Architecture(blocks=2, ngf=4, norm="batch", bias=False, padding="zero"),
         lambda: Reference(norm=layouts.batch, bias=False, padding="zero"),
-        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm batch --no_dropout --netG resnet_2blocks, and "
-        "padding_type='zero' in define_G.",
+        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm batch --no_dropout and ResnetGenerator with "
+        "n_blocks=2, and padding_type='zero' in define_G.",
     ),
     "no norm, gray": (
         Architecture(blocks=2, ngf=4, norm="none", bias=False, channels_in=1, channels_out=1),
         lambda: Reference(norm=layouts.no_norm, bias=False, channels=(1, 1)),
-        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm none --no_dropout --netG resnet_2blocks --input_nc 1 "
-        "--output_nc 1.",
+        "Loads in pytorch-CycleGAN-and-pix2pix: --ngf 4 --norm none --no_dropout --input_nc 1 "
+        "--output_nc 1 and ResnetGenerator with n_blocks=2.",
     ),
     "U-Net": (
         Architecture(network="unet", levels=7, ngf=2, norm="batch", bias=False),
@@ -48,7 +49,7 @@ NETWORKS: dict[str, tuple[Architecture, Callable[[], nn.Module], str]] = {
     "CUT": (
         Architecture(blocks=2, ngf=4, downsample="blur", upsample="blur"),
         lambda: Reference(antialias=True),
-        "Loads in CUT: --ngf 4 --norm instance --no_dropout --netG resnet_2blocks.",
+        "Loads in CUT: --ngf 4 --norm instance --no_dropout and ResnetGenerator with n_blocks=2.",
     ),
     "PyTorch-GAN": (
         Architecture(blocks=2, ngf=4, upsample="nearest"),
@@ -80,6 +81,10 @@ def test_an_exported_checkpoint_loads_where_it_says_and_comes_back_the_same(kind
         (Architecture(upsample="resize"), "resize up-sampling"),
         (Architecture(learn_residual=True), "the learned residual"),
         (Architecture(norm="batch"), "biases beside its norm"),
+        (
+            Architecture(upsample="nearest", norm="batch", bias=False),
+            "nearest up-sampling beside this norm, padding or number of channels",
+        ),
         (Architecture(upsample="blur"), "low-pass filters on one side only"),
     ],
 )

@@ -50,7 +50,7 @@ def test_statistics_that_old_pytorch_stored_but_never_used_are_dropped_and_annou
     )
     checkpoint = read_checkpoint(saved(without_counts(network.state_dict()), tmp_path))
     assert difference(checkpoint, plain) < 2e-6
-    assert "norms with the statistics of each image, those stored in the file left out" in [
+    assert "instance norms with scale and shift, the statistics in the file left out" in [
         assumption.text for assumption in checkpoint.readings[0].assumptions
     ]
 
