@@ -51,6 +51,8 @@ class StateDict:
     name: str
     """Where it is in the file, such as `state_dict.genX`; empty if the file is nothing else."""
     tensors: Tensors
+    left_out: tuple[str, ...] = ()
+    """Keys of tensors that are quantised, sparse, or without values of their own."""
 
 
 def read_checkpoint_file(path: Path) -> tuple[dict[Any, Any], Card | None]:
@@ -138,8 +140,9 @@ def _kind(content: object) -> str:
 def nested_state_dicts(content: Mapping[Any, Any], name: str = "", depth: int = 0) -> Iterator[StateDict]:
     """Yield each dictionary in a checkpoint's content that directly holds tensors by name, from the outside in."""
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_weight(value)}
+    left_out = tuple(str(key) for key, value in content.items() if isinstance(value, Tensor) and key not in tensors)
     if any("." in key or value.ndim > 1 for key, value in tensors.items()):
-        yield StateDict(name, tensors)
+        yield StateDict(name, tensors, left_out)
     if depth < _MAX_DEPTH:
         for key, value in content.items():
             if isinstance(value, dict) and isinstance(key, str):  # keys of an optimiser's state are numbers
@@ -161,7 +164,7 @@ def split(found: StateDict, is_network: Callable[[Tensors], bool], depth: int = 
     """
     tensors = {key: value for key, value in found.tensors.items() if key != "n_averaged"}  # of an AveragedModel
     if is_network(tensors):
-        return [StateDict(found.name, tensors)]
+        return [StateDict(found.name, tensors, found.left_out)]
     if depth == _MAX_DEPTH:
         return [found]
     groups: dict[str, Tensors] = {}
@@ -172,7 +175,7 @@ def split(found: StateDict, is_network: Callable[[Tensors], bool], depth: int = 
     parts = [
         part
         for prefix, group in groups.items()
-        for part in split(StateDict(_joined(found.name, prefix), group), is_network, depth + 1)
+        for part in split(StateDict(_joined(found.name, prefix), group, found.left_out), is_network, depth + 1)
         if is_network(part.tensors)
     ]
     return parts or [found]

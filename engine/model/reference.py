@@ -56,7 +56,7 @@ class GeneratorCheckpoint:
         for key, value in module.state_dict().items():
             if value.is_floating_point() is not tensors[key].is_floating_point():
                 raise SetupError(f"{self.path}: key {key} has type {tensors[key].dtype}, which does not fit.")
-            if not torch.isfinite(tensors[key]).all():
+            if not torch.isfinite(tensors[key].float()).all():  # not defined for types of 8 bits
                 raise SetupError(f"{self.path}: key {key} has values that are infinite or no number.")
         module.to_empty(device="cpu").load_state_dict(tensors)
         return module.eval()
@@ -86,6 +86,8 @@ class Network:
     """None if it is not recognised."""
     folded: Sequence[str]
     """Reparametrisations that were folded into the weights."""
+    left_out: Sequence[str] = ()
+    """Keys of tensors that cannot be used."""
 
     @property
     def is_generator(self) -> bool:
@@ -118,7 +120,7 @@ def read_checkpoint(path: Path, *, generator: str | None = None, stated: Stated 
 def find_networks(content: Mapping[Any, Any]) -> list[Network]:
     """Return all networks in a checkpoint's content, in its order."""
     return [
-        Network(name=part.name, tensors=tensors, seen=recognise(tensors), folded=names)
+        Network(name=part.name, tensors=tensors, seen=recognise(tensors), folded=names, left_out=part.left_out)
         for found in nested_state_dicts(content)
         for part in split(found, lambda tensors: recognise(fold(tensors)[0]) is not None)
         for tensors, names in [fold(part.tensors)]
@@ -171,6 +173,11 @@ def _listing(networks: Sequence[Network], most: int = 12) -> str:
 def _checkpoint(path: Path, network: Network, stated: Stated, remarks: Sequence[str]) -> GeneratorCheckpoint:
     where = f" in {network.name}" if network.name else ""
     seen, tensors = network.seen, network.tensors
+    if network.left_out and (seen is None or seen.problem):
+        raise SetupError(
+            f"{path} holds{where} tensors that are quantised, sparse or without values ({len(network.left_out)}, such "
+            f"as {network.left_out[0]:.60}); save the weights as ordinary floating-point tensors."
+        )
     if seen is None:
         raise SetupError(f"{path} holds{where} {network}; Solstice imports ResNet and U-Net generators.")
     if seen.problem:

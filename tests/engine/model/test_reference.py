@@ -200,6 +200,26 @@ def test_a_generator_with_something_wrong_is_refused_with_what_it_is(change: str
     assert str(caught.value).endswith(".")
 
 
+@pytest.mark.parametrize("kind", ["sparse", "a repeated value", "without values"])
+def test_tensors_without_ordinary_values_are_named(kind: str, tmp_path: Path) -> None:
+    made = {
+        "sparse": STATE["model.4.weight"].to_sparse(),
+        "a repeated value": torch.zeros(1).expand(8, 4, 3, 3),
+        "without values": torch.zeros(8, 4, 3, 3, device="meta"),
+    }
+    path = saved({"netG": {**STATE, "model.4.weight": made[kind]}}, tmp_path)
+    with pytest.raises(SetupError, match=r"holds in netG tensors that are .* \(1, such as model\.4\.weight\); save"):
+        read_checkpoint(path)
+
+
+def test_weights_of_8_and_64_bits_are_read(tmp_path: Path) -> None:
+    network = Reference(1)
+    for dtype in (torch.float8_e4m3fn, torch.float64):
+        state = {key: value.to(dtype) for key, value in STATE.items()}
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+        assert difference(read_checkpoint(saved(state, tmp_path)), network) < 2e-6
+
+
 def test_options_that_contradict_the_tensors_are_refused(tmp_path: Path) -> None:
     path = saved(Reference(1, norm=layouts.affine).state_dict(), tmp_path)
     with pytest.raises(SetupError, match="--norm none does not fit its tensors, which allow --norm instance"):
