@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -14,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
+from engine.cli.convert import convert
 from engine.cli.stream import stream
 from tests import ROOT
 
@@ -80,7 +82,8 @@ def test_the_objects_of_operators_fit_their_schemas(objects: dict[str, dict[str,
 def test_everything_is_rendered_by_the_values_for_production() -> None:
     values = ROOT / "deploy/helm/values/production-gpu.yaml"
     kinds = {document["kind"] for document in rendered("-f", values).values()}
-    assert kinds >= {*SCHEMAS, "StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"}
+    assert kinds >= {*SCHEMAS} - {"RayJob"}
+    assert kinds >= {"StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"}
 
 
 def test_every_setting_of_the_chart_is_an_option_of_the_worker(objects: dict[str, dict[str, Any]]) -> None:
@@ -147,6 +150,37 @@ def test_no_container_may_write_to_its_image_or_gain_rights(objects: dict[str, d
             assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_a_bucket_is_converted_on_a_ray_cluster_by_the_command_that_the_worker_has(tmp_path: Path) -> None:
+    objects = rendered("-f", ROOT / "deploy/helm/values/convert-on-ray.yaml")
+    spec = objects["RayJob rel-convert"]["spec"]
+    assert not [kind for kind in objects if kind.split()[0] == "Job"], "one of the two"
+    # The entry point is a line for a shell, whatever the names
+    words = shlex.split(spec["entrypoint"])
+    assert words[:4] == ["solstice", "convert", "s3://photos/archive", "s3://photos/it's winter"]
+    context = convert.make_context("convert", words[2:])
+    assert (context.params["engine"], context.params["address"]) == ("ray", "auto")
+    # The nodes are pods that Kubernetes takes, without rights, and run the version of Ray that images have
+    cluster = spec["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']} " in (ROOT / "deploy/requirements-ray.lock").read_text()
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0"
+    pods = tmp_path / "pods.yaml"
+    pods.write_text(
+        yaml.safe_dump_all(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node"}, "spec": group["template"]["spec"]}
+            for group in groups
+        )
+    )
+    shown = subprocess.run(["kubernetes-validate", "--strict", pods], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    for group in groups:
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    limits = groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == 1
+
+
 @pytest.mark.parametrize(
     ("setting", "word"),
     [
@@ -163,6 +197,8 @@ def test_no_container_may_write_to_its_image_or_gain_rights(objects: dict[str, d
         ("worker.grace=30", "grace"),
         ("convertJob.enabled=true", "source"),
         ("image.digest=sha256:12", "digest"),
+        ("convertJob.onRay.workers=0", "workers"),
+        ("convertJob.onRay.version=newest", "version"),
     ],
 )
 def test_nonsense_is_refused_with_a_sentence_that_names_it(setting: str, word: str) -> None:
