@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from engine.cli.main import run
+from engine.cli.output import say
 from engine.config import BackendName, GenerateConfig
 from engine.errors import SetupError
 from engine.model.card import Architecture, find_model
@@ -67,10 +68,10 @@ def curate(data: Path, out: Path, **thresholds: Any) -> None:
 
     for split in curate_seasons(data, out, CurateConfig(**thresholds)):
         total = len(split.kept) + len(split.left_out) + len(split.unreadable)
-        click.echo(f"{split.name}: {len(split.kept)} of {total} photos kept")
+        say(f"{split.name}: {len(split.kept)} of {total} photos kept")
         for reason in split.unreadable:
-            click.echo(f"Left out {reason}.", err=True)
-    click.echo(f"Look at {out}/*.jpg: kept photos above, photos left out below.")
+            say(f"Left out {reason}.", err=True)
+    say(f"Look at {out}/*.jpg: kept photos above, photos left out below.")
 
 
 def machine_options(command: Command) -> Command:
@@ -191,7 +192,7 @@ def resume(folder: Path, **changes: Any) -> None:
 def export(folder: Path, to: Path, **labels: str) -> None:
     """Write the two generators of RUN as model files with cards."""
     for path in export_pair(folder, to, Labels(**labels)):
-        click.echo(path)
+        say(str(path))
 
 
 @commands.command()
@@ -246,7 +247,7 @@ def compare(first: Path, second: Path, photos: tuple[Path, ...], out: Path | Non
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     for name, *values in table:
         columns = (value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
-        click.echo(f"{name.ljust(widths[0])}  {'  '.join(columns)}")
+        say(f"{name.ljust(widths[0])}  {'  '.join(columns)}")
 
 
 def run_config(
@@ -296,5 +297,5 @@ def _refuse_architecture_beside_start(context: click.Context) -> None:
 
 def _exit_unless(*, finished: bool, folder: Path) -> None:
     if not finished:
-        click.echo(f"Stopped before the end; `solstice-train resume {folder}` continues.", err=True)
+        say(f"Stopped before the end; `solstice-train resume {folder}` continues.", err=True)
         raise click.exceptions.Exit(STOPPED)

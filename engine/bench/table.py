@@ -12,6 +12,7 @@ from engine.bench.compare import changes, differences
 from engine.bench.document import Document
 from engine.bench.rows import rows_of, workload_title
 from engine.bench.timing import Spread
+from engine.system.terminal import visible
 
 _STYLES = {"better": "green", "worse": "red", "same": "", "noisy": "yellow"}
 _WORDS = {"better": "better", "worse": "worse", "same": "within noise", "noisy": "too noisy to tell"}
@@ -76,7 +77,7 @@ def _heading(document: Document) -> Text:
     network = settings["network"]
     where = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     return Text(
-        f"{where}; {settings['model']} (ngf {network['ngf']}), {settings['backend']} {settings['precision']}, "
+        f"{where}; {visible(settings['model'])} (ngf {network['ngf']}), {settings['backend']} {settings['precision']}, "
         f"batch {settings['batch']}; {settings['rounds']} rounds, photos: {settings['photos']}\n"
         f"Start: {start_in_words(document['start'])}"
     )
@@ -179,4 +180,4 @@ def _distrust(document: Document) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else visible(str(value))

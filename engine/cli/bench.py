@@ -14,9 +14,11 @@ from engine.bench.document import load, save
 from engine.bench.pictures import can_draw, draw
 from engine.bench.table import comparison, summary
 from engine.cli.options import INPUT, KAFKA, MODEL, OUTPUT, SPEED, command
+from engine.cli.output import say
 from engine.config import BackendName, GenerateConfig, PrecisionName
 from engine.errors import SetupError
 from engine.system.extras import install_hint
+from engine.system.terminal import visible
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -98,7 +100,7 @@ def bench(
     console = Console(width=None if Console().is_terminal else _WIDTH)
     if compare is not None:
         before, after = (load(path) for path in compare)
-        console.print(comparison(before, after, (compare[0].stem, compare[1].stem)))
+        console.print(comparison(before, after, (visible(compare[0].stem), visible(compare[1].stem))))
         return
     if pictures is not None and not can_draw():
         click.echo(f"No pictures will be drawn: {install_hint('bench')} adds matplotlib.", err=True)
@@ -124,4 +126,4 @@ def bench(
             save(document, json_file)
     if pictures is not None:
         for path in draw(document, pictures):
-            click.echo(f"Drew {path}.", err=True)
+            say(f"Drew {path}.", err=True)

@@ -84,11 +84,13 @@ def test_framed_photos_and_copies_of_test_photos_are_left_out(data: Path, tmp_pa
 
 def test_thresholds_are_options_and_counts_are_printed(data: Path, tmp_path: Path) -> None:
     (data / "trainB" / "torn.png").write_bytes(b"no image")
+    (data / "trainB" / "\x1b]0;owned\x07.png").write_bytes(b"no image")
     arguments = ["curate", str(data), "--out", str(tmp_path / "out"), "--b-min-snow", "0.05"]
     result = CliRunner().invoke(commands, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert "trainB: 2 of 4 photos kept" in result.output
+    assert "trainB: 2 of 5 photos kept" in result.output
     assert "Left out torn.png" in result.output
+    assert r"Left out \x1b]0;owned\x07.png" in result.output
 
 
 def test_a_folder_with_files_and_thresholds_that_keep_nothing_are_refused(data: Path, tmp_path: Path) -> None:
