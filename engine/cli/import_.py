@@ -102,7 +102,10 @@ def import_model(
     )
     if found.card is not None:
         card = replace(found.card, name=model.stem)
-    save_generator(model, module, card, dtype=next(module.parameters()).dtype)
+    try:
+        save_generator(model, module, card, dtype=next(module.parameters()).dtype)
+    except OSError as error:
+        raise SetupError(f"{model} cannot be written: {error.strerror or error}.") from error
     click.echo(visible(f"{model}: {network_of(card)}"))
     for note in notes[1:]:
         click.echo(visible(note))

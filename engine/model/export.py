@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from engine.model.card import Architecture
 from engine.model.network import GeneratorNetwork
-from engine.system.files import atomic_file
+from engine.system.files import write_atomically
 
 _GAN = ("instance", "reflect", 3, 3)
 """Norm, padding and channels of PyTorch-GAN's generator."""
@@ -20,8 +21,9 @@ REFERENCE = "pytorch-CycleGAN-and-pix2pix"
 
 def save_checkpoint(path: Path, module: GeneratorNetwork) -> str:
     """Write `module` in float32 to `path` atomically; return where the file can be loaded, in a sentence."""
-    with atomic_file(path) as file:
-        torch.save(state_for(module), file)
+    content = io.BytesIO()  # PyTorch reports a full disk as an error of its own
+    torch.save(state_for(module), content)
+    write_atomically(path, content.getvalue())
     return loads_in(module.arch)
 
 

@@ -135,6 +135,9 @@ def _convert(module: nn.Module, example: Tensor, stride: int, card: str) -> byte
                 output_names=[OUTPUT],
                 verbose=False,
             )
+    except torch.onnx.OnnxExporterError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SetupError(f"PyTorch {torch.__version__} cannot export this network to ONNX: {reason}") from error
     finally:
         logger.setLevel(level)
     assert program is not None

@@ -233,6 +233,13 @@ def test_a_model_file_without_its_suffix_is_refused(tmp_path: Path) -> None:
     assert "must end in .safetensors" in str(result.exception)
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    path = saved(Reference(1).state_dict(), tmp_path)
+    result = run(path, path / "model.safetensors")
+    assert isinstance(result.exception, SetupError)
+    assert "model.safetensors cannot be written: Not a directory." in str(result.exception)
+
+
 def test_a_solstice_model_keeps_its_card(tmp_path: Path, model_file: Path) -> None:
     assert run(model_file, tmp_path / "other.safetensors").exit_code == 0
     card = load_generator(tmp_path / "other.safetensors").card
