@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable
 from engine.model import folding, inference, upsampling
@@ -164,30 +164,36 @@ class _Compilation:
             compiled=True,
             norm_by_rows=self.device.type == "cpu",
         ).to(self.device)
-        from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir  # not at the top: it loads the compiler
-
-        with (
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            # The default is a folder in /tmp with a predictable name, where others may have put code to compile.
-            temporary_cache_dir(str(path.parent / "inductor")),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-            program = _export(module, self.generator.module.arch.stride, self.device, self.bounds)
-            # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
-            options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
-            if self.device.type == "cpu":
-                options |= flag_options(_march())
-                torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-            else:
-                options["max_autotune"] = self.bounds != WIDE
-                _compile_for_gpu(program, path, options)
+        compile_module(module, path, self.generator.module.arch.stride, self.device, self.bounds)
 
 
-def _export(
-    module: InferenceGenerator, stride: int, device: torch.device, bounds: Bounds
-) -> torch.export.ExportedProgram:
+def compile_module(module: nn.Module, path: Path, stride: int, device: torch.device, bounds: Bounds = WIDE) -> None:
+    """Compile a function of uint8 [N, H, W, 3] on `device`, H and W multiples of `stride`, into a package at `path`.
+
+    Raises `BackendUnavailable` if a GPU's headers are missing or compiling for it fails.
+    """
+    from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir  # not at the top: it loads the compiler
+
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        # The default is a folder in /tmp with a predictable name, where others may have put code to compile.
+        temporary_cache_dir(str(path.parent / "inductor")),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
+        program = _export(module, stride, device, bounds)
+        # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
+        options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
+        if device.type == "cpu":
+            options |= flag_options(_march())
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+        else:
+            options["max_autotune"] = bounds != WIDE
+            _compile_for_gpu(program, path, options)
+
+
+def _export(module: nn.Module, stride: int, device: torch.device, bounds: Bounds) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=max(2, bounds.images))
     least = max(1, 16 // stride)
     rows = torch.export.Dim("rows", min=least, max=bounds.side // stride)

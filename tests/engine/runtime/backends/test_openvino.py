@@ -7,12 +7,14 @@ import torch
 
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable
+from engine.model.card import Card
 from engine.model.weights import Generator
 from engine.runtime.backends import openvino
 from engine.runtime.backends.openvino import OpenVINOBackend, openvino_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import check
 from engine.runtime.select import choices, choose_backend, measurable, measured_rates
+from tests.engine.model.variants import VARIANTS, randomised
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,15 @@ def test_it_passes_the_parity_check_for_every_shape_and_loads_without_compiling(
         first = loaded(x)
         loaded(255 - x)
         assert torch.equal(first, built(x)), "a later call must not change an earlier result"
+
+
+@pytest.mark.needs_openvino
+@pytest.mark.parametrize("name", ["batch, zero", "blur", "unet, batch", "gray"])
+def test_other_generators_pass_the_parity_check(name: str, tmp_path: Path) -> None:
+    module, cache = randomised(VARIANTS[name]), PackageCache(tmp_path)
+    other = Generator(module, Card(name=name, architecture=module.arch), name)
+    result = check(other, OpenVINOBackend(other, "fp32", CPU, cache), cache)
+    assert result.max_error <= 1
 
 
 @pytest.mark.needs_openvino

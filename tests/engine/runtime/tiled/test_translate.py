@@ -73,7 +73,7 @@ def test_compact_generators_in_float32(arch: Architecture, quarter_rows: int, fu
     for height, width in SIZES:
         pixels = photo(height, width)
         want = whole(module, pixels)
-        for layers in (module, folded):
+        for layers in (module, folded) if arch.norm == "batch" else (module,):
             difference = (tiled(layers, pixels, plan) - want).abs().max().item()
             assert difference < 1e-4 * RANGE, f"{height}x{width}"
 
