@@ -8,22 +8,26 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable, SetupError
 from engine.model import inference, network, upsampling
+from engine.model.card import Architecture
+from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
+from engine.runtime.backends.aoti import CompiledLibrary
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import WIDE, Bounds, InductorBackend, bounds_for, package_key
 from engine.runtime.cache import PACKAGE, PackageCache
 from engine.system.compiler import find_compiler
+from tests.engine.model.variants import randomised
 from tests.images import picture, psnr_db
 
 CPU = torch.device("cpu")
@@ -42,6 +46,35 @@ def test_one_package_translates_every_shape_as_eager_does(
     result = compiled(x)
     assert (result.shape, result.dtype) == (x.shape, torch.uint8)
     assert psnr_db(result.numpy(), EagerBackend(generator, "fp32", CPU)(x).numpy()) >= 40
+
+
+class Together(nn.Module):
+    """Several generators on the same pixels, because compiling each alone takes half a minute."""
+
+    def __init__(self, architectures: Sequence[Architecture], *, compiled: bool) -> None:
+        super().__init__()
+        self.generators = nn.ModuleList(
+            InferenceGenerator(randomised(arch), torch.float32, compiled=compiled) for arch in architectures
+        )
+
+    def forward(self, pixels_NHWC: Tensor) -> Tensor:
+        return torch.cat([generator(pixels_NHWC) for generator in self.generators])
+
+
+@pytest.mark.needs_compiler
+@pytest.mark.timeout(900)
+def test_other_generators_compile_to_what_eager_computes(tmp_path: Path) -> None:
+    """Given a U-Net, then also images that it reduces to a single pixel or a row of them."""
+    filtered = Architecture(
+        blocks=1, ngf=2, norm="batch", bias=False, padding="zero", downsample="blur", upsample="blur", channels_in=1
+    )
+    architectures = (filtered, Architecture(network="unet", levels=5, ngf=2, channels_out=1))
+    package = tmp_path / "package.pt2"
+    inductor.compile_module(Together(architectures, compiled=True), package, 32, CPU)
+    run, eager = CompiledLibrary(package), Together(architectures, compiled=False)
+    for shape in ((1, 32, 32), (1, 32, 96), (3, 64, 32)):
+        x = pictures(*shape)
+        assert (run(x).int() - eager(x).int()).abs().max() <= 1
 
 
 @pytest.mark.needs_compiler
