@@ -34,6 +34,7 @@ from engine.archive.parallel_messages import (
     ImagesEnded,
     LogMessage,
     ModelLoaded,
+    OldestUnderWay,
     ProcessCrashed,
     RunStopped,
     ShareFinished,
@@ -226,6 +227,8 @@ def handle_message(message: ChildMessage, child: ShareWorker, run: ArchiveRun) -
         case ModelLoaded(backend):
             child.backend = backend
             yield None
+        case OldestUnderWay(key, seconds):
+            run.note_under_way(id(child), key, seconds)
         case LogMessage(level, text):
             log.log(level, "%s: %s", child.name, text)
         case ComparisonMade(comparison):

@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +27,7 @@ from engine.archive.parallel_messages import (
     Measurement,
     MessageSender,
     ModelLoaded,
+    OldestUnderWay,
     PipeSender,
     ProcessCrashed,
     RunStopped,
@@ -46,6 +47,7 @@ from engine.runtime.translator import BatchTranslator
 from engine.system.device import choose_device
 
 _SEND_EVERY_S = 0.1
+_LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,33 @@ def _translate(task: ShareTask, sender: MessageSender) -> None:
         read_ahead=task.read_ahead,
     )
     pipeline = Pipeline(source, sink, {config.options.model: translator}, config, measurements, gallery)
-    with closing(pipeline.outcomes()) as outcomes:
+    with closing(pipeline.outcomes()) as outcomes, _slow_images_sent(source.oldest_under_way, sender):
         _send_outcomes(outcomes, measurements, sender)
+
+
+@contextmanager
+def _slow_images_sent(
+    oldest: Callable[[], tuple[str, float] | None], sender: MessageSender, every_s: float = _LOOK_EVERY_S
+) -> Iterator[None]:
+    """During a `with` block, send which image has been under way for longer than `every_s`, and when it is over."""
+    ended = threading.Event()
+
+    def look() -> None:
+        sent = False
+        while not ended.wait(every_s):
+            key, seconds = oldest() or ("", 0.0)
+            slow = seconds >= every_s
+            if slow or sent:
+                sender.send(OldestUnderWay(key if slow else None, seconds))
+            sent = slow
+
+    watcher = threading.Thread(target=look, name="slow images", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _send_outcomes(outcomes: Iterator[Outcome | None], measurements: MeasurementBuffer, sender: MessageSender) -> None:

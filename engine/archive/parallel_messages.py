@@ -77,6 +77,15 @@ class ImagesEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class OldestUnderWay:
+    """The image that the process has been working on for longest; sent where that takes long, and once it is over."""
+
+    key: str | None
+    """None when there is none that takes long any more."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LogMessage:
     """A line for the parent's log."""
 
@@ -110,7 +119,16 @@ class ShareFinished:
     """All images of the process have ended."""
 
 
-ChildMessage = ModelLoaded | ImagesEnded | LogMessage | ComparisonMade | RunStopped | ProcessCrashed | ShareFinished
+ChildMessage = (
+    ModelLoaded
+    | ImagesEnded
+    | OldestUnderWay
+    | LogMessage
+    | ComparisonMade
+    | RunStopped
+    | ProcessCrashed
+    | ShareFinished
+)
 
 
 class MessageSender(Protocol):

@@ -173,7 +173,8 @@ class ArchiveRun:
         }
         self._settings = settings
         self._created_s = time.time()
-        self._under_way: Callable[[], tuple[str, float] | None] = lambda: None
+        self._noted: dict[int, tuple[str, float]] = {}
+        self._under_way: Callable[[], tuple[str, float] | None] = self._oldest_noted
         self._progress = RunProgress(
             num_inputs=plan.num_inputs,
             num_skipped=plan.num_skipped,
@@ -189,10 +190,13 @@ class ArchiveRun:
         self.manifest.start_run(json.dumps(self._settings, sort_keys=True), self.recipe, self._created_s)
 
     def follow(
-        self, outcomes: Iterable[Outcome | None], under_way: Callable[[], tuple[str, float] | None] = lambda: None
+        self, outcomes: Iterable[Outcome | None], under_way: Callable[[], tuple[str, float] | None] | None = None
     ) -> None:
-        """Consume all outcomes; `under_way` returns the oldest unfinished input (see `RunProgress`)."""
-        self._under_way = under_way
+        """Consume all outcomes.
+
+        `under_way` returns the oldest unfinished input (see `RunProgress`); None for what `note_under_way` was told.
+        """
+        self._under_way = under_way or self._oldest_noted
         started_s = time.perf_counter()
         for outcome in outcomes:
             if outcome is None:
@@ -202,6 +206,17 @@ class ArchiveRun:
                 self.page.count(outcome, self._seconds)
             if self._request.progress:
                 self._request.progress(outcome, self._progress)
+
+    def note_under_way(self, worker: int, key: str | None, seconds: float) -> None:
+        """Note the input that a worker, any number, has been working on for longest; None for none that takes long."""
+        if key is None:
+            self._noted.pop(worker, None)
+        else:
+            self._noted[worker] = key, time.monotonic() - seconds
+
+    def _oldest_noted(self) -> tuple[str, float] | None:
+        oldest = min(list(self._noted.values()), key=lambda noted: noted[1], default=None)
+        return None if oldest is None else (oldest[0], time.monotonic() - oldest[1])
 
     def summary(self, backend: str) -> Summary:
         """Finish the output and return what was done; raise `StopRun` when a file cannot be written."""

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -20,8 +21,8 @@ import torch
 from engine.archive.config import ArchiveConfig
 from engine.archive.convert import convert
 from engine.archive.parallel import ChildProcess, convert_on, handle_message, parse_devices
-from engine.archive.parallel_child import MeasurementBuffer
-from engine.archive.parallel_messages import LogMessage, ProcessCrashed
+from engine.archive.parallel_child import MeasurementBuffer, _slow_images_sent
+from engine.archive.parallel_messages import ChildMessage, LogMessage, OldestUnderWay, ProcessCrashed
 from engine.archive.run import RunProgress, RunRequest, started_run
 from engine.config import GenerateConfig, PipelineConfig
 from engine.errors import SetupError, StopRun
@@ -247,3 +248,48 @@ def test_all_devices_without_a_gpu_are_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("engine.archive.parallel.cuda_obstacle", lambda: "no NVIDIA driver was found")
     with pytest.raises(SetupError, match=r"^--devices all: no NVIDIA driver was found, or use --device cpu\.$"):
         parse_devices("all")
+
+
+class SentMessages:
+    def __init__(self) -> None:
+        self.sent: list[ChildMessage] = []
+        self.arrived = threading.Condition()
+
+    def send(self, message: ChildMessage) -> None:
+        with self.arrived:
+            self.sent.append(message)
+            self.arrived.notify()
+
+
+def test_a_process_sends_which_image_takes_long_and_when_it_is_over() -> None:
+    oldest: list[tuple[str, float] | None] = [("a.jpg", 90.0)]
+    parent = SentMessages()
+    with _slow_images_sent(lambda: oldest[0], parent, every_s=0.001), parent.arrived:
+        assert parent.arrived.wait_for(lambda: OldestUnderWay("a.jpg", 90.0) in parent.sent, 30)
+        oldest[0] = None
+        assert parent.arrived.wait_for(lambda: OldestUnderWay(None, 0.0) in parent.sent, 30)
+        num_sent = len(parent.sent)
+    assert parent.sent[num_sent - 1 :] == [OldestUnderWay(None, 0.0)], "nothing more to report"
+
+
+def test_the_slowest_image_of_all_processes_is_shown(archive: Path, slow_model: Path, tmp_path: Path) -> None:
+    seen: list[RunProgress] = []
+    request = RunRequest(
+        src=archive,
+        dst=tmp_path / "out",
+        generator=load_generator(slow_model),
+        config=PipelineConfig(),
+        archive=ArchiveConfig(),
+        progress=lambda _, progress: seen.append(progress),
+    )
+    one, other = (ChildProcess("cpu", multiprocessing.Process(), multiprocessing.Pipe()[0]) for _ in range(2))
+    with started_run(request) as run:
+        assert seen[0].oldest_under_way() is None
+        for child, message in ((one, OldestUnderWay("a.jpg", 7.0)), (other, OldestUnderWay("b.jpg", 60.0))):
+            assert not list(handle_message(message, child, run))
+        oldest = seen[0].oldest_under_way()
+        assert oldest is not None
+        assert oldest[0] == "b.jpg"
+        assert oldest[1] >= 60
+        assert not list(handle_message(OldestUnderWay(None, 0.0), other, run))
+        assert (seen[0].oldest_under_way() or ("",))[0] == "a.jpg"
