@@ -80,11 +80,43 @@ class EarlierRuns:
     """Entries by key."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the last run."""
+    num_done: int = 0
+    """Inputs with a result."""
 
-    @property
-    def num_done(self) -> int:
-        """Inputs with a result."""
-        return sum(entry.state == "done" for entry in self.entries.values())
+
+class StoredEntries(Mapping[str, ManifestEntry]):
+    """The entries of a manifest by key, read from the database when they are asked for: there may be millions.
+
+    Raises `StopRun` when the database cannot be read.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, root: Path) -> None:
+        self._connection = connection
+        self._guarded = _StopOnError(root)
+
+    def __getitem__(self, key: str) -> ManifestEntry:
+        """Return one entry."""
+        with self._guarded:
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM image WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return _entry(row)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys, in their order."""
+        with self._guarded:
+            for (key,) in self._connection.execute("SELECT key FROM image ORDER BY key"):
+                yield key
+
+    def __len__(self) -> int:
+        with self._guarded:
+            (number,) = self._connection.execute("SELECT count(*) FROM image").fetchone()
+        return int(number)
+
+    def __bool__(self) -> bool:
+        """Return whether there is any entry; counting them takes longer."""
+        with self._guarded:
+            return self._connection.execute("SELECT 1 FROM image LIMIT 1").fetchone() is not None
 
 
 class Manifest:
@@ -158,9 +190,12 @@ class Manifest:
             self.root.rmdir()
 
     def earlier_runs(self) -> EarlierRuns:
-        """Return all entries and the settings of the last run; raise `StopRun` when the database cannot be read."""
+        """Return the entries and the settings of the last run; raise `StopRun` when the database cannot be read.
+
+        The entries are read when they are asked for, so use them before the first one is recorded.
+        """
         with self._guarded():
-            return _earlier_runs(self._reader)
+            return _earlier_runs(self._reader, StoredEntries(self._reader, self.root))
 
     def start_run(self, settings: str, recipe: str, started_s: float | None = None) -> None:
         """Record that a run with these settings (JSON) starts; `started_s` is in seconds since 1970."""
@@ -262,22 +297,19 @@ def read_earlier_runs(root: Path) -> EarlierRuns:
         # `immutable` keeps SQLite from creating files; it is right only while no other process writes.
         mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
-            return _earlier_runs(connection)
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM image")
+            return _earlier_runs(connection, {row[0]: _entry(row) for row in rows})
     except sqlite3.Error as error:
         raise SetupError(f'The manifest "{path}" cannot be read: {error}.') from error
 
 
-def _earlier_runs(connection: sqlite3.Connection) -> EarlierRuns:
+def _earlier_runs(connection: sqlite3.Connection, entries: Mapping[str, ManifestEntry]) -> EarlierRuns:
     (created_s,) = connection.execute("SELECT min(started_s) FROM run").fetchone()
     if created_s is None:
         return EarlierRuns()
     (settings,) = connection.execute("SELECT settings FROM run ORDER BY id DESC LIMIT 1").fetchone()
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM image")
-    return EarlierRuns(
-        created_s=created_s,
-        entries={row[0]: _entry(row) for row in rows},
-        settings=json.loads(settings or "{}"),
-    )
+    (num_done,) = connection.execute("SELECT count(*) FROM image WHERE state = 'done'").fetchone()
+    return EarlierRuns(created_s=created_s, entries=entries, settings=json.loads(settings or "{}"), num_done=num_done)
 
 
 def _entry(row: tuple[Any, ...]) -> ManifestEntry:

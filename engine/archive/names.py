@@ -58,7 +58,11 @@ def assign_names(
 
     with_own_name = [i for i, candidates in enumerate(names) if candidates.is_own]
     if owned:
-        kept = [(i, owned[item.key]) for i, item in enumerate(inputs) if item.key in owned]
+        kept: list[tuple[int, str]] = []
+        for i, item in enumerate(inputs):
+            output = owned.get(item.key)
+            if output is not None:
+                kept.append((i, names[i].wanted if output == names[i].wanted else output))  # equal names are one string
         kept.sort(key=lambda pair: not names[pair[0]].is_own)
         for i, output in kept:
             if names[i].may_be(output):

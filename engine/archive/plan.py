@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -130,11 +130,35 @@ def _names(
 ) -> list[ResultName]:
     if fixed_output is not None:
         return [ResultName(fixed_output, output_name(fixed_output, "keep")[1]) for _ in inputs]
-    keys = {item.key: item.identity for item in inputs}
-    owned = {key: entry.output for key, entry in earlier.entries.items() if entry.output is not None and key in keys}
-    gone = (e for key, e in earlier.entries.items() if key not in keys and e.output is not None)
-    reserved = {} if config.overwrite else dict(_reserved(gone, set(keys.values()), output, fold))
-    return assign_names(inputs, options.format, config, owned, reserved, fold)
+    if not earlier.entries:
+        return assign_names(inputs, options.format, config, {}, {}, fold)
+    keys, identities = {item.key for item in inputs}, {item.identity for item in inputs}
+    gone = (earlier.entries[key] for key in earlier.entries if key not in keys)
+    reserved = {} if config.overwrite else dict(_reserved(gone, identities, output, fold))
+    del keys, identities
+    return assign_names(inputs, options.format, config, _Owned(earlier.entries), reserved, fold)
+
+
+class _Owned(Mapping[str, str]):
+    """The results' names of earlier runs, by the keys of their inputs."""
+
+    def __init__(self, entries: Mapping[str, ManifestEntry]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, key: str) -> str:
+        output = self._entries[key].output
+        if output is None:
+            raise KeyError(key)
+        return output
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._entries if self._entries[key].output is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
 
 def _reserved(
@@ -142,7 +166,8 @@ def _reserved(
 ) -> Iterable[tuple[str, str]]:
     """Yield folded name and key of each result whose input is gone from this archive and was not merely renamed."""
     for entry in entries:
-        assert entry.output is not None
+        if entry.output is None:
+            continue
         if entry.state == "done" and entry.identity not in identities and output.find(entry.output) is not None:
             yield fold(entry.output), entry.key
 

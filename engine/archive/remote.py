@@ -29,7 +29,7 @@ class RemoteSink:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._found = {key: Found(num_bytes=int(info["size"]), changed_s=None) for key, info in storage.find().items()}
+        self._found = {key: Found(num_bytes=int(info["size"]), changed_s=None) for key, info in storage.find()}
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Write one result; safe from several threads. Raise `StopRun` when the store refuses it."""

@@ -26,7 +26,7 @@ def list_objects(storage: Storage, selection: Selection | None = None) -> Invent
     `SetupError` when the store cannot be listed.
     """
     found = MemberCollector(selection or Selection())
-    for key, info in storage.find().items():
+    for key, info in storage.find():
         found.add(key, None, _maker(storage, key, info))
     inventory = found.inventory()
     inventory.read_ahead = PARALLEL_READS
@@ -43,7 +43,7 @@ def _maker(storage: Storage, name: str, info: dict[str, Any]) -> Callable[[str, 
             num_bytes=None if size is None else int(size),
             suffix=suffix,
             storage=storage,
-            name_in_store=name,
+            name_in_store=key if key == name else name,  # one string instead of two equal ones
         )
 
     return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import netrc
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,18 +93,19 @@ class Storage:
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(key))
 
-    def find(self) -> dict[str, dict[str, Any]]:
-        """Return the store's information about every key, in the order of the keys; raises `SetupError`."""
+    def find(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each key and the store's information about it, in the order of the keys; raises `SetupError`.
+
+        What has been yielded is forgotten here, so that a listing is not in memory twice.
+        """
         self.fs.invalidate_cache()
         with explained(self.url):
             if self.url.startswith(READ_ONLY):
                 self.fs.ls(self.root, detail=False)  # `find` would return nothing for a server that does not answer
             found: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
         prefix = self.root.rstrip("/") + "/"
-        return {
-            name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit("/", 1)[-1]: found[name]
-            for name in sorted(found)
-        }
+        for name in sorted(found):
+            yield name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit("/", 1)[-1], found.pop(name)
 
     def path(self, key: str) -> str:
         """Return the path of `key` in `fs`."""

@@ -195,7 +195,7 @@ def test_messages_of_a_store_do_not_show_its_password() -> None:
     storage = connect("http://user:s3cret@127.0.0.1:1/p")
     assert storage.url == "http://127.0.0.1:1/p"
     with pytest.raises(SetupError) as caught:
-        storage.find()
+        list(storage.find())
     assert "s3cret" not in str(caught.value)
 
 
