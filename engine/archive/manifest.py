@@ -95,9 +95,12 @@ class StoredEntries(Mapping[str, ManifestEntry]):
         self._guarded = _StopOnError(root)
 
     def __getitem__(self, key: str) -> ManifestEntry:
-        """Return one entry."""
-        with self._guarded:
-            row = self._connection.execute(f"SELECT {_COLUMNS} FROM image WHERE key = ?", (key,)).fetchone()
+        """Return one entry; a key that is not text has none."""
+        try:
+            with self._guarded:
+                row = self._connection.execute(f"SELECT {_COLUMNS} FROM image WHERE key = ?", (key,)).fetchone()
+        except UnicodeEncodeError:
+            row = None
         if row is None:
             raise KeyError(key)
         return _entry(row)
@@ -235,11 +238,12 @@ class Manifest:
         self._pending.clear()
         self._committed_s = time.monotonic()
 
-    def snapshot(self) -> bytes:
-        """Return the whole database as of the last commit, as one consistent file; from any thread."""
-        with closing(self._connect()) as reader, closing(sqlite3.connect(":memory:")) as copy:
+    def snapshot(self, path: Path) -> None:
+        """Write the whole database as of the last commit to `path`, as one consistent file; from any thread."""
+        path.unlink(missing_ok=True)
+        with closing(self._connect()) as reader, closing(sqlite3.connect(path)) as copy:
             reader.backup(copy)
-            return copy.serialize()
+            copy.execute("PRAGMA journal_mode = DELETE")  # a file that needs no other beside it
 
     def remarks(self, *, all_runs: bool = False) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield (key, notes) of each input that this run translated with a remark, or that any run did."""

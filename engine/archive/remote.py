@@ -21,6 +21,9 @@ from engine.system.storage import Storage, explained, first_line, require_writab
 log = logging.getLogger(__name__)
 
 _UPLOAD_EVERY_S = 30.0
+_UPLOAD_SHARE = 0.1
+"""Share of the time that uploads may take: a manifest of gigabytes is uploaded less often."""
+
 _LOCK_EXPIRES_S = 4 * _UPLOAD_EVERY_S
 
 
@@ -29,7 +32,7 @@ class RemoteSink:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._found = {key: Found(num_bytes=int(info["size"]), changed_s=None) for key, info in storage.find()}
+        self._found: dict[str, Found] | None = None
 
     def store(self, record: Record[Encoded]) -> Stored:
         """Write one result; safe from several threads. Raise `StopRun` when the store refuses it."""
@@ -41,7 +44,8 @@ class RemoteSink:
             raise StopRun(
                 f'Cannot write to "{self._storage.url}": {first_line(error)}; run the same command again to continue.'
             ) from error
-        self._found[output] = Found(num_bytes=len(encoded.data), changed_s=None)
+        if self._found is not None:
+            self._found[output] = Found(num_bytes=len(encoded.data), changed_s=None)
         return Stored.of(encoded, output)
 
     def reject(self, failed: Failed) -> None:
@@ -55,7 +59,12 @@ class RemoteSink:
         """Do nothing: every stored object is whole."""
 
     def find(self, output: str) -> Found | None:
-        """Return what was at `output` when the run started, or what this run has stored there."""
+        """Return what was at `output` at the first call, or what this run has stored there.
+
+        The first call lists the whole store, so that only the process that plans a run does.
+        """
+        if self._found is None:
+            self._found = {key: Found(num_bytes=int(info["size"])) for key, info in self._storage.find()}
         return self._found.get(output)
 
 
@@ -77,7 +86,8 @@ def _download(storage: Storage, root: Path) -> None:
 def remote_manifest(storage: Storage) -> Iterator[Manifest]:
     """Open a temporary copy of the manifest in `storage`, which is uploaded every half minute and at the end.
 
-    After a crash the images of the last half minute are translated again, with the same result. A lock object keeps a
+    An upload of more than three seconds makes the next one wait for ten times as long. After a crash the images since
+    the last upload are translated again, with the same result. A lock object keeps a
     second run out as far as object stores allow: two that start within the same second may both run, and overwrite
     each other's equal results. Raises `SetupError` when another run holds the lock.
     """
@@ -88,13 +98,20 @@ def remote_manifest(storage: Storage) -> Iterator[Manifest]:
             stop = threading.Event()
 
             def upload() -> None:
-                storage.write(f"{FOLDER}/manifest.sqlite", manifest.snapshot())
+                copy = Path(folder) / "upload.sqlite"
+                manifest.snapshot(copy)
+                storage.upload(f"{FOLDER}/manifest.sqlite", copy)
 
             def upload_regularly() -> None:
+                due_s = time.monotonic() + _UPLOAD_EVERY_S
                 while not stop.wait(_UPLOAD_EVERY_S):
                     try:
-                        upload()
                         _take_lock(storage)
+                        started_s = time.monotonic()
+                        if started_s < due_s:
+                            continue
+                        upload()
+                        due_s = time.monotonic() + (time.monotonic() - started_s) * (1 / _UPLOAD_SHARE - 1)
                     except Exception as error:  # noqa: BLE001 (each store raises its own classes)
                         log.warning("The manifest in %s is not up to date: %s.", storage.url, first_line(error))
 

@@ -4,6 +4,12 @@ peak rate  = images per day / 86,400 s * peak factor
 workers    = peak rate / (rate of one worker * utilisation), rounded up
 partitions = twice the workers, so that the group can double without a new topic
 lag per worker = rate of one worker * catch-up time, the `lagThreshold` of KEDA's Kafka scaler
+
+An archive, which is translated once:
+
+machine hours = images / (rate of one machine * utilisation) / 3,600 s
+machines      = machine hours / hours until it must be done, rounded up
+requests      = 2 per image (read it, write its result), and a listing of source and results, 1,000 names a page
 """
 
 from __future__ import annotations
@@ -104,6 +110,57 @@ def plan(load: Load, document: Document) -> Plan:
         partitions=2 * at_peak,
         lag_threshold=max(1, round(rate * load.catch_up_s)),
         memory_bytes_per_worker=round(1.5 * _memory_bytes(document)),
+    )
+
+
+NAMES_PER_PAGE = 1000
+"""Names that an object store lists with one request (S3's `ListObjectsV2`, and others)."""
+
+ENTRY_BYTES = 150
+"""Of the manifest for each image, measured by `benchmarks/listing.py` with names of 30 characters."""
+
+PLANNING_BYTES = 800
+"""Memory for each name while a run is planned, measured by `benchmarks/listing.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveEstimate:
+    """What it takes to translate an archive once."""
+
+    images: int
+    images_per_s_per_machine: float
+    days: float
+    """Time in which it shall be done."""
+    machine_hours: float
+    """GPU hours where the rate is that of a GPU."""
+    machines: int
+    """Machines, or GPUs, that are done within `days`."""
+    requests: int
+    """To the object store, if source and results are in one."""
+    manifest_bytes: int
+    planning_bytes: int
+    """Memory that the planning process takes, if it plans the archive as a whole."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return asdict(self)
+
+
+def estimate_archive(images: int, images_per_s: float, days: float, utilisation: float = 0.9) -> ArchiveEstimate:
+    """Estimate a run over `images` photos on machines of a measured rate.
+
+    `utilisation` is the share of the rate that remains after starts, retries and the slowest share at the end.
+    """
+    machine_hours = images / (images_per_s * utilisation) / 3600
+    return ArchiveEstimate(
+        images=images,
+        images_per_s_per_machine=images_per_s,
+        days=days,
+        machine_hours=machine_hours,
+        machines=math.ceil(machine_hours / (24 * days)),
+        requests=2 * images + 2 * math.ceil(images / NAMES_PER_PAGE),
+        manifest_bytes=images * ENTRY_BYTES,
+        planning_bytes=images * PLANNING_BYTES,
     )
 
 

@@ -10,14 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.bench.config import QUICK, BenchConfig
+from engine.bench.document import Document
 from engine.bench.document import load as load_document
-from engine.bench.plan import Load, Plan, plan
+from engine.bench.plan import Load, Plan, estimate_archive, plan, worker_rate
 from engine.cli.options import INPUT, OUTPUT, SIZE, SPEED, SizeType, command
+from engine.errors import SetupError
 from engine.options import Size
 
 
 @command("plan")
-@INPUT.option("--images-per-day", type=click.IntRange(1), required=True, help="Images to translate in a day.")
+@INPUT.option("--images-per-day", type=click.IntRange(1), help="Images of a queue to translate each day.")
+@INPUT.option("--archive", type=click.IntRange(1), metavar="N", help="Photos of an archive to translate once.")
+@INPUT.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    default=7.0,
+    help="With --archive, the days in which it shall be done.",
+)
 @SIZE.option("--size", type=SizeType(), required=True, metavar="N|WxH", help="Working size of the generator.")
 @SPEED.option(
     "--bench",
@@ -48,7 +57,9 @@ from engine.options import Size
 )
 @OUTPUT.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object on standard output.")
 def plan_deployment(
-    images_per_day: int,
+    images_per_day: int | None,
+    archive: int | None,
+    days: float,
     size: Size,
     bench_file: Path | None,
     peak_factor: float,
@@ -56,10 +67,16 @@ def plan_deployment(
     catch_up_s: float,
     as_json: bool,
 ) -> None:
-    """Size a deployment: workers, partitions, replicas and the lag to scale at.
+    """Size a deployment for a queue: workers, partitions, replicas and the lag to scale at; or a run over an archive.
 
-    docs/sizing.md works an example through.
+    docs/scale.md has the arithmetic for archives of a million to a billion photos.
     """
+    if (images_per_day is None) == (archive is None):
+        raise SetupError("Name one of --images-per-day, for a queue, and --archive, for a run over photos.")
+    if archive is not None:
+        _print_estimate(archive, size, days, bench_file, as_json)
+        return
+    assert images_per_day is not None
     load = Load(
         images_per_day=images_per_day,
         size=size,
@@ -67,13 +84,7 @@ def plan_deployment(
         utilisation=utilisation,
         catch_up_s=catch_up_s,
     )
-    if bench_file is not None:
-        document = load_document(bench_file)
-    else:
-        from engine.bench.run import measure  # imports torch, which a plan from a file does not need
-
-        document = measure(BenchConfig(effort=QUICK), lambda what: click.echo(f"Measuring {what} …", err=True))
-    made = plan(load, document)
+    made = plan(load, _measurement(bench_file))
     if as_json:
         click.echo(json.dumps(made.to_json()))
         return
@@ -82,6 +93,35 @@ def plan_deployment(
         click.echo("The measurement was too noisy to trust; measure again on a quiet machine.", err=True)
     click.echo("Values for deploy/helm/solstice, as JSON, which Helm reads as well as YAML:")
     click.echo(json.dumps(made.values, indent=2))
+
+
+def _measurement(file: Path | None) -> Document:
+    """Return the measurement in `file`, or one of this machine."""
+    if file is not None:
+        return load_document(file)
+    from engine.bench.run import measure  # imports torch, which a plan from a file does not need
+
+    return measure(BenchConfig(effort=QUICK), lambda what: click.echo(f"Measuring {what} …", err=True))
+
+
+def _print_estimate(images: int, size: Size, days: float, bench_file: Path | None, as_json: bool) -> None:
+    if size.mode not in ("short", "exact"):
+        raise SetupError(f"--size {size}: a plan needs a side or WIDTHxHEIGHT, since native sizes vary by photo.")
+    estimate = estimate_archive(images, worker_rate(_measurement(bench_file), size.width * size.height), days)
+    if as_json:
+        click.echo(json.dumps(estimate.to_json()))
+        return
+    table = Table("quantity", "value")
+    for name, value in (
+        ("rate of one machine", f"{estimate.images_per_s_per_machine:,.1f} images/s"),
+        ("machine hours", f"{estimate.machine_hours:,.0f}"),
+        (f"machines for {days:g} days", f"{estimate.machines:,}"),
+        ("requests to the object store", f"{estimate.requests:,}"),
+        ("manifest", f"{estimate.manifest_bytes / 1e9:,.1f} GB"),
+        ("memory to plan it as a whole", f"{estimate.planning_bytes / 1e9:,.1f} GB"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
 
 
 def _table(made: Plan) -> Table:

@@ -88,6 +88,10 @@ class Storage:
         """Write `data` to `key`: whole or not at all, as object stores do; raises `OSError`."""
         self.fs.pipe_file(self.path(key), data)
 
+    def upload(self, key: str, path: Path) -> None:
+        """Write a local file to `key`, whole or not at all, without holding it in memory; raises `OSError`."""
+        self.fs.put_file(str(path), self.path(key))
+
     def delete(self, key: str) -> None:
         """Delete `key` if it exists."""
         with suppress(FileNotFoundError):

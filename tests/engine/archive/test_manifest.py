@@ -149,7 +149,7 @@ def test_a_snapshot_is_a_whole_database(tmp_path: Path) -> None:
         manifest.start_run("{}", "r")
         manifest.record(DONE)
         manifest.commit()
-        (tmp_path / "copy.sqlite").write_bytes(manifest.snapshot())
+        manifest.snapshot(tmp_path / "copy.sqlite")
     with sqlite3.connect(tmp_path / "copy.sqlite") as copy:
         assert copy.execute("SELECT key FROM image").fetchall() == [("a.jpg",)]
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)

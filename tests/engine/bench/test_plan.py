@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from engine.bench.document import Document
-from engine.bench.plan import DAY_S, Load, plan, worker_rate
+from engine.bench.plan import DAY_S, Load, estimate_archive, plan, worker_rate
 from engine.errors import SetupError
 from engine.options import Size
 
@@ -66,3 +66,12 @@ def test_a_load_that_cannot_be_planned_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(SetupError, match=sentence):
         plan(replace(LOAD, **change), document)  # type: ignore[arg-type]
+
+
+def test_an_archive_takes_hours_in_proportion_to_its_photos_and_machines_in_whole_numbers() -> None:
+    one, ten = estimate_archive(10**6, 100.0, 1.0), estimate_archive(10**7, 100.0, 1.0)
+    assert one.machine_hours == pytest.approx(10**6 / 90 / 3600)
+    assert ten.machine_hours == pytest.approx(10 * one.machine_hours)
+    assert (one.machines, ten.machines) == (1, 2)
+    assert one.requests == 2 * 10**6 + 2 * 1000
+    assert estimate_archive(10**7, 100.0, 0.5).machines == 3

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from engine.bench.document import Document, save
 from engine.cli.plan import plan_deployment
+from engine.errors import SetupError
 from tests.engine.bench.conftest import document as document
 from tests.engine.bench.conftest import measured as measured
 
@@ -29,3 +31,18 @@ def test_a_plan_as_json_has_every_number(document: Document, tmp_path: Path) -> 
     made = json.loads(printed)
     assert made["workers_at_peak"] >= 1
     assert made["values"]["keda"]["lagThreshold"] == made["lag_threshold"]
+
+
+def test_an_archive_is_planned_by_hours_machines_and_requests(document: Document, tmp_path: Path) -> None:
+    save(document, tmp_path / "run.json")
+    common = ("--archive", "1000000", "--size", "48", "--bench", str(tmp_path / "run.json"))
+    assert "requests to the object store" in run(*common)
+    made = json.loads(run(*common, "--days", "2", "--json"))
+    assert made["requests"] == 2_002_000
+    assert made["machines"] >= made["machine_hours"] / 48
+
+
+def test_either_a_queue_or_an_archive_is_planned() -> None:
+    for arguments in ((), ("--archive", "1", "--images-per-day", "1")):
+        with pytest.raises(SetupError, match="Name one of --images-per-day, for a queue, and --archive"):
+            run("--size", "48", *arguments)
