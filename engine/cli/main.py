@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "bench": Subcommand("engine.cli.bench:bench", "Measure this machine: ceilings, each stage alone, and whole runs."),
     "plan": Subcommand(
-        "engine.cli.plan:plan_deployment", "Size a deployment: workers, partitions, replicas and the lag to scale at."
+        "engine.cli.plan:plan_deployment", "Size a deployment for a queue, or a run over an archive."
     ),
     "stream": Subcommand("engine.cli.stream:stream", "Translate the image jobs of a Kafka topic until stopped."),
     "submit": Subcommand("engine.cli.submit:submit", "Send a job for each image of SRC to a Kafka topic."),

@@ -67,7 +67,9 @@ def plan_deployment(
     catch_up_s: float,
     as_json: bool,
 ) -> None:
-    """Size a deployment for a queue: workers, partitions, replicas and the lag to scale at; or a run over an archive.
+    """Size a deployment for a queue, or a run over an archive.
+
+    A queue: workers, partitions, replicas and the lag to scale at. An archive: hours, machines and requests.
 
     docs/scale.md has the arithmetic for archives of a million to a billion photos.
     """
