@@ -199,6 +199,8 @@ def convert(
         return
     from engine.cli.progress import ProgressLine
 
+    if engine != "ray" and (address is not None or ray_actors is not None):
+        raise SetupError("--address and --ray-actors are for --on ray; add that, or leave them out.")
     work = _on_ray(address, ray_actors, devices) if engine == "ray" else _on_this_machine(devices, options)
     with (
         _served(metrics_port, metrics_host) as metrics,

@@ -45,9 +45,7 @@ COMMANDS = {
         "engine.cli.compile:compile_model", "Compile a model for this machine, check it and time every backend."
     ),
     "bench": Subcommand("engine.cli.bench:bench", "Measure this machine: ceilings, each stage alone, and whole runs."),
-    "plan": Subcommand(
-        "engine.cli.plan:plan_deployment", "Size a deployment for a queue, or a run over an archive."
-    ),
+    "plan": Subcommand("engine.cli.plan:plan_deployment", "Size a deployment for a queue, or a run over an archive."),
     "stream": Subcommand("engine.cli.stream:stream", "Translate the image jobs of a Kafka topic until stopped."),
     "submit": Subcommand("engine.cli.submit:submit", "Send a job for each image of SRC to a Kafka topic."),
     "results": Subcommand("engine.cli.results:results", "Follow the results of jobs: done, failed, rate, time left."),

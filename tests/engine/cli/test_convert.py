@@ -243,3 +243,16 @@ def test_backends_are_tuned_for_the_size_of_most_photos(
     monkeypatch: pytest.MonkeyPatch, src: Path, size: str, side: int
 ) -> None:
     assert config_of(monkeypatch, src, "--size", size).generate.sides == (side,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--address", "auto"), "--address and --ray-actors are for --on ray"),
+        (("--ray-actors", "2"), "--address and --ray-actors are for --on ray"),
+        (("--on", "ray", "--devices", "cpu,cpu"), "--devices and --on ray cannot be combined"),
+    ],
+)
+def test_options_of_ray_go_with_ray_alone(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=complaint):
+        CliRunner().invoke(convert, [str(tmp_path), "out", "--model", "x", *arguments], catch_exceptions=False)
