@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, flag_options, is_gcc
+from engine.system.device import cpu_name
 
 
 def describe_compiler(device: torch.device) -> str:
@@ -40,7 +39,4 @@ def describe_processor(device: torch.device) -> str:
     """Return the name of the processor or GPU that trains, for a model card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return cpu_name()

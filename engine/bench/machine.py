@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engine.config import num_cores
-from engine.system.device import gpu_name, has_bf16
+from engine.system.device import cpu_name, gpu_name, has_bf16
 from engine.system.versions import installed
 
 _PACKAGES = {
@@ -44,15 +44,6 @@ def describe_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide how fast Solstice is."""
     versions = {name: installed(package) for name, package in _PACKAGES.items()}
     return {"python": platform.python_version(), "torch": torch.__version__, **versions}
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the kernel reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def own_cpu_s() -> float:

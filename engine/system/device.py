@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 import warnings
 from pathlib import Path
@@ -33,6 +34,16 @@ def choose_device(name: str) -> torch.device:
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise SetupError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s), counted from 0.")
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the kernel reports it; its architecture where that is not to be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def gpu_of(name: str) -> torch.device | None:

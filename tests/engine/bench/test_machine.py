@@ -7,8 +7,9 @@ import time
 
 import torch
 
-from engine.bench.machine import OtherLoad, cpu_name, describe_machine, describe_versions, own_cpu_s
+from engine.bench.machine import OtherLoad, describe_machine, describe_versions, own_cpu_s
 from engine.config import num_cores
+from engine.system.device import cpu_name
 
 
 def test_a_cpu_is_described_without_a_gpu() -> None:
