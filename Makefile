@@ -16,9 +16,7 @@ demo: .venv/installed  ## translate the sample photos and write a before/after p
 	@echo "Open demo-output/winter/report.html and demo-output/summer/report.html in a browser."
 
 test: .venv/installed-for-tests  ## run all tests; needs no GPU and, once installed, no network
-	$(BIN)/python -m pytest tests/engine # three processes: compiled code, brokers and training apart
-	$(BIN)/python -m pytest --ignore tests/engine --ignore tests/trainer
-	$(BIN)/python -m pytest tests/trainer
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 quick: .venv/installed-for-tests  ## run the tests that take seconds
 	$(BIN)/python -m pytest $(QUICK)

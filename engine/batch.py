@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine.config import CPU_BATCH, GPU_BATCH, BatchConfig, DecodeConfig
-from engine.records import Batch, Failed, Inspected, Picture, Record
+from engine.records import Batch, DecodedImage, Failed, Inspected, Record
 
 Chunk = list[Record[Inspected] | Failed]
-Decoded = list[Record[Picture] | Failed]
+Decoded = list[Record[DecodedImage] | Failed]
 _Shape = tuple[str, int, int]
 
 _CHUNK_WAIT_S = 0.005
@@ -60,7 +60,7 @@ class _Group:
     """Images of one shape that wait for a full batch."""
 
     opened_s: float
-    records: list[Record[Picture]] = field(default_factory=list)
+    records: list[Record[DecodedImage]] = field(default_factory=list)
 
     @property
     def num_pixels(self) -> int:
@@ -114,7 +114,7 @@ class Batcher:
         for shape in list(self._groups):
             yield self._close(shape)
 
-    def _add(self, record: Record[Picture]) -> Iterator[Batch]:
+    def _add(self, record: Record[DecodedImage]) -> Iterator[Batch]:
         picture = record.payload
         num_pixels = picture.height * picture.width
         while self._groups and self._waiting_pixels + num_pixels > self._max_pixels:

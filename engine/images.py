@@ -26,7 +26,7 @@ from engine.codec.geometry import resize_with_alpha, upright
 from engine.config import CPU_BATCH, GPU_BATCH, BatchConfig, GenerateConfig
 from engine.model.weights import Generator, load_generator
 from engine.options import Detail, Options, Size, default_detail
-from engine.records import Batch, Picture, Record
+from engine.records import Batch, DecodedImage, Record
 from engine.runtime.translator import BatchTranslator
 
 AnyImage = Image.Image | NDArray[np.uint8] | Tensor
@@ -105,14 +105,14 @@ class Translator(BatchTranslator):
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         config = BatchConfig(size=batch or (GPU_BATCH if self._device.type == "cuda" else CPU_BATCH))
-        translated: dict[str, Picture] = {}
+        translated: dict[str, DecodedImage] = {}
         for item in Batcher(config)([record] for record in _records(adapters, options)):
             assert isinstance(item, Batch), "there are neither failures nor ticks"
             translated.update(self._translated(item))
         in_order = (translated.pop(str(i)) for i in count())
         return [adapter.result(list(islice(in_order, adapter.num_images))) for adapter in adapters]
 
-    def _translated(self, batch: Batch) -> Iterator[tuple[str, Picture]]:
+    def _translated(self, batch: Batch) -> Iterator[tuple[str, DecodedImage]]:
         pixels_NHWC = self(batch.stacked()).cpu()
         for record, pixels_HWC in zip(batch.records, pixels_NHWC, strict=True):
             [restored] = restore([record.replace(record.payload.translated(pixels_HWC))])
@@ -127,7 +127,7 @@ def _options(size: Size | str | int, detail: Detail | None) -> Options:
     return Options(size=parsed, detail=detail or default_detail(parsed))
 
 
-def _records(adapters: Sequence[_ImageAdapter], options: Options) -> Iterator[Record[Picture]]:
+def _records(adapters: Sequence[_ImageAdapter], options: Options) -> Iterator[Record[DecodedImage]]:
     """Yield a record for each image, at its working size; made one by one, when the batcher asks for it."""
     keys = count()
     for adapter in adapters:
@@ -136,13 +136,13 @@ def _records(adapters: Sequence[_ImageAdapter], options: Options) -> Iterator[Re
             yield Record(key=str(next(keys)), payload=picture, options=options)
 
 
-def _at_working_size(pixels_HWC: Tensor, alpha_HW: Tensor | None, options: Options) -> Picture:
+def _at_working_size(pixels_HWC: Tensor, alpha_HW: Tensor | None, options: Options) -> DecodedImage:
     height, width = pixels_HWC.shape[:2]
     working = options.size.target(width, height)
     working_HWC, working_alpha_HW = resize_with_alpha(pixels_HWC, alpha_HW, *working)
     if options.detail != "none" and working != (width, height):
-        return Picture(working_HWC, format="", full_HWC=pixels_HWC, alpha_HW=alpha_HW)
-    return Picture(working_HWC, format="", alpha_HW=working_alpha_HW)
+        return DecodedImage(working_HWC, format="", full_HWC=pixels_HWC, alpha_HW=alpha_HW)
+    return DecodedImage(working_HWC, format="", alpha_HW=working_alpha_HW)
 
 
 class _ImageAdapter(Protocol):
@@ -154,7 +154,7 @@ class _ImageAdapter(Protocol):
         """Yield pixels, uint8 [H, W, 3] on the CPU, and alpha, uint8 [H, W] or None where all is opaque."""
         ...
 
-    def result(self, pictures: list[Picture]) -> AnyImage:
+    def result(self, pictures: list[DecodedImage]) -> AnyImage:
         """Return the translated images as the argument's kind."""
         ...
 
@@ -191,7 +191,7 @@ class _PilAdapter:
         self._icc = colours.icc
         yield pixels_HWC, alpha_HW
 
-    def result(self, pictures: list[Picture]) -> Image.Image:
+    def result(self, pictures: list[DecodedImage]) -> Image.Image:
         [picture] = pictures
         image = Image.fromarray(picture.pixels_HWC.numpy())
         if picture.alpha_HW is not None:
@@ -214,7 +214,7 @@ class _TensorAdapter:
         for pixels_HWC in self._images_NHWC:
             yield pixels_HWC.cpu().contiguous(), None
 
-    def result(self, pictures: list[Picture]) -> Tensor:
+    def result(self, pictures: list[DecodedImage]) -> Tensor:
         pixels_NHWC = torch.stack([picture.pixels_HWC for picture in pictures]).to(self._image.device)
         return pixels_NHWC if self._image.ndim == 4 else pixels_NHWC[0]
 
@@ -231,7 +231,7 @@ class _ArrayAdapter:
             # A copy where the array is read-only or its strides are not those of [H, W, 3].
             yield torch.from_numpy(np.require(pixels_HWC, requirements=["C", "W"])), None
 
-    def result(self, pictures: list[Picture]) -> NDArray[np.uint8]:
+    def result(self, pictures: list[DecodedImage]) -> NDArray[np.uint8]:
         pixels_NHWC = np.stack([picture.pixels_HWC.numpy() for picture in pictures])
         return pixels_NHWC if self._image.ndim == 4 else pixels_NHWC[0]
 

@@ -25,7 +25,7 @@ from engine.flow import Budget, Scope, ahead, in_threads
 from engine.observe.metrics import Metrics, NoMetrics, StageName, timed
 from engine.observe.profiling import stage_range
 from engine.ports import Preview, Sink, Source
-from engine.records import Batch, Encoded, Failed, Inspected, Outcome, Picture, Record, Stored
+from engine.records import Batch, DecodedImage, Encoded, Failed, Inspected, Outcome, Record, Stored
 from engine.system.device import gpu_of
 from engine.system.memory import available_bytes
 
@@ -131,12 +131,12 @@ class Pipeline:
             self._footprints[id(inspected.origin)] = footprint
         return inspected
 
-    def _decode(self, chunk: Chunk) -> list[Record[Picture] | Failed]:
+    def _decode(self, chunk: Chunk) -> list[Record[DecodedImage] | Failed]:
         self._observe_stages_before(chunk)
         with self._timed("decode", chunk):
             return self._decoder(chunk)
 
-    def _generate(self, batch: Batch | Failed) -> list[Record[Picture] | Failed]:
+    def _generate(self, batch: Batch | Failed) -> list[Record[DecodedImage] | Failed]:
         if isinstance(batch, Failed):
             return [batch]
         self._metrics.observe("batch_images", len(batch.records))
@@ -144,7 +144,7 @@ class Pipeline:
         with self._timed("generate", batch.records):
             return self._translated(batch)
 
-    def _translated(self, batch: Batch) -> list[Record[Picture] | Failed]:
+    def _translated(self, batch: Batch) -> list[Record[DecodedImage] | Failed]:
         try:
             return self._translate(batch)
         except SkipImage as error:
@@ -153,21 +153,21 @@ class Pipeline:
             # Translate each alone to find out which one the generator refuses.
             return [outcome for record in batch.records for outcome in self._translated(Batch((record,)))]
 
-    def _translate(self, batch: Batch) -> list[Record[Picture] | Failed]:
+    def _translate(self, batch: Batch) -> list[Record[DecodedImage] | Failed]:
         translated_NHWC = self._models[batch.model](batch.stacked()).cpu()
         return [
             record.replace(record.payload.translated(pixels_HWC, keep_before=self._shows(record.key)))
             for record, pixels_HWC in zip(batch.records, translated_NHWC, strict=True)
         ]
 
-    def _encode(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
+    def _encode(self, records: list[Record[DecodedImage] | Failed]) -> list[Record[Encoded] | Failed]:
         restored = self._restore(records)
         with self._timed("encode", restored):
             encoded = self._encoder(restored)
             self._show(restored, encoded)
             return encoded
 
-    def _restore(self, records: list[Record[Picture] | Failed]) -> list[Record[Picture] | Failed]:
+    def _restore(self, records: list[Record[DecodedImage] | Failed]) -> list[Record[DecodedImage] | Failed]:
         """Bring translations back to the size of their photos, where that was asked for."""
         reduced = [r for r in records if isinstance(r, Record) and r.payload.full_HWC is not None]
         if not reduced:
@@ -178,7 +178,7 @@ class Pipeline:
     def _shows(self, key: str) -> bool:
         return self._preview is not None and self._preview.wants(key)
 
-    def _show(self, pictures: list[Record[Picture] | Failed], encoded: list[Record[Encoded] | Failed]) -> None:
+    def _show(self, pictures: list[Record[DecodedImage] | Failed], encoded: list[Record[Encoded] | Failed]) -> None:
         """Hand pictures whose translation could be encoded to the preview."""
         if self._preview is None:
             return

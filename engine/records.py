@@ -1,6 +1,7 @@
 """What travels through the engine: records, and the payloads that the stages put into them.
 
-    Record[bytes] → Record[Inspected] → Record[Picture] → Batch → Record[Picture] → Record[Encoded] → Record[Stored]
+    Record[bytes] → Record[Inspected] → Record[DecodedImage] → Batch → Record[DecodedImage]
+        → Record[Encoded] → Record[Stored]
 
 A stage turns each record into a record with its own payload, or into `Failed` when this one image is bad. `origin`
 travels from the source to the sink and back to the source; no stage between them reads it.
@@ -150,7 +151,7 @@ class Inspected:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedImage:
     """An upright image in memory."""
 
     pixels_HWC: Tensor
@@ -195,7 +196,7 @@ class Picture:
         """Pixels."""
         return int(self.pixels_HWC.shape[1])
 
-    def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> Picture:
+    def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> DecodedImage:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
         if not pixels_HWC.any() and float(self.pixels_HWC.float().mean()) >= DARK:
             raise SkipImage("the generator's output is black: not finite, or the model does not fit this image")
@@ -203,14 +204,14 @@ class Picture:
         return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)
 
     def __repr__(self) -> str:
-        return f"Picture({self.width}x{self.height}, {self.format})"
+        return f"DecodedImage({self.width}x{self.height}, {self.format})"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Pictures of one shape for one generator."""
 
-    records: tuple[Record[Picture], ...]
+    records: tuple[Record[DecodedImage], ...]
     waited_s: float = 0.0
     """How long the oldest of them waited for the others."""
 

@@ -37,7 +37,7 @@ from engine.codec.damage import Damaged
 from engine.codec.geometry import is_turned, resize_scaled, resize_with_alpha, upright
 from engine.config import DecodeConfig, PipelineConfig
 from engine.errors import EngineError, SkipImage
-from engine.records import Failed, Inspected, Metadata, Picture, Record
+from engine.records import DecodedImage, Failed, Inspected, Metadata, Record
 from engine.system.device import gpu_of
 from engine.system.threads import one_thread
 
@@ -79,12 +79,12 @@ class Decoder:
         self._config = config
         self._gpu = None if jpegs_on is None else GpuDecoder(jpegs_on, config.chunk_images)
 
-    def __call__(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
+    def __call__(self, chunk: Sequence[Item]) -> list[Record[DecodedImage] | Failed]:
         """Return the decoded image, or the reason why there is none, for each item in order."""
         with one_thread():
             return self._decoded(chunk)
 
-    def _decoded(self, chunk: Sequence[Item]) -> list[Record[Picture] | Failed]:
+    def _decoded(self, chunk: Sequence[Item]) -> list[Record[DecodedImage] | Failed]:
         if self._gpu is None:
             return [self._on_cpu(item) for item in chunk]
         wanted = {
@@ -102,7 +102,7 @@ class Decoder:
         answers |= {i: self._finished(chunk[i], checked[i], pixels[i]) for i in wanted}
         return [answers[i] for i in range(len(chunk))]
 
-    def _on_cpu(self, item: Item) -> Record[Picture] | Failed:
+    def _on_cpu(self, item: Item) -> Record[DecodedImage] | Failed:
         return item if isinstance(item, Failed) else item.attempt("decode", _contained(self._picture))
 
     def _checked(self, item: Item) -> Record[tuple[str, ...]] | Failed:
@@ -115,7 +115,7 @@ class Decoder:
 
     def _finished(
         self, item: Item, checked: Record[tuple[str, ...]] | Failed, pixels_HWC: Tensor | None
-    ) -> Record[Picture] | Failed:
+    ) -> Record[DecodedImage] | Failed:
         """Join what the GPU decoded and what the check found; without pixels, decode on the CPU, which finds why."""
         if isinstance(item, Failed) or pixels_HWC is None:
             return self._on_cpu(item)
@@ -123,7 +123,7 @@ class Decoder:
             return checked
         return item.attempt("decode", _contained(partial(self._picture_on_gpu, pixels_HWC, checked.payload)))
 
-    def _picture(self, record: Record[Inspected]) -> Picture:
+    def _picture(self, record: Record[Inspected]) -> DecodedImage:
         source = record.payload
         metadata = with_profile(source.metadata)
         least = _least(record)
@@ -147,7 +147,7 @@ class Decoder:
             deep_HWC = torch.from_numpy(srgb_16_bit(deep_HWC.numpy(), stored.icc))
         more = " or more" if source.frames >= MAX_FRAMES else ""
         frames = (f"first of {source.frames}{more} frames",) if source.frames > 1 else ()
-        return Picture(
+        return DecodedImage(
             resize_with_alpha(pixels_HWC, final_alpha_HW, *working)[0],
             source.format,
             notes=(*source.notes, *stored.notes, *colours.notes, *frames),
@@ -205,7 +205,7 @@ class Decoder:
             notes = (_translated_all_the_same(error),)
         return pixels, notes
 
-    def _picture_on_gpu(self, pixels_HWC: Tensor, notes: tuple[str, ...], record: Record[Inspected]) -> Picture:
+    def _picture_on_gpu(self, pixels_HWC: Tensor, notes: tuple[str, ...], record: Record[Inspected]) -> DecodedImage:
         """Finish what the GPU decoded; an image whose colours must be converted comes to the CPU for that."""
         source = record.payload
         metadata = with_profile(source.metadata)
@@ -218,7 +218,7 @@ class Decoder:
             colours = from_pixels(upright_HWC.cpu().numpy(), metadata.icc)
             upright_HWC = torch.from_numpy(colours.pixels)
         notes = (*source.notes, *notes, *noted(conversion))
-        return Picture(upright_HWC, source.format, notes=notes, metadata=metadata, icc=conversion.icc)
+        return DecodedImage(upright_HWC, source.format, notes=notes, metadata=metadata, icc=conversion.icc)
 
 
 def _contained(work: Callable[[Record[Inspected]], T]) -> Callable[[Record[Inspected]], T]:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.codec.geometry import plain_upsample, resize
-from engine.records import Failed, Picture, Record
+from engine.records import DecodedImage, Failed, Record
 from engine.system.threads import one_thread
 
 CELL = 2
@@ -150,7 +150,7 @@ def apply(coefficients: Tensor, photo_HWC: Tensor) -> Tensor:
     return result
 
 
-def restore(records: list[Record[Picture] | Failed]) -> list[Record[Picture] | Failed]:
+def restore(records: list[Record[DecodedImage] | Failed]) -> list[Record[DecodedImage] | Failed]:
     """Enlarge each image that carries itself at full size, and bring back its depth; leave the others as they are.
 
     `guided` takes colours from the translation and detail from the image, `plain` interpolates the translation.
@@ -162,7 +162,7 @@ def restore(records: list[Record[Picture] | Failed]) -> list[Record[Picture] | F
         ]
 
 
-def _restored(picture: Picture, way: str) -> Picture:
+def _restored(picture: DecodedImage, way: str) -> DecodedImage:
     full_HWC, before_HWC, deep_HWC = picture.full_HWC, picture.before_HWC, picture.deep_HWC
     if before_HWC is None:
         return picture
@@ -186,7 +186,7 @@ def _restored(picture: Picture, way: str) -> Picture:
     return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC)
 
 
-def _with_depth(picture: Picture, before_HWC: Tensor, deep_HWC: Tensor) -> Tensor:
+def _with_depth(picture: DecodedImage, before_HWC: Tensor, deep_HWC: Tensor) -> Tensor:
     """Return the translation, made of 8 bits, with what these 8 bits left out of the image: uint16 [H, W, 3]."""
     left_out = deep_HWC.to(torch.int32) - before_HWC.to(torch.int32) * 257
     return (picture.pixels_HWC.to(torch.int32) * 257 + left_out).clamp_(0, 65535).to(torch.uint16)

@@ -22,7 +22,7 @@ from engine.codec.metadata.write import into_encoded, save_arguments
 from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import EncodeConfig, PipelineConfig
 from engine.errors import SkipImage
-from engine.records import Encoded, Failed, Metadata, Picture, Record
+from engine.records import DecodedImage, Encoded, Failed, Metadata, Record
 from engine.system.device import gpu_of
 
 
@@ -34,11 +34,11 @@ class Encoder:
         self._config = config
         self._gpu = None if device is None else GpuEncoder(device)
 
-    def __call__(self, records: list[Record[Picture] | Failed]) -> list[Record[Encoded] | Failed]:
+    def __call__(self, records: list[Record[DecodedImage] | Failed]) -> list[Record[Encoded] | Failed]:
         """Return the file's bytes, or the reason why there are none, for each record in order."""
         return [r if isinstance(r, Failed) else r.attempt("encode", self._encode) for r in records]
 
-    def _encode(self, record: Record[Picture]) -> Encoded:
+    def _encode(self, record: Record[DecodedImage]) -> Encoded:
         picture = record.payload
         target = format_of(output_format(record.options.format, picture.format))
         if target.max_side is not None and max(picture.width, picture.height) > target.max_side:
@@ -64,7 +64,7 @@ class Encoder:
             ),
         )
 
-    def _colours(self, picture: Picture, target: Format) -> Colours:
+    def _colours(self, picture: DecodedImage, target: Format) -> Colours:
         """Return the pixels as they are written: in the profile that was asked for, on white where alpha must go."""
         colours = Colours(picture.pixels_HWC.numpy(), picture.icc)
         if self._keeps_profile(picture):
@@ -77,17 +77,17 @@ class Encoder:
         note = f"transparency laid on white: {target.name} has none"
         return replace(colours, pixels=flatten(colours.pixels, alpha), notes=(*colours.notes, note))
 
-    def _keeps_profile(self, picture: Picture) -> bool:
+    def _keeps_profile(self, picture: DecodedImage) -> bool:
         return self._config.keep_profile and picture.metadata.icc is not None
 
-    def _metadata(self, picture: Picture, colours: Colours) -> Metadata:
+    def _metadata(self, picture: DecodedImage, colours: Colours) -> Metadata:
         if self._config.strip:
             return Metadata(icc=colours.icc)
         kept_profile = self._config.keep_profile and colours.icc == picture.metadata.icc
         metadata = for_output(picture.metadata, picture.width, picture.height, srgb=not kept_profile)
         return replace(metadata, icc=colours.icc)
 
-    def _data(self, picture: Picture, colours: Colours, metadata: Metadata, target: Format, quality: int) -> bytes:
+    def _data(self, picture: DecodedImage, colours: Colours, metadata: Metadata, target: Format, quality: int) -> bytes:
         """Return the file's bytes, with as much of `metadata` as the encoder writes by itself."""
         if picture.deep_HWC is not None and 16 in target.depths:
             return self._deep(picture, colours, metadata, target)
@@ -100,7 +100,7 @@ class Encoder:
         Image.fromarray(pixels_HWC).save(buffer, target.name, **options)
         return buffer.getvalue()
 
-    def _deep(self, picture: Picture, colours: Colours, metadata: Metadata, target: Format) -> bytes:
+    def _deep(self, picture: DecodedImage, colours: Colours, metadata: Metadata, target: Format) -> bytes:
         """Encode with 16 bits per channel."""
         assert picture.deep_HWC is not None, "only called where there are deep pixels"
         values_HWC = picture.deep_HWC.numpy()
@@ -133,7 +133,7 @@ class Encoder:
         return options[target]
 
 
-def _reduced(picture: Picture, target: Format, asked: int) -> tuple[str, ...]:
+def _reduced(picture: DecodedImage, target: Format, asked: int) -> tuple[str, ...]:
     """Return a remark where the result has fewer bits per channel than the image."""
     if picture.depth <= 8 or (picture.deep_HWC is not None and 16 in target.depths):
         return ()
@@ -154,7 +154,7 @@ def encode_device(config: PipelineConfig) -> torch.device | None:
     return None if config.encode.gpu_from_pixels is None else gpu_of(config.generate.device)
 
 
-def on_white(picture: Picture, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def on_white(picture: DecodedImage, pixels_HWC: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return pixels of `picture`, uint8 [H, W, 3], laid on white by its alpha, as a page shows them."""
     pixels = pixels_HWC.numpy()
     return pixels if picture.alpha_HW is None else flatten(pixels, picture.alpha_HW.numpy())

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from engine.batch import Batcher, Chunker, Decoded
 from engine.config import BatchConfig, DecodeConfig
 from engine.options import Options
-from engine.records import Batch, Failed, Inspected, Picture, Record
+from engine.records import Batch, DecodedImage, Failed, Inspected, Record
 
 
-def decoded(key: str, height: int = 4, width: int = 4, model: str = "") -> Record[Picture]:
-    picture = Picture(torch.zeros(height, width, 3, dtype=torch.uint8), "PNG")
+def decoded(key: str, height: int = 4, width: int = 4, model: str = "") -> Record[DecodedImage]:
+    picture = DecodedImage(torch.zeros(height, width, 3, dtype=torch.uint8), "PNG")
     return Record(key=key, payload=picture, options=Options(model=model))
 
 

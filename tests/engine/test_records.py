@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from engine.errors import SkipImage
 from engine.options import Options, Size
-from engine.records import Batch, Failed, Origin, Picture, Record
+from engine.records import Batch, DecodedImage, Failed, Origin, Record
 
 SIDES = st.integers(1, 20_000)
 
 
-def record(height: int = 4, width: int = 6, model: str = "") -> Record[Picture]:
-    picture = Picture(torch.zeros(height, width, 3, dtype=torch.uint8), "JPEG")
+def record(height: int = 4, width: int = 6, model: str = "") -> Record[DecodedImage]:
+    picture = DecodedImage(torch.zeros(height, width, 3, dtype=torch.uint8), "JPEG")
     return Record(key="a.jpg", payload=picture, options=Options(model=model), origin=Origin(output="a.png"))
 
 
@@ -67,10 +67,10 @@ def test_a_failure_keeps_the_acknowledgement_and_one_line_of_the_reason() -> Non
 
 
 def test_an_attempt_turns_a_bad_image_into_a_failure_and_lets_defects_through() -> None:
-    def skips(_: Record[Picture]) -> int:
+    def skips(_: Record[DecodedImage]) -> int:
         raise SkipImage("torn")
 
-    def breaks(_: Record[Picture]) -> int:
+    def breaks(_: Record[DecodedImage]) -> int:
         raise ZeroDivisionError
 
     good = record().attempt("decode", lambda r: r.payload.width)
@@ -86,11 +86,11 @@ def test_an_attempt_turns_a_bad_image_into_a_failure_and_lets_defects_through() 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 4), (0, 6, 3), (1, 4, 6, 3)])
 def test_a_picture_is_height_width_and_three_channels(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Picture(torch.zeros(shape, dtype=torch.uint8), "JPEG")
+        DecodedImage(torch.zeros(shape, dtype=torch.uint8), "JPEG")
 
 
 def test_a_picture_shows_its_size_and_not_its_pixels() -> None:
-    assert repr(record().payload) == "Picture(6x4, JPEG)"
+    assert repr(record().payload) == "DecodedImage(6x4, JPEG)"
 
 
 def test_a_batch_holds_one_shape_for_one_model() -> None:
@@ -103,13 +103,13 @@ def test_a_batch_holds_one_shape_for_one_model() -> None:
 
 
 def test_a_batch_is_put_together_where_its_first_picture_on_a_device_is() -> None:
-    pictures = [Picture(torch.full((4, 6, 3), i, dtype=torch.uint8), "JPEG") for i in range(3)]
+    pictures = [DecodedImage(torch.full((4, 6, 3), i, dtype=torch.uint8), "JPEG") for i in range(3)]
     records = [record().replace(picture) for picture in pictures]
     together = Batch(tuple(records)).stacked()
     assert together.shape == (3, 4, 6, 3)
     assert [int(one_HWC.unique()) for one_HWC in together] == [0, 1, 2]
     # The device that every machine has beside its CPU; what is there has a shape and no values.
-    elsewhere = record().replace(Picture(torch.zeros(4, 6, 3, dtype=torch.uint8, device="meta"), "JPEG"))
+    elsewhere = record().replace(DecodedImage(torch.zeros(4, 6, 3, dtype=torch.uint8, device="meta"), "JPEG"))
     mixed = Batch((records[0], elsewhere, records[1])).stacked()
     assert (mixed.device.type, mixed.shape) == ("meta", together.shape)
 
@@ -130,7 +130,7 @@ def test_auto_is_native_up_to_a_megapixel_and_never_enlarges(photo: tuple[int, i
 
 def test_a_black_output_of_an_image_that_is_not_dark_fails_it() -> None:
     """Pixels of an output that is not finite are 0."""
-    bright, dark = (Picture(torch.full((4, 4, 3), level, dtype=torch.uint8), "PNG") for level in (60, 3))
+    bright, dark = (DecodedImage(torch.full((4, 4, 3), level, dtype=torch.uint8), "PNG") for level in (60, 3))
     black = torch.zeros((4, 4, 3), dtype=torch.uint8)
     with pytest.raises(SkipImage, match="output is black"):
         bright.translated(black)

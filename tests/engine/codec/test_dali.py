@@ -22,7 +22,7 @@ from engine.codec.header import inspect
 from engine.config import DecodeConfig, GenerateConfig, PipelineConfig
 from engine.options import Detail, Options, Size
 from engine.pipeline import Pipeline
-from engine.records import Failed, Inspected, Picture, Record
+from engine.records import DecodedImage, Failed, Inspected, Record
 from engine.testing import MemorySink, MemorySource
 from tests.engine.codec.test_decode import DAMAGE, FORMATS, array
 from tests.images import encoded, oriented, photo, picture, pixels, psnr_db, zeroed
@@ -41,7 +41,7 @@ def chunk_of(images: list[bytes], size: str = "native", detail: Detail = "none")
 
 def both_ways(
     device: torch.device, images: list[bytes], size: str = "native", detail: Detail = "none"
-) -> list[tuple[Picture | str, Picture | str]]:
+) -> list[tuple[DecodedImage | str, DecodedImage | str]]:
     """Decode a chunk on `device` and on the CPU's way; a failure is its reason."""
     chunk = chunk_of(images, size, detail)
     config = DecodeConfig(workers=1, chunk_images=len(images))
@@ -51,15 +51,15 @@ def both_ways(
     return list(zip(one, other, strict=True))
 
 
-def on_host(result: Picture | str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
-    assert isinstance(result, Picture), result
+def on_host(result: DecodedImage | str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    assert isinstance(result, DecodedImage), result
     return array(replace(result, pixels_HWC=result.pixels_HWC.cpu()))
 
 
-def alike(result: Picture | str, expected: Picture | str) -> bool:
+def alike(result: DecodedImage | str, expected: DecodedImage | str) -> bool:
     """On the CPU both ways use the same decoder and differ by rounding; a card's has arithmetic of its own."""
     a, b = on_host(result), on_host(expected)
-    assert isinstance(result, Picture)
+    assert isinstance(result, DecodedImage)
     on_gpu = result.pixels_HWC.device.type == "cuda"
     return a.shape == b.shape and (psnr_db(a, b) > 35 if on_gpu else bool(np.abs(a - b).max() <= 2))
 
@@ -132,7 +132,7 @@ def test_a_chunk_of_all_formats_keeps_its_order_and_only_baseline_jpegs_take_the
         there = {
             name
             for name, (result, _) in zip(FORMATS, results, strict=True)
-            if isinstance(result, Picture) and result.pixels_HWC.device == device
+            if isinstance(result, DecodedImage) and result.pixels_HWC.device == device
         }
         assert (
             {"JPEG", "JPEG 4:4:4", "JPEG gray"} <= there <= {"JPEG", "JPEG 4:4:4", "JPEG gray", "JPEG that stores RGB"}
@@ -207,16 +207,16 @@ def test_every_orientation_comes_out_upright_and_resized(orientation: int, devic
 def test_colour_profiles_are_applied_and_the_photo_describes_itself_as_before(device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [photo(icc_profile=adobe_rgb_icc())], size="32")
     assert psnr_db(on_host(result), on_host(expected)) > 35  # where a colour leaves sRGB, one step becomes several
-    assert isinstance(result, Picture)
-    assert isinstance(expected, Picture)
+    assert isinstance(result, DecodedImage)
+    assert isinstance(expected, DecodedImage)
     assert (result.notes, result.icc, result.metadata) == (expected.notes, expected.icc, expected.metadata)
 
 
 @on_every_device
 def test_where_detail_is_brought_back_the_photo_itself_is_in_memory(device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [photo(200, 150)], size="32", detail="plain")
-    assert isinstance(result, Picture)
-    assert isinstance(expected, Picture)
+    assert isinstance(result, DecodedImage)
+    assert isinstance(expected, DecodedImage)
     assert result.full_HWC is not None
     assert expected.full_HWC is not None
     assert torch.equal(result.full_HWC, expected.full_HWC)

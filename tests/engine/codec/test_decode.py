@@ -16,12 +16,12 @@ from engine.codec.header import inspect
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.options import Options, Size
-from engine.records import Failed, Inspected, Picture, Record
+from engine.records import DecodedImage, Failed, Inspected, Record
 from tests.engine.codec.metadata.test_correct import exif
 from tests.images import bomb, encoded, flipped, oriented, photo, picture, pixels
 
 
-def decoded(*images: bytes, size: str = "native", **config: Any) -> list[Picture | str]:
+def decoded(*images: bytes, size: str = "native", **config: Any) -> list[DecodedImage | str]:
     """Decode in one chunk; a failure is its reason."""
     options = Options(size=Size.parse(size))
     chunk: list[Record[Inspected] | Failed] = []
@@ -33,14 +33,14 @@ def decoded(*images: bytes, size: str = "native", **config: Any) -> list[Picture
     return [result.reason if isinstance(result, Failed) else result.payload for result in results]
 
 
-def one(data: bytes, size: str = "native") -> Picture:
+def one(data: bytes, size: str = "native") -> DecodedImage:
     (result,) = decoded(data, size=size)
-    assert isinstance(result, Picture), result
+    assert isinstance(result, DecodedImage), result
     return result
 
 
-def array(result: Picture | str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
-    assert isinstance(result, Picture), result
+def array(result: DecodedImage | str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    assert isinstance(result, DecodedImage), result
     return result.pixels_HWC.numpy().astype(np.int16)
 
 
@@ -188,7 +188,7 @@ def test_a_decoder_goes_on_after_an_image_that_broke_its_library() -> None:
     decoder = Decoder(DecodeConfig(workers=1))
     good, bad = photo(format="PNG"), photo(200, 150, format="PNG")[:-3000]
 
-    def run(data: bytes) -> Record[Picture] | Failed:
+    def run(data: bytes) -> Record[DecodedImage] | Failed:
         record = Record(key="x", payload=inspect(data, 1_000_000), options=Options(size=Size.parse("native")))
         return decoder([record])[0]
 

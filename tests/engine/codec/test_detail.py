@@ -10,7 +10,7 @@ from engine.codec import detail
 from engine.codec.detail import apply, fit, guided_upsample, restore
 from engine.codec.geometry import plain_upsample, resize
 from engine.options import Detail, Options
-from engine.records import Picture, Record
+from engine.records import DecodedImage, Record
 
 
 def photo(height: int, width: int) -> Tensor:
@@ -182,7 +182,7 @@ def test_depth_is_brought_back_in_every_way(way: Detail) -> None:
     deep = resize(resize(deep, 10, 8), 80, 64)
     shown = (deep.float() / 257 + 0.5).byte()
     working = shown if way == "none" else resize(shown, 40, 32)
-    image = Picture(working, "PNG", full_HWC=None if way == "none" else shown, deep_HWC=deep, depth=16)
+    image = DecodedImage(working, "PNG", full_HWC=None if way == "none" else shown, deep_HWC=deep, depth=16)
     record = Record(key="a", payload=image.translated(working + 5), options=Options(detail=way))
     (restored,) = restore([record])
     assert isinstance(restored, Record)

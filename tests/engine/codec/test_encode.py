@@ -13,14 +13,14 @@ from engine.codec.encode import Encoder
 from engine.codec.formats import FORMATS, output_format
 from engine.config import EncodeConfig
 from engine.options import Options
-from engine.records import Encoded, Failed, Picture, Record
+from engine.records import DecodedImage, Encoded, Failed, Record
 from tests.images import picture, pixels, psnr_db
 
 PIXELS = np.array(picture(64, 48))
 
 
-def record(format: str, array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = PIXELS) -> Record[Picture]:
-    held = Picture(torch.from_numpy(array.copy()), "JPEG", notes=("first of 3 frames",))
+def record(format: str, array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = PIXELS) -> Record[DecodedImage]:
+    held = DecodedImage(torch.from_numpy(array.copy()), "JPEG", notes=("first of 3 frames",))
     return Record(key="a", payload=held, options=Options(format=format))
 
 

@@ -16,7 +16,7 @@ from engine.codec.header import inspect
 from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import EncodeConfig, GenerateConfig, PipelineConfig
 from engine.options import Options
-from engine.records import Encoded, Metadata, Picture, Record
+from engine.records import DecodedImage, Encoded, Metadata, Record
 from engine.system.extras import install_hint
 from tests.images import oriented, picture, pixels, psnr_db
 
@@ -31,12 +31,12 @@ FROM_PIXELS = 160 * 120
 
 def record(
     array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], format: str = "jpeg", metadata: Metadata | None = None
-) -> Record[Picture]:
-    held = Picture(torch.from_numpy(array.copy()), "JPEG", metadata=metadata or Metadata())
+) -> Record[DecodedImage]:
+    held = DecodedImage(torch.from_numpy(array.copy()), "JPEG", metadata=metadata or Metadata())
     return Record(key="a", payload=held, options=Options(format=format))
 
 
-def encode(encoder: Encoder, *records: Record[Picture]) -> list[Encoded]:
+def encode(encoder: Encoder, *records: Record[DecodedImage]) -> list[Encoded]:
     results = encoder(list(records))
     assert all(isinstance(result, Record) for result in results), results
     return [result.payload for result in results if isinstance(result, Record)]

@@ -15,7 +15,7 @@ from engine.codec.decode import Decoder
 from engine.codec.header import inspect
 from engine.config import DecodeConfig
 from engine.options import Options, Size
-from engine.records import Failed, Picture, Record
+from engine.records import DecodedImage, Failed, Record
 from tests.images import encoded, flipped, photo, picture, zeroed
 
 ARRAY = np.array(picture(200, 150))
@@ -27,7 +27,7 @@ def written(array: Any = ARRAY, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(data: bytes, **options: Any) -> Picture:
+def decoded(data: bytes, **options: Any) -> DecodedImage:
     record = Record(key="a", payload=inspect(data, 1_000_000), options=Options(size=Size.parse("native"), **options))
     (result,) = Decoder(DecodeConfig())([record])
     assert not isinstance(result, Failed), result
