@@ -16,7 +16,7 @@ from engine.archive.config import ArchiveConfig
 from engine.archive.convert import convert
 from engine.archive.distributed import run as distributed_run
 from engine.archive.distributed import shares
-from engine.archive.distributed.cluster import Cluster
+from engine.archive.distributed.cluster import Cluster, check_address
 from engine.archive.distributed.run import Placement, convert_on_ray
 from engine.archive.run import RunProgress, RunRequest
 from engine.config import GenerateConfig, PipelineConfig
@@ -154,6 +154,12 @@ def test_an_input_that_kills_its_workers_fails_alone(
     [failure] = summary.failures
     assert failure["path"] == "0/02.jpg"
     assert "the worker was killed" in failure["error"]
+
+
+def test_a_connection_to_another_cluster_is_not_used_silently(ray_address: str) -> None:
+    assert check_address(None) == check_address("auto") == check_address(ray_address) == ray_address
+    with pytest.raises(SetupError, match=r"^This process is connected to the Ray cluster at .*, not to a:1; call ray"):
+        check_address("a:1")
 
 
 def test_workers_that_die_without_end_stop_the_run_with_one_sentence(

@@ -65,7 +65,13 @@ def check_address(address: str | None) -> str:
     import ray
 
     if ray.is_initialized():
-        return str(ray.get_runtime_context().gcs_address)
+        connected_to = str(ray.get_runtime_context().gcs_address)
+        if address not in (None, "auto", connected_to):
+            raise SetupError(
+                f"This process is connected to the Ray cluster at {connected_to}, not to {address}; call ray.shutdown() "
+                "first."
+            )
+        return connected_to
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     if address == LOCAL:
         return address

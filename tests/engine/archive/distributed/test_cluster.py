@@ -13,6 +13,13 @@ from engine.archive.distributed.cluster import LOCAL, check_address, require_ray
 from engine.errors import SetupError
 
 
+@pytest.fixture(autouse=True)
+def not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the cluster that other tests of the same process are connected to."""
+    if "ray" in sys.modules:
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """Return a port that accepts connections and never answers."""
