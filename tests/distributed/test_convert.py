@@ -158,7 +158,9 @@ def test_an_input_that_kills_its_workers_fails_alone(
 
 def test_a_connection_to_another_cluster_is_not_used_silently(ray_address: str) -> None:
     assert check_address(None) == check_address("auto") == check_address(ray_address) == ray_address
-    with pytest.raises(SetupError, match=r"^This process is connected to the Ray cluster at .*, not to a:1; call ray"):
+    with pytest.raises(
+        SetupError, match=r"^This process is connected to the Ray cluster at .*, not to a:1; call ray\.shutdown first"
+    ):
         check_address("a:1")
 
 

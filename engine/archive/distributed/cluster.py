@@ -68,7 +68,7 @@ def check_address(address: str | None) -> str:
         connected_to = str(ray.get_runtime_context().gcs_address)
         if address not in (None, "auto", connected_to):
             raise SetupError(
-                f"This process is connected to the Ray cluster at {connected_to}, not to {address}; call ray.shutdown() "
+                f"This process is connected to the Ray cluster at {connected_to}, not to {address}; call ray.shutdown "
                 "first."
             )
         return connected_to
