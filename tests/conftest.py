@@ -118,12 +118,14 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     require_ray()
     import ray
 
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, because paths of sockets are limited
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20,
-        logging_level=logging.ERROR, _temp_dir=tempfile.mkdtemp(prefix="ray-", dir="/tmp"),
+        logging_level=logging.ERROR, _temp_dir=folder,
     )  # fmt: skip
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
