@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the CPU images from the Dockerfile where there is no Docker engine and no registry, and run them.
 #
-#   sudo sh deploy/try-image.sh            # needs debootstrap and buildah, some 5 GB, and a quarter of an hour
+#   sudo sh deploy/try-image.sh            # needs debootstrap, buildah, and 80 GB free: vfs copies every layer whole
 #
 # The base image is a Debian with its own Python, made by debootstrap; the official one has the same Debian and the same
 # Python version. buildah runs the Dockerfile's steps in a chroot, so it needs no daemon and no container runtime, but root.
