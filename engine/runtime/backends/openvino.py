@@ -11,7 +11,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import BackendUnavailable
@@ -21,6 +23,7 @@ from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator
 from engine.runtime.backends.base import ParityCase, generator_key
 from engine.runtime.cache import PackageCache
+from engine.system.signal_stack import kept_signal_stack
 from engine.system.versions import installed
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,7 @@ class OpenVINOBackend:
             path.write_bytes(_compile(generator, precision))
 
         self._channels = generator.module.arch.channels_in
-        self._model = _load(packages.get_or_build(key, build), precision)
+        self._run = _CompiledModel(packages.get_or_build(key, build), precision)
         self.parity_cases = [ParityCase(key, self)]
 
     @torch.inference_mode()
@@ -60,7 +63,7 @@ class OpenVINOBackend:
         """Translate uint8 [N, H, W, 3]."""
         images_NCHW = to_network(pixels_NHWC, channels=self._channels).contiguous().numpy()
         # The output's memory belongs to the model and is overwritten by the next call; `to_pixels` copies it.
-        return to_pixels(torch.from_numpy(self._model([images_NCHW])[0]))
+        return to_pixels(torch.from_numpy(self._run(images_NCHW)))
 
 
 def is_installed() -> bool:
@@ -87,7 +90,8 @@ def _compile(generator: Generator, precision: str) -> bytes:
             example_NCHW = torch.zeros(1, arch.channels_in, *2 * [max(64, arch.stride)])
             model = openvino.convert_model(module, example_input=example_NCHW)
         model.reshape([-1, arch.channels_in, -1, -1])
-        package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
+        with kept_signal_stack():
+            package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
     except Exception as error:  # whatever the compiler raises, another backend can do the work
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackendUnavailable(f"OpenVINO could not compile this generator: {reason}") from error
@@ -103,11 +107,27 @@ def _options(precision: str) -> dict[str, Any]:
     }
 
 
-def _load(package: Path, precision: str) -> Any:
-    import openvino
+class _CompiledModel:
+    """A model loaded by OpenVINO, which changes the signal stack of the threads that load and release it."""
 
-    try:
-        return openvino.Core().import_model(package.read_bytes(), "CPU", _options(precision))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackendUnavailable(f"OpenVINO does not accept its package {package}: {reason}") from error
+    def __init__(self, package: Path, precision: str) -> None:
+        """Load `package`; raises `BackendUnavailable` if OpenVINO does not accept it."""
+        import openvino
+
+        self._model: Any = None
+        try:
+            with kept_signal_stack():
+                self._model = openvino.Core().import_model(package.read_bytes(), "CPU", _options(precision))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BackendUnavailable(f"OpenVINO does not accept its package {package}: {reason}") from error
+
+    def __call__(self, images_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network; the memory of the result is overwritten by the next call."""
+        result: NDArray[np.float32] = self._model([images_NCHW])[0]
+        return result
+
+    def __del__(self) -> None:
+        """Release the model in whichever thread dropped it last."""
+        with kept_signal_stack():
+            self._model = None

@@ -385,7 +385,7 @@ def test_the_manifest_records_the_settings(tmp_path: Path, model_file: Path, gen
 def without_raw_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behave as where rawpy is not installed."""
     monkeypatch.setattr("engine.listing.inputs.IMAGE_SUFFIXES", IMAGE_SUFFIXES - RAW_SUFFIXES)
-    monkeypatch.setattr("engine.archive.run.missing_extras", lambda: [("RAW", "raw")])
+    monkeypatch.setattr("engine.listing.left_out.missing_extras", lambda: [("RAW", "raw")])
 
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def example(option: click.Option, folder: Path) -> Any:
     if isinstance(kind, click.Path):
         (folder / "file").write_text("hidden")
         return str(folder / "file")
-    special = {"size": "64x48", "memory": "3G"}
+    special = {"size": "64x48", "memory": "3G", "canary": "my-model=5%"}
     word = special.get(str(option.name), f"my-{option.name}")
     return [word, f"{word}-2"] if option.multiple else word
 

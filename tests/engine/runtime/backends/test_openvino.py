@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable
 from engine.model.card import Card
-from engine.model.weights import Generator
+from engine.model.weights import Generator, save_generator
 from engine.runtime.backends import openvino
 from engine.runtime.backends.openvino import OpenVINOBackend, openvino_key
 from engine.runtime.cache import PackageCache
@@ -44,6 +46,45 @@ def test_other_generators_pass_the_parity_check(name: str, tmp_path: Path) -> No
     other = Generator(module, Card(name=name, architecture=module.arch), name)
     result = check(other, OpenVINOBackend(other, "fp32", CPU, cache), cache)
     assert result.max_error <= 1
+
+
+@pytest.mark.needs_openvino
+def test_a_signal_after_models_were_released_finds_its_stack(generator: Generator, tmp_path: Path) -> None:
+    """Models that end in another order, and in another thread, than they were loaded in."""
+    command = """
+import faulthandler, gc, os, signal, sys, threading
+from pathlib import Path
+import torch
+from engine.model.weights import load_file
+from engine.runtime.backends.openvino import OpenVINOBackend
+from engine.runtime.cache import PackageCache
+from engine.system.signal_stack import signal_stack
+faulthandler.enable()  # gives the main thread its alternate stack
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+before = signal_stack()
+generator, cache = load_file(Path(sys.argv[1])), PackageCache(Path(sys.argv[2]))
+models = [OpenVINOBackend(generator, "fp32", torch.device("cpu"), cache) for _ in range(2)]
+assert signal_stack() == before
+elsewhere = []
+def release():
+    own = signal_stack()
+    del models[0]
+    gc.collect()
+    elsewhere.append(signal_stack() == own)
+thread = threading.Thread(target=release)
+thread.start()
+thread.join()
+del models[:]
+gc.collect()
+assert elsewhere == [True] and signal_stack() == before
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    path = tmp_path / "tiny.safetensors"
+    save_generator(path, generator.module, generator.card)
+    (tmp_path / "cache").mkdir(mode=0o700)
+    words = [sys.executable, "-c", command, str(path), str(tmp_path / "cache")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.needs_openvino
