@@ -31,8 +31,11 @@ EVERY_S = 0.2
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+_RANGE = re.compile(r"(?<=\[)\d+[smh](?=\])|(?<=offset )\d+[smh]")
+
+
 def hurried(rules: str) -> str:
-    """Return rules with every `for:` and every range of an expression divided by `HURRY`; nothing else changes.
+    """Return rules with every `for:`, range and offset of an expression divided by `HURRY`; nothing else changes.
 
     Names, metrics, comparisons and thresholds stay those of the shipped file, so thresholds in seconds are as long as
     in production.
@@ -40,7 +43,7 @@ def hurried(rules: str) -> str:
     groups = yaml.safe_load(rules)
     for group in groups["groups"]:
         for rule in group["rules"]:
-            rule["expr"] = re.sub(r"\[(\d+[smh])\]", lambda m: f"[{_short(m[1], SHORTEST_RANGE_S)}]", rule["expr"])
+            rule["expr"] = _RANGE.sub(lambda m: _short(m[0], SHORTEST_RANGE_S), rule["expr"])
             if "for" in rule:
                 rule["for"] = _short(rule["for"], 0.0)
     return yaml.safe_dump(groups)
