@@ -64,7 +64,9 @@ class CompiledLibrary:
         outputs = (ctypes.c_void_p * 1)()
         if self._library.AOTInductorModelContainerRun(self._container, inputs, 1, outputs, 1, None, None):
             raise PackageFailed(f"the compiled package failed on a batch of {tuple(x.shape)}")
-        return torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(_capsule(outputs[0]))
+        # The variant for one tensor copies the handle and never deletes it, so that each result would stay in memory.
+        (result,) = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule(outputs[0])])
+        return result
 
 
 def _address(capsule: object) -> int | None:
