@@ -27,6 +27,7 @@ from engine.bench.ceilings import Machine, generator_gflop
 from engine.bench.generator import images_per_s, settled
 from engine.bench.timing import alternate
 from engine.config import GenerateConfig, num_cores
+from engine.errors import first_line
 from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator, load_generator
 from engine.runtime.backends.base import PixelGenerator
@@ -60,7 +61,7 @@ def measure(generator: Generator, scratch: Path, arguments: argparse.Namespace) 
         try:
             built[name] = build(generator, scratch)
         except Exception as error:  # noqa: BLE001 (a missing runtime must not keep the others from being measured)
-            left_out[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            left_out[name] = first_line(error)
             print(f"{name} is left out: {left_out[name]}", flush=True)
     arch, side, seconds = generator.card.architecture, arguments.side, arguments.seconds
     machine = Machine(CPU, fastest_precision(CPU), seconds)

@@ -28,3 +28,8 @@ class BackendUnavailable(SetupError):
 
 class StopRun(EngineError):
     """Raised when a run cannot continue, for example because the disk is full or the GPU is lost."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

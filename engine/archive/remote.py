@@ -16,7 +16,7 @@ from engine.archive.manifest import FOLDER, EarlierRuns, Manifest, read_earlier_
 from engine.errors import SetupError, StopRun
 from engine.ports import Found
 from engine.records import Encoded, Failed, Outcome, Record, Stored
-from engine.system.storage import Storage, explained, first_line, require_writable
+from engine.system.storage import Storage, clause, explained, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RemoteSink:
             self._storage.write(output, encoded.data)
         except Exception as error:  # each store raises its own classes; after fsspec's retries none is about one image
             raise StopRun(
-                f'Cannot write to "{self._storage.url}": {first_line(error)}; run the same command again to continue.'
+                f'Cannot write to "{self._storage.url}": {clause(error)}; run the same command again to continue.'
             ) from error
         if self._found is not None:
             self._found[output] = Found(num_bytes=len(encoded.data), changed_s=None)
@@ -113,7 +113,7 @@ def remote_manifest(storage: Storage) -> Iterator[Manifest]:
                         upload()
                         due_s = time.monotonic() + (time.monotonic() - started_s) * (1 / _UPLOAD_SHARE - 1)
                     except Exception as error:  # noqa: BLE001 (each store raises its own classes)
-                        log.warning("The manifest in %s is not up to date: %s.", storage.url, first_line(error))
+                        log.warning("The manifest in %s is not up to date: %s.", storage.url, clause(error))
 
             uploader = threading.Thread(target=upload_regularly, name="manifest", daemon=True)
             uploader.start()
@@ -127,7 +127,7 @@ def remote_manifest(storage: Storage) -> Iterator[Manifest]:
                     upload()
                 except Exception as error:
                     raise StopRun(
-                        f'The manifest cannot be written to "{storage.url}": {first_line(error)}; run the same command '
+                        f'The manifest cannot be written to "{storage.url}": {clause(error)}; run the same command '
                         "again: what is not recorded is converted again."
                     ) from error
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from engine.errors import first_line
 from engine.system.extras import install_hint
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class GpuDecoder:
             return _Pipeline(self._device, self._max_images)
         except (ImportError, OSError, RuntimeError) as error:  # OSError: a library it needs is missing
             self._unusable = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             log.warning(
                 "JPEGs are decoded on the CPU: DALI cannot decode on %s (%s); %s installs it.",
                 self._device,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.errors import first_line
 from engine.system.extras import install_hint
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class GpuEncoder:
             self._encode = _nvimgcodec(self._device)
         except (ImportError, AttributeError, OSError, RuntimeError) as error:  # AttributeError: an older version
             self._unusable = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             log.warning(
                 "JPEGs are encoded on the CPU: nvImageCodec cannot encode on %s (%s); %s installs it.",
                 self._device,

@@ -10,7 +10,7 @@ from engine.errors import SkipImage
 from engine.listing.inputs import Input, Inventory
 from engine.listing.members import MemberCollector
 from engine.listing.selection import Selection
-from engine.system.storage import Storage, first_line
+from engine.system.storage import Storage, clause
 
 PARALLEL_READS = 16
 """Requests under way at once: enough to hide a round trip of 50 ms behind 300 images/s."""
@@ -63,4 +63,4 @@ class StoredObject(Input):
         except FileNotFoundError:
             raise SkipImage("is gone since the archive was listed") from None
         except Exception as error:  # each store raises its own classes
-            raise SkipImage(f"cannot be read from the store: {first_line(error)}") from error
+            raise SkipImage(f"cannot be read from the store: {clause(error)}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import SetupError
+from engine.errors import SetupError, first_line
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.reference import GeneratorCheckpoint
@@ -62,7 +62,7 @@ def _prepare(path: Path, stride: int) -> tuple[Callable[[Tensor], Tensor], Tenso
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
     except Exception as error:  # onnxruntime's errors have no common base class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise SetupError(f"{path} cannot be run by ONNX Runtime, to compare: {reason}.") from error
     types: dict[str, Any] = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
     is_pixels = given.type == "tensor(uint8)"

@@ -8,7 +8,7 @@ its effect: a NaN before the last InstanceNorm spreads over the whole image; a l
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -66,12 +66,14 @@ def _check_once(generator: Generator, case: ParityCase, packages: PackageCache) 
     return parity
 
 
-def compare(generator: Generator, backend: Callable[[Tensor], Tensor]) -> ParityResult:
-    """Compare `backend` with the fp32 module on the fixed images."""
+def compare(
+    generator: Generator, backend: Callable[[Tensor], Tensor], batches: Iterable[Tensor] | None = None
+) -> ParityResult:
+    """Compare `backend` with the fp32 module on `batches`, uint8 [N, H, W, 3]; by default on the fixed images."""
     # On the CPU, because a GPU may compute float32 convolutions in TF32, which is hardly more precise than fp16.
     reference = PixelGenerator(copy.deepcopy(generator.module), torch.float32)
     worst = _EXACT
-    for pixels_NHWC in parity_images(generator.module.arch.stride):
+    for pixels_NHWC in parity_images(generator.module.arch.stride) if batches is None else batches:
         with torch.inference_mode():
             expected_NHWC = reference(pixels_NHWC)
         worst = _worse(worst, _difference(expected_NHWC, backend(pixels_NHWC)))

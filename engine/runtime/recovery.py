@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine.errors import StopRun
+from engine.errors import StopRun, first_line
 from engine.runtime.backends.aoti import PackageFailed
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class RecoveringBackend:
             raise
         except RuntimeError as error:
             if is_lost(error):
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 raise StopRun(
                     f"The GPU stopped working ({reason}); what is done is kept. Once `nvidia-smi` shows it again, run "
                     "the same command again to go on."

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
-from engine.errors import SetupError
+from engine.errors import SetupError, first_line
 from engine.system.extras import install_hint
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
@@ -133,10 +133,10 @@ def connect(url: str) -> Storage:
             fs, root = fsspec.core.url_to_fs(url, username=login.user, password=login.password)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        advice = install_hint(extra) if extra else first_line(error)
+        advice = install_hint(extra) if extra else clause(error)
         raise SetupError(f"{protocol}:// needs a package that is not installed: {advice}.") from error
     except Exception as error:  # some file systems connect at once, and each raises its own classes
-        raise SetupError(f'"{url}" cannot be used: {first_line(error)}.') from error
+        raise SetupError(f'"{url}" cannot be used: {clause(error)}.') from error
     return Storage(url, fs, root)
 
 
@@ -149,9 +149,9 @@ def require_writable(storage: Storage) -> None:
         storage.delete(".solstice/probe")
 
 
-def first_line(error: BaseException) -> str:
+def clause(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class, without a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return first_line(error).rstrip(".")
 
 
 class explained:  # noqa: N801 (reads like a function in a `with`)
@@ -167,8 +167,6 @@ class explained:  # noqa: N801 (reads like a function in a `with`)
         if isinstance(error, FileNotFoundError):
             raise SetupError(f'There is nothing at "{self._url}".') from error
         if isinstance(error, PermissionError) or (error and type(error).__name__ == "NoCredentialsError"):
-            raise SetupError(
-                f'Access to "{self._url}" was denied; check the credentials ({first_line(error)}).'
-            ) from error
+            raise SetupError(f'Access to "{self._url}" was denied; check the credentials ({clause(error)}).') from error
         if isinstance(error, Exception) and not isinstance(error, SetupError):
-            raise SetupError(f'"{self._url}" cannot be used: {first_line(error)}.') from error
+            raise SetupError(f'"{self._url}" cannot be used: {clause(error)}.') from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engine.config import num_cores
 from engine.errors import SetupError
 from engine.system.extras import install_hint
-from engine.system.storage import first_line
+from engine.system.storage import clause
 
 LOCAL = "local"
 """Address of a cluster that is started on this machine for one run."""
@@ -129,9 +129,7 @@ def connected(address: str) -> Iterator[Cluster]:
     except SystemExit:  # by Ray's handler of the signal by which it ends a process that lost its cluster
         raise SetupError(f"The Ray cluster at {address} went away; start it again, or check --address.") from None
     except Exception as error:
-        raise SetupError(
-            f"The Ray cluster at {address} cannot be used from this machine: {first_line(error)}."
-        ) from error
+        raise SetupError(f"The Ray cluster at {address} cannot be used from this machine: {clause(error)}.") from error
     try:
         yield cluster
     finally:

@@ -31,7 +31,7 @@ from engine.listing import printable
 from engine.model.weights import Generator
 from engine.observe.metrics import Metrics
 from engine.records import Failed, Outcome
-from engine.system.storage import first_line
+from engine.system.storage import clause
 from engine.system.versions import installed
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _loss_of_cluster(address: str) -> Iterator[None]:
         ) from None
     except ray.exceptions.RayError as error:
         raise StopRun(
-            f"The Ray cluster at {address} cannot be used any more ({first_line(error)}); what is done is kept. Run "
+            f"The Ray cluster at {address} cannot be used any more ({clause(error)}); what is done is kept. Run "
             "the same command again to continue."
         ) from error
 
@@ -380,4 +380,4 @@ def _cause(error: Exception) -> str:
         return "its process was killed"
     if "node" in text.lower() and "died" in text.lower():
         return "its node is gone"
-    return first_line(error)
+    return clause(error)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.errors import BackendUnavailable
+from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
@@ -221,7 +221,7 @@ def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path, options:
     try:
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
     except (RuntimeError, OSError) as error:  # for example a header or library of the toolkit that was not found
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BackendUnavailable(f"Backend inductor could not compile for this GPU: {reason}") from error
 
 

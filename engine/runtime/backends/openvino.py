@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.errors import BackendUnavailable
+from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, upsampling
 from engine.model.pixels import to_network, to_pixels
 from engine.model.upsampling import folded_for_inference
@@ -93,7 +93,7 @@ def _compile(generator: Generator, precision: str) -> bytes:
         with kept_signal_stack():
             package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
     except Exception as error:  # whatever the compiler raises, another backend can do the work
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BackendUnavailable(f"OpenVINO could not compile this generator: {reason}") from error
     return package.getvalue() if hasattr(package, "getvalue") else bytes(package)
 
@@ -119,7 +119,7 @@ class _CompiledModel:
             with kept_signal_stack():
                 self._model = openvino.Core().import_model(package.read_bytes(), "CPU", _options(precision))
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise BackendUnavailable(f"OpenVINO does not accept its package {package}: {reason}") from error
 
     def __call__(self, images_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from engine.errors import BackendUnavailable
+from engine.errors import BackendUnavailable, first_line
 from engine.model import folding
 from engine.model.card import Architecture
 from engine.model.folding import fold_batch_norm
@@ -248,7 +248,7 @@ def convert(
             program, arg_inputs=[spec], require_full_compilation=True, device=device
         )
     except Exception as error:  # whatever the compiler raises, another backend can do the work
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BackendUnavailable(f"TensorRT could not build this generator: {reason}") from error
     return engine
 

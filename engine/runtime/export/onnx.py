@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.errors import SetupError
+from engine.errors import SetupError, first_line
 from engine.model.card import CARD_KEY
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
 from engine.runtime.backends.base import DTYPES, PixelGenerator
-from engine.runtime.parity import ParityResult, parity_images
+from engine.runtime.parity import ParityResult, compare, parity_images
 from engine.system.extras import install_hint
 from engine.system.files import write_atomically
 
@@ -69,17 +69,7 @@ def write_verified(generator: Generator, path: Path, data: bytes, *, dtype: str,
 
 def verify(generator: Generator, run: Run) -> ParityResult:
     """Compare `run`, a function of uint8 [N, H, W, 3], with the fp32 module on images of three sizes."""
-    reference = PixelGenerator(copy.deepcopy(generator.module), torch.float32)
-    worst = ParityResult(psnr_db=float("inf"), max_error=0)
-    for pixels_NHWC in _images(generator.card.architecture.stride):
-        with torch.inference_mode():
-            error = run(pixels_NHWC).double() - reference(pixels_NHWC).double()
-        mean_square = float(error.square().mean(dim=(1, 2, 3)).max())
-        psnr_db = float(10 * torch.log10(torch.tensor(255**2 / max(mean_square, 1e-9))))
-        worst = ParityResult(
-            psnr_db=min(worst.psnr_db, psnr_db), max_error=max(worst.max_error, int(error.abs().max()))
-        )
-    return worst
+    return compare(generator, run, _images(generator.card.architecture.stride))
 
 
 def _images(stride: int) -> list[Tensor]:
@@ -136,7 +126,7 @@ def _convert(module: nn.Module, example: Tensor, stride: int, card: str) -> byte
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise SetupError(f"PyTorch {torch.__version__} cannot export this network to ONNX: {reason}") from error
     finally:
         logger.setLevel(level)
