@@ -143,3 +143,15 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generator(model_file: Path) -> Generator:
     """Return the generator of `model_file`; tests must not change its module."""
     return load_generator(model_file)
+
+
+@pytest.fixture
+def tiny_default(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder of a test, with a tiny `summer2winter` and no compiler, which takes long."""
+    (tmp_path / "models").mkdir()
+    shutil.copy(model_file, tmp_path / "models/summer2winter.safetensors")
+    monkeypatch.setenv("SOLSTICE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("SOLSTICE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,13 @@ def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def make_archive(folder: Path, count: int) -> Path:
+    """Write `count` photos into two folders below `folder`, the 21st of them damaged; return `folder`."""
+    for i in range(count):
+        path = folder / f"{i % 2}" / f"{i:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(photo(96 + 16 * (i % 3), 112, seed=i))
+    (folder / "0/20.jpg").write_bytes(photo(200, 150)[:-2000])
+    return folder

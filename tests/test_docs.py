@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +55,9 @@ def test_the_reference_has_every_public_name() -> None:
     assert sorted(listed) == sorted(public)
 
 
-def test_the_python_of_the_readme_runs_and_its_shapes_are_true(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a tiny model in the place of the shipped one, and no compiler, which would take half a minute."""
-    (tmp_path / "models").mkdir()
-    shutil.copy(model_file, tmp_path / "models/summer2winter.safetensors")
-    monkeypatch.setenv("SOLSTICE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("SOLSTICE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(photo())
+def test_the_python_of_the_readme_runs_and_its_shapes_are_true(tiny_default: Path) -> None:
+    (tiny_default / "photos").mkdir()
+    (tiny_default / "photos/a.jpg").write_bytes(photo())
     video = np.stack([np.asarray(picture(32, 24, seed)) for seed in range(3)])
     names: dict[str, Any] = {
         "summer": picture(),
@@ -87,4 +77,4 @@ def test_the_python_of_the_readme_runs_and_its_shapes_are_true(
     assert min(names["small"][0].shape[:2]) == min(names["small"][1].size) == 256
     exec(blocks[2], names)
     assert (names["summary"].converted, names["summary"].failed) == (1, 0)
-    assert (tmp_path / "winter/a.jpg").exists()
+    assert (tiny_default / "winter/a.jpg").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +18,12 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def folder(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tiny_default: Path) -> Path:
     """Return the current folder of an example: it has photos in `samples`, of which one is damaged, and a model."""
-    (tmp_path / "models").mkdir()
-    shutil.copy(model_file, tmp_path / "models/summer2winter.safetensors")
-    monkeypatch.setenv("SOLSTICE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("SOLSTICE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "samples").mkdir()
+    (tiny_default / "samples").mkdir()
     for name, data in {"cliff.jpg": photo(64, 48), "b.jpg": photo(48, 64, 1), "c.jpg": b"no photo"}.items():
-        (tmp_path / "samples" / name).write_bytes(data)
-    return tmp_path
+        (tiny_default / "samples" / name).write_bytes(data)
+    return tiny_default
 
 
 @pytest.fixture

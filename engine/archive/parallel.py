@@ -45,6 +45,7 @@ from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun
 from engine.model.card import find_model
+from engine.model.weights import Generator
 from engine.observe.metrics import Metrics
 from engine.records import Failed, Outcome
 from engine.system.device import choose_device, cuda_obstacle
@@ -110,22 +111,34 @@ def convert_on(
 
 def _tasks(devices: Sequence[str], request: RunRequest, run: ArchiveRun, model: Path) -> list[ShareTask]:
     """Divide the planned inputs among the devices: one by one in turn, so that each gets a part of every folder."""
+    common = common_task(request, run, model)
     return [
-        ShareTask(
+        replace(
+            common,
             index=index,
             inputs=run.plan.todo[index :: len(devices)],
-            destination=run.destination,
-            model=model,
             config=share_of(run.config, device, len(devices)),
-            recipe=run.recipe,
-            max_bytes=request.archive.max_bytes,
-            keep_times=request.archive.keep_times,
-            read_ahead=run.plan.read_ahead,
-            gallery=None if run.page is None else run.page.sample,
             threads=max(1, num_cores() // len(devices)),
         )
         for index, device in enumerate(devices)
     ]
+
+
+def common_task(request: RunRequest, run: ArchiveRun, model: Path | Generator) -> ShareTask:
+    """Return what all workers of a run are told alike, without inputs; index, config and threads are each one's own."""
+    return ShareTask(
+        index=0,
+        inputs=[],
+        destination=run.destination,
+        model=model,
+        config=run.config,
+        recipe=run.recipe,
+        max_bytes=request.archive.max_bytes,
+        keep_times=request.archive.keep_times,
+        read_ahead=run.plan.read_ahead,
+        gallery=None if run.page is None else run.page.sample,
+        threads=1,
+    )
 
 
 class ShareWorker(Protocol):

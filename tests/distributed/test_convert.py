@@ -32,7 +32,7 @@ from tests import ROOT
 from tests.engine.archive.test_convert import counts, files
 from tests.engine.archive.test_parallel import children_of
 from tests.engine.cli.test_main import command, states
-from tests.images import photo
+from tests.images import make_archive
 
 pytestmark = pytest.mark.needs_ray
 
@@ -54,13 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make 60 photos in two folders, one of them damaged."""
-    src = tmp_path_factory.mktemp("archive")
-    for i in range(60):
-        path = src / f"{i % 2}" / f"{i:02}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(photo(96 + 16 * (i % 3), 112, seed=i))
-    (src / "0/20.jpg").write_bytes(photo(200, 150)[:-2000])
-    return src
+    return make_archive(tmp_path_factory.mktemp("archive"), 60)
 
 
 def actors(pid: int) -> list[int]:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine.archive.distributed.cluster import Cluster, check_address, connected
 from engine.archive.distributed.shares import MAX_DEATHS, Shares
 from engine.archive.distributed.worker import ArchiveWorker, NodeShare
 from engine.archive.manifest import FOLDER
-from engine.archive.parallel import backends_of, handle_message, record_outcome
+from engine.archive.parallel import backends_of, common_task, handle_message, record_outcome
 from engine.archive.parallel_child import ShareTask
 from engine.archive.parallel_messages import ChildMessage, ImagesEnded, RunStopped
 from engine.archive.plan import PlannedInput
@@ -95,7 +95,9 @@ def convert_on_ray(
             run.start()
             return run.summary(NOTHING_TO_DO)
         with connected(address) as cluster, _token(run) as token:
-            pool = ActorPool(run, _task(request, run), _placement(cluster, actors, request), _node(request, token))
+            placement = _placement(cluster, actors, request)
+            task = common_task(request, run, request.generator)
+            pool = ActorPool(run, task, placement, _node(request, placement, token))
             run.start()
             with pool.started(), _loss_of_cluster(address):
                 outcomes = pool.outcomes()
@@ -134,28 +136,12 @@ def _placement(cluster: Cluster, actors: int | None, request: RunRequest) -> Pla
     return Placement(actors=number, cores=cores, gpus=int(on_gpu), actors_per_node=per_node)
 
 
-def _task(request: RunRequest, run: ArchiveRun) -> ShareTask:
-    """Return what all actors are told alike."""
-    return ShareTask(
-        index=0,
-        inputs=[],
-        destination=run.destination,
-        model=request.generator,
-        config=run.config,
-        recipe=run.recipe,
-        max_bytes=request.archive.max_bytes,
-        keep_times=request.archive.keep_times,
-        read_ahead=run.plan.read_ahead,
-        gallery=None if run.page is None else run.page.sample,
-        threads=1,
-    )
-
-
-def _node(request: RunRequest, token: Path | None) -> NodeShare:
+def _node(request: RunRequest, placement: Placement, token: Path | None) -> NodeShare:
+    """Return what each actor may use of its node, and must find there."""
     return NodeShare(
-        device="cpu",
-        cores=1,
-        actors_per_node=1,
+        device="cuda:0" if placement.gpus else "cpu",
+        cores=placement.cores,
+        actors_per_node=placement.actors_per_node,
         folder=str(Path.cwd()),
         source=str(request.src),
         token=token,
@@ -242,13 +228,7 @@ class ActorPool:
         """Start the actors, and end those that are left at the end of the `with` block."""
         import ray
 
-        node = replace(
-            self.node,
-            device="cuda:0" if self.placement.gpus else "cpu",
-            cores=self.placement.cores,
-            actors_per_node=self.placement.actors_per_node,
-        )
-        self._arguments = (ray.put(self.task), node)
+        self._arguments = (ray.put(self.task), self.node)
         try:
             for _ in range(self.placement.actors):
                 self._start()

@@ -36,7 +36,7 @@ from engine.records import Outcome
 from tests import ROOT
 from tests.engine.archive.test_convert import counts, files
 from tests.engine.cli.test_main import command, states
-from tests.images import photo
+from tests.images import make_archive
 
 CONFIG = PipelineConfig(
     options=Options(size=Size.parse("native")), generate=GenerateConfig(backend="eager", device="cpu")
@@ -56,13 +56,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make 40 photos in two folders, one of them damaged."""
-    src = tmp_path_factory.mktemp("archive")
-    for i in range(40):
-        path = src / f"{i % 2}" / f"{i:02}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(photo(96 + 16 * (i % 3), 112, seed=i))
-    (src / "0/20.jpg").write_bytes(photo(200, 150)[:-2000])
-    return src
+    return make_archive(tmp_path_factory.mktemp("archive"), 40)
 
 
 @pytest.fixture(scope="module")
