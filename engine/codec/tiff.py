@@ -97,17 +97,6 @@ def directory_at(data: bytes, offset: int) -> Directory:
     return found
 
 
-def following_directory(data: bytes, offset: int) -> int:
-    """Return the offset of the directory after the one at `offset`; 0 where there is none."""
-    order, big = _layout(data)
-    try:
-        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
-        end = offset + (8 + 20 * count if big else 2 + 12 * count)
-        return int(struct.unpack_from(order + ("Q" if big else "I"), data, end)[0])
-    except struct.error:
-        return 0
-
-
 def is_raw(data: bytes) -> bool:
     """Return whether the data are a RAW photo, by signature, or by a sensor's image in a directory of a TIFF."""
     if data[:4] == b"II*\x00" and data[8:10] == b"CR":

@@ -156,7 +156,6 @@ class _ResnetWalk:
         self.blurs: list[tuple[str, int]] = []
         self.fields: dict[str, Any] = {"network": "resnet"}
         self.has_norm_slots = True
-        self._norm_follows = True
 
     def run(self) -> None:
         """Read all items."""

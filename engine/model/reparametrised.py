@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ORIGINAL = "parametrizations.weight.original"
-
 _OLD_SPECTRAL = {"weight_orig": "original", "weight_u": "u", "weight_v": "v"}
 _NEW_SPECTRAL = {
     "parametrizations.weight.original": "original",
