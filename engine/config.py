@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -82,6 +82,9 @@ class GenerateConfig:
     """`cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one, else the CPU."""
     sides: tuple[int, ...] = (256,)
     """Short sides in pixels for which compiled backends are tuned; other sizes work too."""
+    tuned_batch: int = GPU_BATCH
+    """Images of 256x256 in the largest batch for which compiled backends are tuned on a GPU, or as many pixels in fewer
+    images of a larger side. Larger batches are split."""
     batches_in_flight: int | None = None
     """Batches translated concurrently; None is `GPU_BATCHES_IN_FLIGHT` on a GPU and 1 on a CPU."""
     cache: Path | None = None
@@ -143,3 +146,11 @@ class PipelineConfig:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+
+    @property
+    def translator(self) -> GenerateConfig:
+        """`generate` for a translator that gets the batches of `batch`: packages are tuned for batches of this size.
+
+        Smaller batches run on the packages for the default size, so that they are compiled once.
+        """
+        return replace(self.generate, tuned_batch=max(self.generate.tuned_batch, self.batch.size or 0))

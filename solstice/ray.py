@@ -79,7 +79,7 @@ class Translate:
         parsed = size if isinstance(size, Size) else Size.parse(str(size))
         self._size, self._detail = parsed, detail or default_detail(parsed)
         self._config = _fitted(config or PipelineConfig(), self._size, self._detail)
-        self._translator = Translator(model, self._config.generate)
+        self._translator = Translator(model, self._config.translator)
 
     def __call__(self, batch: Batch) -> Batch:
         """Translate one batch; raise `SetupError` when it has no such column."""

@@ -66,7 +66,7 @@ def convert(
         if not plan.todo:
             run.start()
             return run.summary(NOTHING_TO_DO)
-        translator = translate(generator) if translate else BatchTranslator(generator, config.generate)
+        translator = translate(generator) if translate else BatchTranslator(generator, config.translator)
         source = ArchiveSource(
             plan.todo,
             run.manifest.record,

@@ -99,7 +99,7 @@ def _translate(task: ShareTask, sender: MessageSender) -> None:
     else:
         torch.set_num_threads(min(torch.get_num_threads(), task.threads))
     generator = task.model if isinstance(task.model, Generator) else load_generator(task.model)
-    translator = BatchTranslator(generator, config.generate)
+    translator = BatchTranslator(generator, config.translator)
     sender.send(ModelLoaded(translator.reason))
     sink = task.destination.sink(keep_times=task.keep_times, part=str(task.index))
     gallery = None if task.gallery is None else GallerySender(*task.gallery, sender)

@@ -56,8 +56,16 @@ class SidesType(click.ParamType[tuple[int, ...]]):
     metavar="N[,N…]",
     help="Sides in pixels of the images to tune for and to time.",
 )
+@SPEED.option(
+    "--batch",
+    type=click.IntRange(1, 1024),
+    default=GenerateConfig.tuned_batch,
+    help="Images of 256x256 in the batches to tune for on a GPU, or as many pixels of a larger size.",
+)
 @MONITORING.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
-def compile_model(model: str, device: str, backends: tuple[str, ...], sizes: tuple[int, ...], as_json: bool) -> None:
+def compile_model(
+    model: str, device: str, backends: tuple[str, ...], sizes: tuple[int, ...], batch: int, as_json: bool
+) -> None:
     """Compile a model for this machine, check it and time every backend.
 
     Each compiled package is compared with the fp32 module and kept in the cache folder. Later runs of `convert` and
@@ -66,7 +74,7 @@ def compile_model(model: str, device: str, backends: tuple[str, ...], sizes: tup
     from engine.model.weights import load_generator
     from engine.runtime.rates import measure_backends
 
-    config = GenerateConfig(device=device, sides=sizes)
+    config = GenerateConfig(device=device, sides=sizes, tuned_batch=batch)
     rows = list(measure_backends(load_generator(model), config, backends))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.config import CPU_BATCH, GPU_BATCHES_IN_FLIGHT, GenerateConfig
+from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, GenerateConfig
 from engine.errors import BackendUnavailable
 from engine.model.weights import Generator
 from engine.runtime.backends.base import Backend
@@ -61,16 +61,16 @@ def measure_backends(
             backend = build(choice, generator, config, device, packages)
         except BackendUnavailable as error:
             rates[name] = 0.0
-            yield from (_unused(choice, side, device, str(error)) for side in config.sides)
+            yield from (_unused(choice, side, config, str(error)) for side in config.sides)
             continue
         parity = check(generator, backend, packages)
         if not parity.passed:
-            yield from (_unused(choice, side, device, f"refused: {parity}") for side in config.sides)
+            yield from (_unused(choice, side, config, f"refused: {parity}") for side in config.sides)
             continue
         if backend.parity_cases:
             compiled.append(backend)
         for side in config.sides:
-            batch = batch_for(side, device)
+            batch = batch_for(side, device, config.tuned_batch)
             rate = images_per_s(backend, batch, side, threads=batches_in_flight_for(device))
             rates.setdefault(name, rate)
             note = str(parity) if backend.parity_cases else "the reference"
@@ -111,18 +111,18 @@ def batches_in_flight_for(device: torch.device) -> int:
     return GPU_BATCHES_IN_FLIGHT if device.type == "cuda" else 1
 
 
-def batch_for(side: int, device: torch.device) -> int:
-    """Return a batch size that fills the device at this image size."""
-    return Profile.for_side(side).batch if device.type == "cuda" else CPU_BATCH
+def batch_for(side: int, device: torch.device, tuned_batch: int = GPU_BATCH) -> int:
+    """Return a batch size that fills the device at this size; on a GPU as many pixels as `tuned_batch` of 256x256."""
+    return Profile.for_side(side, tuned_batch).batch if device.type == "cuda" else CPU_BATCH
 
 
-def _unused(choice: Choice, side: int, device: torch.device, why: str) -> BackendRate:
+def _unused(choice: Choice, side: int, config: GenerateConfig, why: str) -> BackendRate:
     log.warning("Backend %s is not used: %s", choice, why)
     return BackendRate(
         backend=choice.name,
         precision=choice.precision,
         side=side,
-        batch=batch_for(side, device),
+        batch=batch_for(side, choose_device(config.device), config.tuned_batch),
         images_per_s=None,
         note=why,
     )

@@ -119,7 +119,7 @@ def precision_of(config: GenerateConfig, device: torch.device) -> str:
 
 def profiles_for(config: GenerateConfig) -> tuple[Profile, ...]:
     """Return the TensorRT profiles for the configured image sizes."""
-    return tuple(Profile.for_side(side) for side in config.sides)
+    return tuple(Profile.for_side(side, config.tuned_batch) for side in config.sides)
 
 
 def buildable(device: torch.device) -> list[str]:
@@ -150,7 +150,7 @@ def build(
     if choice.name == EagerBackend.name:
         return EagerBackend(generator, choice.precision, device)
     if choice.name == InductorBackend.name:
-        return InductorBackend(generator, choice.precision, device, packages, config.sides)
+        return InductorBackend(generator, choice.precision, device, packages, config.sides, config.tuned_batch)
     if choice.name == OpenVINOBackend.name:
         return OpenVINOBackend(generator, choice.precision, device, packages)
     if device.type != "cuda":
@@ -173,7 +173,7 @@ def package_keys(
         return [tensorrt.engine_key(generator, choice.precision, device, profile) for profile in profiles_for(config)]
     if choice.name == OpenVINOBackend.name:
         return [openvino.openvino_key(generator, choice.precision, device)]
-    all_bounds = inductor.bounds_for(generator, device, config.sides)
+    all_bounds = inductor.bounds_for(generator, device, config.sides, config.tuned_batch)
     keys = (inductor.package_key(generator, choice.precision, device, bounds) for bounds in all_bounds)
     return [inductor.stored_key(key, packages) for key in keys]
 

@@ -100,7 +100,7 @@ class Worker:
             canary = _beside(config.canary, files, config.resident_models)
         self.health.require("running", False, "starting")
         self.health.require("model", False, f"loading and compiling {next(iter(files))}")
-        models_in_memory = ModelCache(files, config.pipeline.generate, config.resident_models, metrics)
+        models_in_memory = ModelCache(files, config.pipeline.translator, config.resident_models, metrics)
         if canary is not None:
             self.health.require("model", False, f"loading and compiling {canary.model}")
             models_in_memory[canary.model]  # a new model that does not load is found here, not by a job

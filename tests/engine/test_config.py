@@ -9,7 +9,7 @@ import inspect
 import pytest
 
 from engine import config
-from engine.config import EncodeConfig, PipelineConfig, num_cores
+from engine.config import GPU_BATCH, BatchConfig, EncodeConfig, GenerateConfig, PipelineConfig, num_cores
 
 CLASSES = [cls for _, cls in inspect.getmembers(config, dataclasses.is_dataclass) if cls.__module__ == config.__name__]
 
@@ -39,6 +39,14 @@ def test_every_field_but_those_that_hold_a_stage_has_a_docstring() -> None:
 def test_a_quality_outside_1_to_100_is_refused(quality: int) -> None:
     with pytest.raises(ValueError, match=f"got {quality}"):
         EncodeConfig(quality=quality)
+
+
+@pytest.mark.parametrize(("batch", "tuned"), [(None, GPU_BATCH), (8, GPU_BATCH), (64, 64)])
+def test_packages_are_tuned_for_the_batch_of_a_run_if_it_is_larger_than_the_default(
+    batch: int | None, tuned: int
+) -> None:
+    config = PipelineConfig(batch=BatchConfig(size=batch), generate=GenerateConfig(sides=(512,)))
+    assert config.translator == GenerateConfig(sides=(512,), tuned_batch=tuned)
 
 
 def test_threads_follow_the_cores_this_process_may_use() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.config import GPU_BATCH
 from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
@@ -36,6 +37,10 @@ from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, f
 log = logging.getLogger(__name__)
 
 
+_TIGHT_IMAGES = 64
+"""Images that the tight package takes at least, where indices allow it."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Largest shape that a package takes."""
@@ -44,18 +49,18 @@ class Bounds:
     side: int = 65_536
     """Rows and columns in pixels."""
 
-    def takes(self, images: int, height: int, width: int) -> bool:
-        """Return whether a batch of this shape is within the bounds."""
-        return images <= self.images and max(height, width) <= self.side
+    def takes(self, height: int, width: int) -> bool:
+        """Return whether images of this size are within the bounds."""
+        return max(height, width) <= self.side
 
     @classmethod
-    def tight(cls, side: int, channels: int) -> Bounds:
-        """Return bounds for images with a short side of `side`: twice the side, and all indices within 32 bits.
+    def tight(cls, side: int, channels: int, images: int = _TIGHT_IMAGES) -> Bounds:
+        """Return bounds for up to `images` with a short side of `side`: twice the side, and all indices within 32 bits.
 
         `channels` are those of the widest map at full size.
         """
         per_image = channels * (2 * side) ** 2
-        return cls(images=max(1, min(64, (2**31 - 1) // per_image)), side=2 * side)
+        return cls(images=max(1, min(images, (2**31 - 1) // per_image)), side=2 * side)
 
     def __str__(self) -> str:
         return f"{self.images}x{self.side}x{self.side}"
@@ -76,16 +81,18 @@ class InductorBackend:
         device: torch.device,
         packages: PackageCache,
         sides: tuple[int, ...] = (256,),
+        batch: int = GPU_BATCH,
     ) -> None:
         """Load the packages of this generator for this machine, or compile them first.
 
-        `sides` are the short sides to tune for on a GPU, of which the first is used. Raises `BackendUnavailable` if a
-        package must be compiled and something required for that is missing.
+        `sides` are the short sides to tune for on a GPU, of which the first is used, and `batch` is the number of
+        images in the largest batch. Raises `BackendUnavailable` if a package must be compiled and something required
+        for that is missing.
         """
         self.precision = precision
         self._runs: list[tuple[Bounds, Callable[[Tensor], Tensor]]] = []
         self.parity_cases = []
-        for bounds in bounds_for(generator, device, sides):
+        for bounds in bounds_for(generator, device, sides, batch):
             key = stored_key(package_key(generator, precision, device, bounds), packages)
             package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds))
             run = _load(package, device)
@@ -95,18 +102,22 @@ class InductorBackend:
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
-        shape = pixels_NHWC.shape[:3]
-        run = next((run for bounds, run in self._runs if bounds.takes(*shape)), self._runs[-1][1])
-        return run(pixels_NHWC.contiguous())
+        taking = (pair for pair in self._runs if pair[0].takes(*pixels_NHWC.shape[1:3]))
+        bounds, run = next(taking, self._runs[-1])
+        parts = [run(part_NHWC) for part_NHWC in torch.split(pixels_NHWC.contiguous(), bounds.images)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def bounds_for(generator: Generator, device: torch.device, sides: tuple[int, ...]) -> list[Bounds]:
+def bounds_for(
+    generator: Generator, device: torch.device, sides: tuple[int, ...], batch: int = GPU_BATCH
+) -> list[Bounds]:
     """Return the bounds of the packages for a device, the tightest first."""
     if device.type == "cpu":
         return [WIDE]
     arch = generator.module.arch
     widest = 2 * arch.ngf if "blur" in (arch.downsample, arch.upsample) else arch.ngf
-    return [Bounds.tight(-(-sides[0] // arch.stride) * arch.stride, widest), WIDE]
+    side = -(-sides[0] // arch.stride) * arch.stride
+    return [Bounds.tight(side, widest, max(_TIGHT_IMAGES, batch)), WIDE]
 
 
 def package_key(generator: Generator, precision: str, device: torch.device, bounds: Bounds = WIDE) -> dict[str, str]:

@@ -24,6 +24,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from engine.config import GPU_BATCH
 from engine.errors import BackendUnavailable, first_line
 from engine.model import folding
 from engine.model.card import Architecture
@@ -46,7 +47,7 @@ _RUNTIMES = ("tensorrt", "tensorrt_rtx")
 class Profile:
     """The shapes one engine takes, and the one it is tuned for."""
 
-    batch: int = 32
+    batch: int = GPU_BATCH
     """Images in the batch it is tuned for, which is also the largest it takes."""
     height: int = 256
     """Rows it is tuned for; it takes 16 to twice as many."""
@@ -73,9 +74,9 @@ class Profile:
         return count <= self.batch and fits
 
     @classmethod
-    def for_side(cls, side: int) -> Profile:
-        """Return the profile for square images of `side`: the more pixels, the smaller the batches."""
-        return cls(max(1, min(32, 32 * 256 * 256 // (side * side))), side, side)
+    def for_side(cls, side: int, batch: int = GPU_BATCH) -> Profile:
+        """Return the profile for square images of `side`, in batches of as many pixels as `batch` images of 256x256."""
+        return cls(max(1, min(batch, batch * 256 * 256 // (side * side))), side, side)
 
     def __str__(self) -> str:
         return f"{self.batch}x{self.height}x{self.width}"
@@ -127,8 +128,8 @@ class TensorRTBackend:
         if profile is None:
             translated: Tensor = self._module(pixels_NHWC)
             return translated
-        parts = torch.split(pixels_NHWC, profile.batch)
-        return torch.cat([self._through(self._engines[profile], part_NHWC) for part_NHWC in parts])
+        parts = [self._through(self._engines[profile], part) for part in torch.split(pixels_NHWC, profile.batch)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _through(self, engine: Engine, pixels_NHWC: Tensor) -> Tensor:
         return to_pixels(engine(to_network(pixels_NHWC, self._dtype, self._channels).contiguous()))

@@ -16,7 +16,7 @@ from engine.runtime.backends.eager import eager_key
 from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB
-from engine.runtime.select import Choice, choices, choose_backend, ladder, measured_rates
+from engine.runtime.select import Choice, choices, choose_backend, ladder, measured_rates, profiles_for
 from engine.system.device import has_bf16
 
 CPU = torch.device("cpu")
@@ -130,6 +130,11 @@ def test_the_rate_of_a_backend_that_is_not_installed_is_ignored(generator: Gener
     pretend_compiled(generator, tmp_path, rates={"inductor": 5.0, "tensorrt": 900.0})
 
     assert measured_rates(generator, config(tmp_path), CPU, PackageCache(tmp_path)) == {"inductor": 5.0}
+
+
+def test_engines_and_packages_are_tuned_for_the_batch_of_the_configuration() -> None:
+    profiles = profiles_for(GenerateConfig(sides=(256, 512), tuned_batch=64))
+    assert [(profile.batch, profile.height) for profile in profiles] == [(64, 256), (16, 512)]
 
 
 def test_without_a_compiler_auto_goes_on_and_says_so(

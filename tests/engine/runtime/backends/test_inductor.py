@@ -258,27 +258,36 @@ def test_the_tight_package_of_a_gpu_indexes_with_32_bits() -> None:
     for side in (64, 256, 512, 1024, 4096):
         bounds = Bounds.tight(side, channels=64)
         assert bounds.images * 64 * bounds.side**2 < 2**31 or bounds.images == 1
-        assert bounds.takes(1, side, 2 * side)
-        assert not bounds.takes(1, side, 2 * side + 4)
-    assert Bounds.tight(256, channels=64) == Bounds(images=64, side=512) or Bounds.tight(256, channels=64).images >= 32
+        assert bounds.takes(side, 2 * side)
+        assert not bounds.takes(side, 2 * side + 4)
+    assert Bounds.tight(256, channels=64) == Bounds(images=64, side=512)
 
 
 def test_a_gpu_has_a_tight_package_beside_the_wide_one(generator: Generator) -> None:
     assert bounds_for(generator, CPU, (256,)) == [WIDE]
     tight, wide = bounds_for(generator, torch.device("cuda", 0), (256, 512))
     assert wide == WIDE
-    assert tight.takes(64, 256, 256)
+    assert tight.takes(256, 256)
+    assert tight.images == 64
 
 
-def test_each_batch_goes_to_the_tightest_package_that_takes_it() -> None:
+def test_the_tight_package_takes_the_largest_batch_if_32_bits_index_it(generator: Generator) -> None:
+    device = torch.device("cuda", 0)
+    assert bounds_for(generator, device, (256,), batch=8)[0].images == 64
+    assert bounds_for(generator, device, (256,), batch=100)[0].images == 100
+    assert bounds_for(generator, device, (1024,), batch=1024)[0].images == (2**31 - 1) // (4 * 2048**2)
+
+
+def test_each_batch_goes_in_parts_to_the_tightest_package_that_takes_its_images() -> None:
     """The packages are stand-ins."""
     backend = InductorBackend.__new__(InductorBackend)
-    calls: list[str] = []
+    calls: list[tuple[str, int]] = []
 
     def package(name: str) -> Callable[[Tensor], Tensor]:
-        return lambda pixels: calls.append(name) or pixels  # type: ignore[func-returns-value]
+        return lambda pixels: calls.append((name, len(pixels))) or pixels  # type: ignore[func-returns-value]
 
     backend._runs = [(Bounds(images=2, side=64), package("tight")), (WIDE, package("wide"))]
     for shape in ((2, 64, 64), (3, 64, 64), (1, 64, 68)):
-        backend(torch.zeros(*shape, 3, dtype=torch.uint8))
-    assert calls == ["tight", "wide", "wide"]
+        batch = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+        assert torch.equal(backend(batch), batch)
+    assert calls == [("tight", 2), ("tight", 2), ("tight", 1), ("wide", 1)]

@@ -119,6 +119,11 @@ def test_larger_images_come_fewer_at_once() -> None:
     assert [Profile.for_side(side).batch for side in (128, 256, 512, 1024, 2048)] == [32, 32, 8, 2, 1]
 
 
+def test_a_profile_takes_the_batch_that_is_asked_for() -> None:
+    assert [Profile.for_side(side, batch=64).batch for side in (128, 256, 512, 1024, 4096)] == [64, 64, 16, 4, 1]
+    assert Profile.for_side(256, batch=64).takes(64, 256, 256)
+
+
 def test_a_profile_takes_photos_whose_short_side_it_is_tuned_for() -> None:
     profile = Profile.for_side(256)
 
