@@ -1,4 +1,4 @@
-"""Brokers that tests start by themselves, each on ports of its own."""
+"""Kafka brokers for tests, each on a free port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.stream.connection import Connection
 
 
 def free_port() -> int:
-    """Find a port that nobody listens at; somebody may before it is used, which is unlikely."""
+    """Return a free TCP port. Another process could take it before it is used, which is unlikely."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -29,9 +29,9 @@ def free_port() -> int:
 
 @contextmanager
 def noida(folder: Path) -> Iterator[str]:
-    """Run noida-db: joins take 0.3 s, any number of rebalances; but a killed member is never noticed.
+    """Run noida-db: a join takes 0.3 s and rebalances are not limited, but killed members are never removed.
 
-    Topics are not made by asking for them, as in a Kafka that is set up with care.
+    Topics are not created automatically, as on production clusters.
     """
     port = free_port()
     binary = str(Path(sys.executable).with_name("noida-db"))
@@ -47,14 +47,14 @@ def noida(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def tansu(log: Path, port: int | None = None, advertised_port: int | None = None) -> Iterator[str]:
-    """Run Tansu: a killed member's partitions go to others after its session; joins take half of that."""
+    """Run Tansu: a killed member is removed after its session timeout; a join takes half of that time."""
     port = port or free_port()
     with _running(_tansu_command(port, advertised_port or port, "memory://tansu/"), port, log):
         yield f"127.0.0.1:{port}"
 
 
 class DurableBroker:
-    """Tansu with its topics, offsets and groups in an object store, so that it may be killed and started again.
+    """Tansu with topics, offsets and groups in an object store, so that they survive a kill and a restart.
 
     The object store is a moto server in a process of its own. Use as a context manager.
     """
@@ -68,7 +68,7 @@ class DurableBroker:
 
     @property
     def address(self) -> str:
-        """HOST:PORT, the same after each start."""
+        """HOST:PORT, which restarts do not change."""
         return f"127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
@@ -81,12 +81,12 @@ class DurableBroker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End both."""
+        """Stop the broker and the object store."""
         self.kill()
         self._open.close()
 
     def start(self) -> None:
-        """Start the broker, with everything that earlier ones have acknowledged."""
+        """Start the broker on what earlier starts stored."""
         self._starts += 1
         store = {
             "AWS_ENDPOINT": f"http://127.0.0.1:{self._store_port}",
@@ -100,7 +100,7 @@ class DurableBroker:
         self._broker.enter_context(_running(command, self._port, log, {**os.environ, **store}))
 
     def kill(self) -> None:
-        """End the broker with SIGKILL."""
+        """Kill the broker with SIGKILL."""
         self._broker.close()
 
 
@@ -125,12 +125,12 @@ def _running(
         wait_for_port(port, process)
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # noida-db's command is the parent of the broker
+        os.killpg(process.pid, signal.SIGKILL)  # noida-db's command starts the broker as a child
         process.wait()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
-    """Wait until somebody listens at `port`; fails when `process` ends before."""
+    """Wait until `port` accepts connections; fail when `process` ends before that."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""A broker for the stream tests: the one that SOLSTICE_TEST_KAFKA=host:port names, or one that is started here."""
+"""Fixtures of the stream tests. SOLSTICE_TEST_KAFKA=host:port names a broker to use instead of starting one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GIVEN = os.environ.get("SOLSTICE_TEST_KAFKA")
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a broker that handles everything but members that vanish."""
+    """Address of a broker that starts and rebalances quickly but never removes killed members."""
     if GIVEN:
         yield GIVEN
         return
@@ -26,7 +26,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def strict_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a broker that notices members that vanish."""
+    """Address of a broker that removes killed members after their session timeout."""
     if GIVEN:
         yield GIVEN
         return
@@ -36,19 +36,19 @@ def strict_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a tiny generator's file."""
+    """File of a tiny generator."""
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up after two seconds on brokers that cannot be reached."""
+    """Shorten the time limit for reaching brokers to two seconds."""
     monkeypatch.setattr("engine.stream.connection.BOOTSTRAP_S", 2.0)
 
 
 @pytest.fixture
 def stream(broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
-    """Give topics and folders for one test."""
+    """Topics and folders for one test, on the quick broker."""
     made = Stream(broker, tmp_path, model)
     yield made
     made.close()
@@ -56,7 +56,7 @@ def stream(broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
 
 @pytest.fixture
 def strict_stream(strict_broker: str, model: Path, tmp_path: Path) -> Iterator[Stream]:
-    """Give topics and folders at the broker that notices members that vanish."""
+    """Topics and folders for one test, on the broker that removes killed members."""
     made = Stream(strict_broker, tmp_path, model)
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""What stream tests are made of: topics of their own, jobs, workers in this process or as real ones, what came out."""
+"""Helpers of the stream tests: topics, jobs, workers in this process or in one of their own, and their results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _validate_result: Callable[[object], object] = fastjsonschema.compile(schema("re
 
 
 def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG") -> bytes:
-    """Make a small image, different for each seed."""
+    """Return a small encoded image, different for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((width, height)).save(buffer, format)
@@ -48,7 +48,7 @@ def photo(seed: int = 0, width: int = 40, height: int = 32, format: str = "JPEG"
 
 
 def tiny_model(path: Path, seed: int = 0) -> Path:
-    """Write a generator that is quick, and different for each seed."""
+    """Write a small generator whose weights depend on the seed, and return its path."""
     torch.manual_seed(seed)
     arch = Architecture(ngf=4, blocks=1)
     save_generator(path, ResnetGenerator(arch), Card(name=path.stem, architecture=arch), dtype=torch.float32)
@@ -56,7 +56,7 @@ def tiny_model(path: Path, seed: int = 0) -> Path:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until `condition` holds; fails after `seconds`."""
+    """Wait until `condition` holds; fail after `seconds`."""
     until_s = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until_s, f"not within {seconds} s"
@@ -64,7 +64,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def make_topics(brokers: str, *names: str) -> list[str]:
-    """Make topics of one partition each; gives what they are really called."""
+    """Create topics of one partition each and return their names, which start with `names`."""
     admin = make_admin(Connection(brokers=brokers))
     topics = [f"{name}-{uuid.uuid4().hex[:8]}" for name in names]
     admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
@@ -74,7 +74,7 @@ def make_topics(brokers: str, *names: str) -> list[str]:
 
 @dataclass
 class Stream:
-    """Topics, folders and a model of one test."""
+    """Topics, folders, a model and the workers of one test."""
 
     brokers: str
     folder: Path
@@ -82,9 +82,9 @@ class Stream:
     partitions: int = 4
     name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     options: dict[str, Any] = field(default_factory=dict)
-    """For the `StreamConfig` of workers in this process."""
+    """Fields of the `StreamConfig` of workers in this process."""
     fetch_wait_ms: int = 100
-    """How long the broker may take to answer a fetch of results."""
+    """Maximum wait of the broker before it answers a fetch of results."""
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = self.folder / "in", self.folder / "out"
@@ -100,45 +100,45 @@ class Stream:
 
     @property
     def connection(self) -> Connection:
-        """To its broker."""
+        """Connection settings of the broker."""
         return Connection(brokers=self.brokers)
 
     @property
     def jobs(self) -> str:
-        """Topic."""
+        """Name of the jobs topic."""
         return f"{self.name}-jobs"
 
     @property
     def results_topic(self) -> str:
-        """Topic."""
+        """Name of the results topic."""
         return f"{self.name}-results"
 
     @property
     def dead_topic(self) -> str:
-        """Topic."""
+        """Name of the dead-letter topic."""
         return f"{self.name}-dead"
 
-    # ---- in ----
+    # ---- jobs ----
 
     def add_photo(self, name: str, data: bytes) -> str:
-        """Put a photo under the input root; gives its URI."""
+        """Write a photo below the input root and return its URI."""
         path = self.inputs / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path.as_uri()
 
     def submit(self, **fields: Any) -> None:
-        """Send a JSON job."""
+        """Send a JSON job with these fields."""
         self.send(json.dumps(fields).encode(), fields.get("id", "").encode() or None)
 
     def send(
         self, value: bytes | None, key: bytes | None = None, headers: list[tuple[str, bytes]] | None = None
     ) -> None:
-        """Send any message."""
+        """Send a message with any value to the jobs topic."""
         self._producer.send(self.jobs, value=value, key=key, headers=headers)
 
     def submit_photos(self, count: int, start: int = 0) -> list[str]:
-        """Send that many jobs whose photos lie under the input root; gives their ids."""
+        """Write `count` photos below the input root, send a job for each and return the ids."""
         ids = [f"job-{i}" for i in range(start, start + count)]
         for i, id in enumerate(ids, start):
             self.submit(id=id, source=self.add_photo(f"{i}.jpg", photo(i)), output=f"{i:04d}.jpg")
@@ -146,7 +146,7 @@ class Stream:
         return ids
 
     def flush(self) -> None:
-        """Wait until all jobs are on the topic."""
+        """Wait until the broker has acknowledged all jobs."""
         self._producer.flush()
 
     # ---- workers ----
@@ -177,13 +177,13 @@ class Stream:
             "output_root": str(self.outputs),
             "pipeline": pipeline,
             "acknowledge_s": 3.0,
-            "fetch_wait_s": 0.025,  # the brokers that tests start hold a fetch to the end even when jobs come
+            "fetch_wait_s": 0.025,  # the brokers that tests start answer a fetch after its whole wait, jobs or not
             "lag_every_s": 0.5,
         }
         return StreamConfig(**{**defaults, **self.options, **options})
 
     def stop(self, worker: Worker, seconds: float = 60.0) -> None:
-        """Drain a worker and wait for its end."""
+        """Drain a worker and wait until its thread ends."""
         worker.stop()
         thread = next(thread for known, thread in self._workers if known is worker)
         thread.join(seconds)
@@ -192,10 +192,10 @@ class Stream:
     def process(
         self, *options: str, wait: bool = True, change: str = "", prefix: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
-        """Start a worker as a process of its own, and wait until it is a member.
+        """Start a worker in a process of its own; with `wait`, return once it has joined the group.
 
-        `change` is code that runs in it before all else, to shorten a time or to break something. `prefix` is what the
-        command begins with.
+        `change` is code that runs before the worker starts, to shorten a time or to inject a failure. `prefix` is put
+        in front of the command.
         """
         command = [
             *prefix,
@@ -215,28 +215,28 @@ class Stream:
         return process
 
     def log(self, number: int = 0) -> Path:
-        """Name the file with what a worker's process has written."""
+        """Return the log file of a worker's process, by the order of starts."""
         return self.folder / f"{number}-worker.log"
 
-    # ---- out ----
+    # ---- results ----
 
     def results(self, count: int, seconds: float = 60.0, topic: str | None = None) -> list[dict[str, Any]]:
-        """Wait for results of `count` different jobs and give all that there are; each is checked by its schema."""
+        """Wait for results of `count` different jobs; return all results there are, each validated by the schema."""
         found = [json.loads(raw.value) for raw in self._read(topic or self.results_topic, count, seconds)]
         for result in found:
             _validate_result(result)
         return found
 
     def dead_letters(self, count: int, seconds: float = 60.0) -> list[Any]:
-        """Wait for `count` dead letters and give all that there are."""
+        """Wait for `count` dead letters; return all there are."""
         return self._read(self.dead_topic, count, seconds)
 
     def messages(self, topic: str, count: int, seconds: float = 60.0) -> list[Any]:
-        """Wait for messages with `count` different keys or offsets on a topic and return all there are."""
+        """Wait for messages with `count` different keys on a topic; return all there are."""
         return self._read(topic, count, seconds)
 
     def files(self) -> dict[str, bytes]:
-        """Give every result file by its name."""
+        """Return the content of every result file, by its path below the output root."""
         return {
             path.relative_to(self.outputs).as_posix(): path.read_bytes()
             for path in sorted(self.outputs.rglob("*"))
@@ -244,7 +244,7 @@ class Stream:
         }
 
     def committed(self) -> int:
-        """Add up the group's committed offsets."""
+        """Return the sum of the group's committed offsets."""
         consumer = KafkaConsumer(bootstrap_servers=self.brokers, group_id=self.name, enable_auto_commit=False)
         try:
             partitions = [TopicPartition(self.jobs, i) for i in range(self.partitions)]
@@ -253,7 +253,7 @@ class Stream:
             consumer.close(timeout_ms=1000)
 
     def committed_eventually(self) -> int:
-        """Give the committed offsets once they stand still for longer than workers take between commits."""
+        """Return the sum of committed offsets once it is stable for longer than the interval between commits."""
         before, now = -1, self.committed()
         while before != now:
             time.sleep(1.5)
@@ -274,13 +274,13 @@ class Stream:
                 found += consumer.poll(timeout_ms=200).get(partition, [])
                 keys = len({raw.key for raw in found})
                 assert time.monotonic() < until_s, f"{keys} of {count} messages on {topic} after {seconds} s"
-            found += consumer.poll(timeout_ms=300).get(partition, [])  # what there should not be
+            found += consumer.poll(timeout_ms=300).get(partition, [])  # more than expected, if there are any
             return found
         finally:
             consumer.close(timeout_ms=1000)
 
     def close(self) -> None:
-        """End everything that was started."""
+        """Kill the processes, drain the workers of this process and close the producer."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
@@ -292,9 +292,9 @@ class Stream:
 
 
 def quiet_environment() -> dict[str, str]:
-    """Give the environment for a worker's process: few threads, since several run at a time."""
+    """Return the environment for a worker's process: one thread, since several run at a time."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def _no_exit(code: int) -> None:
-    raise AssertionError(f"the worker would have ended its process with {code}")
+    raise AssertionError(f"the worker would have ended its process with exit code {code}")

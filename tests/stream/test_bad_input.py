@@ -1,4 +1,4 @@
-"""Bad jobs, bad images, bad settings, a sink that is slow or away."""
+"""Bad jobs, bad images, bad settings, and an unavailable output."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ BAD_JOBS: dict[str, bytes] = {
 }
 
 
-def test_exactly_the_bad_jobs_are_dead_letters(stream: Stream) -> None:
-    # Given bad jobs of every kind between good ones
+def test_exactly_the_bad_jobs_become_dead_letters(stream: Stream) -> None:
+    # Given bad jobs of every kind among good ones
     stream.add_photo("good.jpg", photo())
     stream.add_photo("broken.jpg", photo()[:200])
     (stream.folder / "secret.jpg").write_bytes(photo())
@@ -60,7 +60,7 @@ def test_exactly_the_bad_jobs_are_dead_letters(stream: Stream) -> None:
     # When a worker takes them
     stream.worker()
     letters = stream.dead_letters(len(BAD_JOBS) + 1)
-    # Then each bad one is a dead letter as it was, with its context, and each good one is done
+    # Then each bad job is a dead letter with its value, key and context unchanged, and each good one is done
     assert {letter.key.decode(): letter.value for letter in letters} == {**BAD_JOBS, "tombstone": b""}
     assert len(letters) == len(BAD_JOBS) + 1
     for letter in letters:
@@ -74,10 +74,10 @@ def test_exactly_the_bad_jobs_are_dead_letters(stream: Stream) -> None:
     eventually(lambda: stream.committed() == 2 * len(BAD_JOBS) + 1)
 
 
-def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) -> None:
-    def touchy(pixels_NHWC: Tensor) -> Tensor:
+def test_an_image_that_breaks_the_generator_fails_alone(stream: Stream) -> None:
+    def fails_on_white(pixels_NHWC: Tensor) -> Tensor:
         if (pixels_NHWC.float().mean(dim=(1, 2, 3)) > 250).any():
-            raise RuntimeError("cannot stand white")
+            raise RuntimeError("white image")
         return pixels_NHWC
 
     from engine.observe.metrics import NoMetrics
@@ -91,14 +91,14 @@ def test_an_image_that_breaks_the_generator_costs_only_itself(stream: Stream) ->
         stream.submit(id=f"{i}", source=stream.add_photo(f"{i}.jpg", photo(i)), output=f"{i}.jpg")
     stream.submit(id="white", source="white.png", output="white.png")
     stream.flush()
-    stream.worker({"tiny": RetryOnce(touchy, NoMetrics())})
+    stream.worker({"tiny": RetryOnce(fails_on_white, NoMetrics())})
     results = {result["id"]: result["status"] for result in stream.results(7)}
     assert results == {**{f"{i}": "done" for i in range(6)}, "white": "failed"}
     (letter,) = stream.dead_letters(1)
     assert dict(letter.headers)["solstice-stage"] == b"generate"
 
 
-def test_a_result_too_large_to_travel_is_a_dead_letter(stream: Stream) -> None:
+def test_an_inline_result_over_the_limit_is_a_dead_letter(stream: Stream) -> None:
     stream.submit(id="x", source=stream.add_photo("x.jpg", photo()), inline=True)
     stream.flush()
     stream.worker(inline_limit=100)
@@ -106,19 +106,19 @@ def test_a_result_too_large_to_travel_is_a_dead_letter(stream: Stream) -> None:
     assert b"over the limit of 100" in dict(letter.headers)["solstice-reason"]
 
 
-def test_a_result_larger_than_its_topic_takes_is_a_dead_letter_and_its_neighbours_are_not(stream: Stream) -> None:
-    # Given a results topic that takes less than --inline-limit
+def test_only_the_result_over_the_topics_message_limit_is_a_dead_letter(stream: Stream) -> None:
+    # Given a results topic whose message limit is below --inline-limit
     admin = make_admin(stream.connection)
     small = f"{stream.name}-small"
     admin.create_topics([NewTopic(small, 1, 1, topic_configs={"max.message.bytes": "20000"})])
     admin.close()
-    # When several results travel inline, all together larger than that, and one of them by itself
+    # When the inline results are over it together, and one of them alone
     for i in range(12):
         size = "320x320" if i == 5 else "64x64"
         stream.submit(id=f"{i}", source=stream.add_photo(f"{i}.jpg", photo(i, 320, 320)), inline=True, size=size)
     stream.flush()
     worker = stream.worker(results=small)
-    # Then it alone failed, and says why
+    # Then only that one fails, with the reason
     status = {result["id"]: result["status"] for result in stream.results(12, topic=small)}
     assert status == {f"{i}": "failed" if i == 5 else "done" for i in range(12)}
     (letter,) = stream.dead_letters(1)
@@ -133,13 +133,13 @@ def test_too_many_failures_stop_the_worker_without_committing_past_them(stream: 
     stream.flush()
     process = stream.process("--max-dead-letters", "10", wait=False)
     assert process.wait(60) == 2
-    said = (stream.folder / "0-worker.log").read_text()
-    assert "11 jobs in a row failed" in said
-    assert "Traceback" not in said
+    log = stream.log().read_text()
+    assert "11 jobs in a row failed" in log
+    assert "Traceback" not in log
     assert stream.committed() <= 10
 
 
-def test_an_output_that_is_away_pauses_and_loses_nothing(stream: Stream) -> None:
+def test_an_unavailable_output_pauses_the_worker_and_no_job_is_lost(stream: Stream) -> None:
     worker = stream.worker(max_in_flight=16)
     eventually(lambda: worker.health.missing() == [])
     hidden = stream.folder / "unplugged"
@@ -156,7 +156,7 @@ def test_an_output_that_is_away_pauses_and_loses_nothing(stream: Stream) -> None
     eventually(lambda: worker.health.missing() == [])
 
 
-def test_the_grace_period_ends_a_drain_that_cannot_end(stream: Stream) -> None:
+def test_the_grace_period_limits_a_drain_whose_output_is_unavailable(stream: Stream) -> None:
     process = stream.process("--grace", "1")
     (stream.outputs).rename(stream.folder / "unplugged")
     stream.submit_photos(5)
@@ -168,7 +168,7 @@ def test_the_grace_period_ends_a_drain_that_cannot_end(stream: Stream) -> None:
 
 @pytest.fixture
 def same_logging() -> Iterator[None]:
-    """Put logging back as it was: a service sets it up for its whole process."""
+    """Restore logging afterwards, since a service configures it for the whole process."""
     root, handlers = logging.getLogger(), list(logging.getLogger().handlers)
     levels = {name: logging.getLogger(name).level for name in ("", "engine", "kafka")}
     yield
@@ -179,7 +179,7 @@ def same_logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("same_logging", "impatient")
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "sentence"),
     [
         (["--jobs", "nowhere"], "There is no topic nowhere"),
         (["--tls"], "TLS port"),
@@ -193,13 +193,13 @@ def same_logging() -> Iterator[None]:
         ),
     ],
 )
-def test_what_cannot_start_says_so(stream: Stream, options: list[str], said: str) -> None:
+def test_bad_settings_stop_the_start_with_a_sentence(stream: Stream, options: list[str], sentence: str) -> None:
     result = CliRunner().invoke(solstice, ["stream", *arguments(stream, options)])
     assert isinstance(result.exception, SetupError)
-    assert said in str(result.exception)
+    assert sentence in str(result.exception)
 
 
-def test_a_failure_to_start_is_one_sentence_and_exit_code_2(stream: Stream) -> None:
+def test_a_failed_start_writes_one_sentence_and_exits_with_2(stream: Stream) -> None:
     command = [sys.executable, "-m", "engine", "stream", *arguments(stream, ["--brokers", "127.0.0.1:1"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=quiet_environment(), check=False)
     assert done.returncode == 2, done.stderr
@@ -208,7 +208,7 @@ def test_a_failure_to_start_is_one_sentence_and_exit_code_2(stream: Stream) -> N
 
 
 def arguments(stream: Stream, options: list[str]) -> list[str]:
-    """Give what a worker needs, with some of it replaced."""
+    """Return the options that a worker needs; `options` replace those of the same name."""
     given = {
         "--brokers": stream.brokers,
         "--jobs": stream.jobs,
@@ -223,7 +223,7 @@ def arguments(stream: Stream, options: list[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_port_that_is_silent_is_explained() -> None:
+def test_a_port_that_accepts_but_never_answers_is_explained() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -231,12 +231,12 @@ def test_a_port_that_is_silent_is_explained() -> None:
             make_consumer(Connection(brokers=f"127.0.0.1:{silent.getsockname()[1]}"))
 
 
-def test_passwords_are_never_shown() -> None:
+def test_repr_of_a_connection_hides_the_password() -> None:
     connection = Connection(brokers="b:1", sasl_mechanism="PLAIN", sasl_user="me", sasl_password="secret")
     assert "secret" not in repr(connection)
 
 
-def test_missing_topics_are_made_when_that_is_asked_for(stream: Stream) -> None:
+def test_missing_topics_are_created_on_request_only(stream: Stream) -> None:
     name = f"{stream.name}-new"
     with pytest.raises(SetupError, match="--create-topics"):
         require_topics(stream.connection, [name])
@@ -244,7 +244,7 @@ def test_missing_topics_are_made_when_that_is_asked_for(stream: Stream) -> None:
     require_topics(stream.connection, [name])
 
 
-def test_paths_stay_below_their_roots(tmp_path: Path) -> None:
+def test_output_names_cannot_leave_the_output_root(tmp_path: Path) -> None:
     from engine.stream.outputs import Output
 
     output = Output(str(tmp_path / "out"))
