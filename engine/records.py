@@ -198,7 +198,8 @@ class DecodedImage:
 
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> DecodedImage:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
-        if not pixels_HWC.any() and float(self.pixels_HWC.float().mean()) >= DARK:
+        # NumPy, because torch would wake its thread pool for a few microseconds of work: on busy cores, milliseconds.
+        if not pixels_HWC.cpu().numpy().any() and float(self.pixels_HWC.float().mean()) >= DARK:
             raise SkipImage("the generator's output is black: not finite, or the model does not fit this image")
         needed = keep_before or self.full_HWC is not None or self.deep_HWC is not None
         return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -135,3 +139,27 @@ def test_a_black_output_of_an_image_that_is_not_dark_fails_it() -> None:
     with pytest.raises(SkipImage, match="output is black"):
         bright.translated(black)
     assert dark.translated(black).pixels_HWC is black
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_a_translation_is_joined_with_its_image_without_waking_threads_of_pytorch() -> None:
+    image = DecodedImage(torch.full((256, 256, 3), 60, dtype=torch.uint8), "PNG")
+    pixels_HWC = torch.ones_like(image.pixels_HWC)
+
+    def started_by(work: Callable[[], object]) -> int:
+        """Count the threads that OpenMP starts in a thread that had none."""
+        before = len(list(Path("/proc/self/task").iterdir()))
+        work()
+        return len(list(Path("/proc/self/task").iterdir())) - before
+
+    def both() -> tuple[int, int]:
+        torch.set_num_threads(2)
+        joined = started_by(lambda: image.translated(pixels_HWC))
+        return joined, started_by(lambda: image.pixels_HWC.any())
+
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as pool:
+        joined, by_torch = pool.submit(both).result()
+        pool.submit(torch.set_num_threads, num_threads).result()
+    torch.set_num_threads(num_threads)
+    assert (joined, by_torch) == (0, 1)
