@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped, joined by others: nothing is lost, and each job has one output."""
+"""Kill, stop, add and replace workers: no job is lost, and each has one output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.stream.stream import Stream, eventually
 
 
 def is_ready(worker: Worker) -> bool:
-    """Whether it has partitions and can store."""
+    """Return whether the worker passes all checks of /readyz."""
     return worker.health.missing() == []
 
 
 def one_output_each(stream: Stream, ids: list[str]) -> dict[str, int]:
-    """Check that every job is done and has its file; gives how many results each has."""
+    """Check that every job is done and has its file; return the number of results of each."""
     results = stream.results(len(ids))
     assert {result["status"] for result in results} == {"done"}
     counts = dict.fromkeys(ids, 0)
@@ -79,7 +79,7 @@ def test_three_workers_share_the_partitions(stream: Stream) -> None:
 
 
 def test_a_storm_of_rebalances_loses_nothing(strict_stream: Stream) -> None:
-    """At a broker that notices members that are gone: on a busy machine a client may begin to join twice."""
+    """Uses the broker that removes absent members: on a busy machine a client may begin to join twice."""
     # Given two workers that stay, while jobs arrive and others come and go
     stream = strict_stream
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_of_two_workers_with_one_name_the_first_stops_and_says_why(stream: Strea
 
 
 def test_a_poll_that_is_stuck_ends_the_process_for_one_of_the_same_name_to_take_over(stream: Stream) -> None:
-    """At a broker that never notices that a member is gone: only static membership (KIP-345) goes on here."""
+    """Uses the broker that never removes absent members: only static membership (KIP-345) can take over here."""
     # Given a worker whose client never comes back from polling once jobs have come
     change = """
 import time, kafka
@@ -203,7 +203,7 @@ def test_a_topic_that_is_made_anew_is_read_from_its_start(
 
 
 def test_a_broker_that_comes_back_without_its_memory_gets_a_new_producer(model: Path, tmp_path: Path) -> None:
-    """The brokers no longer know the sequence numbers of the worker's producer, which never recovers from that."""
+    """The restarted broker has lost the sequence numbers of the worker's producer, which cannot recover from that."""
     port, metrics_port = free_port(), free_port()
     with tansu(tmp_path / "first.log", port) as broker:
         before = Stream(broker, tmp_path, model)

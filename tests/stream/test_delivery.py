@@ -1,4 +1,4 @@
-"""Jobs in, images and results out, over a real broker."""
+"""Translate jobs from a real broker and check images, results and headers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from engine.stream.connection import Connection
 from tests.stream.stream import Stream, photo
 
 
-def test_images_equal_what_convert_makes_of_the_same_photos(stream: Stream, tmp_path: Path) -> None:
+def test_images_equal_those_of_convert_for_the_same_photos(stream: Stream, tmp_path: Path) -> None:
     # Given photos of several shapes and formats
     for i, format in enumerate(["JPEG", "PNG", "WEBP", "JPEG", "JPEG", "PNG"]):
         name = f"album/{i}.{format.lower()}"
         stream.submit(id=name, source=stream.add_photo(name, photo(i, 40 + 8 * i, 32, format)), output=name)
     stream.flush()
-    # When they go through the stream, and through convert
+    # When the stream and `convert` translate them
     worker = stream.worker()
     results = stream.results(6)
     stream.stop(worker)
@@ -28,7 +28,7 @@ def test_images_equal_what_convert_makes_of_the_same_photos(stream: Stream, tmp_
         options=Options(size=Size.parse("32x32")), generate=GenerateConfig(backend="eager", device="cpu")
     )
     summary = convert(stream.inputs, tmp_path / "converted", stream.model, config)
-    # Then the files are the same to the byte, and everything is committed
+    # Then the files are identical, and all offsets are committed
     assert summary.converted == 6
     converted = {
         path.relative_to(tmp_path / "converted").as_posix(): path.read_bytes()
@@ -41,7 +41,7 @@ def test_images_equal_what_convert_makes_of_the_same_photos(stream: Stream, tmp_
     assert stream.committed() == 6
 
 
-def test_a_result_says_what_was_made_where_and_how(stream: Stream) -> None:
+def test_fields_of_a_result_describe_the_stored_image(stream: Stream) -> None:
     stream.submit(id="x", source=stream.add_photo("x.jpg", photo()), output="sub/x.jpg", size="48x40", quality=80)
     stream.flush()
     worker = stream.worker()
@@ -56,7 +56,7 @@ def test_a_result_says_what_was_made_where_and_how(stream: Stream) -> None:
     assert {"wait", "read", "decode", "generate", "encode", "store"} <= set(result["timings"])
 
 
-def test_a_raw_image_is_a_job_with_its_key_as_id(stream: Stream) -> None:
+def test_a_message_that_is_an_image_is_a_job_with_its_key_as_id(stream: Stream) -> None:
     stream.send(photo(), key=b"cat/1")
     stream.flush()
     stream.worker()
@@ -66,7 +66,7 @@ def test_a_raw_image_is_a_job_with_its_key_as_id(stream: Stream) -> None:
     assert name.startswith("cat%2F1-")
 
 
-def test_an_image_in_the_job_may_come_back_in_the_result(stream: Stream) -> None:
+def test_an_inline_job_gets_its_image_in_the_result(stream: Stream) -> None:
     data = base64.b64encode(photo()).decode()
     stream.submit(id="in", source=f"data:image/jpeg;base64,{data}", inline=True)
     stream.flush()
@@ -77,7 +77,7 @@ def test_an_image_in_the_job_may_come_back_in_the_result(stream: Stream) -> None
     assert stream.files() == {}
 
 
-def test_a_job_delivered_again_is_answered_from_its_result(stream: Stream) -> None:
+def test_a_job_delivered_twice_is_answered_from_the_stored_result(stream: Stream) -> None:
     # Given a job that is done
     worker = stream.worker(group=f"{stream.name}-1")
     stream.submit(id="once", source=stream.add_photo("a.jpg", photo()), output="a.jpg")
@@ -89,20 +89,20 @@ def test_a_job_delivered_again_is_answered_from_its_result(stream: Stream) -> No
     def broken(_: object) -> object:
         raise AssertionError("a duplicate must not be translated")
 
-    # When another group gets the same message, with a generator that must not run
+    # When another group receives the same message, with a generator that must not run
     again = stream.worker({"tiny": broken}, group=f"{stream.name}-2")  # type: ignore[dict-item]
     stream.submit(id="mark", source="data:,no image")
     stream.flush()
     results = stream.results(2)
     stream.stop(again)
-    # Then it is answered, and the file is not written again
+    # Then its result is marked as a duplicate, and the file is not written again
     once = [result for result in results if result["id"] == "once"]
     assert [result.get("duplicate", False) for result in once] == [False, True]
     assert once[0]["output"] == once[1]["output"]
     assert (stream.outputs / "a.jpg").stat().st_mtime_ns == written_ns
 
 
-def test_the_same_id_with_another_photo_is_another_job(stream: Stream) -> None:
+def test_the_same_id_with_another_photo_is_translated_again(stream: Stream) -> None:
     stream.worker()
     stream.submit(id="x", source=stream.add_photo("x.jpg", photo(1)), output="x.jpg")
     stream.flush()
@@ -117,7 +117,7 @@ def test_the_same_id_with_another_photo_is_another_job(stream: Stream) -> None:
     assert stream.files()["x.jpg"] != first
 
 
-def test_jobs_name_one_of_several_models_of_which_one_fits_into_memory(stream: Stream, tmp_path: Path) -> None:
+def test_jobs_choose_among_several_models_while_one_is_kept_in_memory(stream: Stream, tmp_path: Path) -> None:
     from tests.stream.stream import tiny_model
 
     other = tiny_model(tmp_path / "other.safetensors", seed=1)
@@ -135,11 +135,11 @@ def test_jobs_name_one_of_several_models_of_which_one_fits_into_memory(stream: S
     assert files["0.jpg"] != files["1.jpg"]
 
 
-def test_a_worker_logs_in_with_a_password(stream: Stream) -> None:
-    """As far as the handshake: the broker that tests start takes any password."""
+def test_sasl_plain_handshake(stream: Stream) -> None:
+    """Covers the handshake only: the broker that tests start accepts any password."""
     stream.worker(
         connection=Connection(
-            brokers=stream.brokers, sasl_mechanism="PLAIN", sasl_user="me", sasl_password="any will do"
+            brokers=stream.brokers, sasl_mechanism="PLAIN", sasl_user="me", sasl_password="any"
         )
     )
     stream.submit_photos(3)
@@ -149,7 +149,7 @@ def test_a_worker_logs_in_with_a_password(stream: Stream) -> None:
 @pytest.mark.parametrize("megabytes", [5])
 def test_messages_of_five_megabytes(stream: Stream, megabytes: int) -> None:
     noise = photo(1, 40, 32, "PNG")
-    for i in range(3):  # trailing bytes after a PNG's end are not read by anyone
+    for i in range(3):  # decoders ignore bytes after the end of a PNG
         stream.send(noise + bytes(megabytes << 20), key=f"big-{i}".encode())
     stream.flush()
     stream.worker(max_in_flight_bytes=8 << 20)

@@ -1,4 +1,4 @@
-"""Each state of a worker in the table of docs/streaming.md, and what /healthz, /readyz and the metrics say in it."""
+"""/healthz, /readyz and the metrics in each state of a worker that docs/streaming.md lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.stream.stream import Stream, eventually
 
 
 def probe(port: int, path: str) -> tuple[int, dict[str, Any]]:
-    """Return status and body of a probe."""
+    """Return the HTTP status and the JSON body of a probe."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
             return int(answer.status), json.loads(answer.read())
@@ -36,13 +36,13 @@ def waits_for(port: int, *names: str) -> bool:
 
 
 def metric(port: int, name: str) -> dict[str, float]:
-    """Return the values of a metric by its labels."""
+    """Return the values of a metric, by the text of their labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = [line for line in answer.read().decode().splitlines() if line.startswith(name)]
     return {line.rsplit(" ", 1)[0].removeprefix(name): float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
-def test_a_ready_worker_and_one_that_drains(stream: Stream) -> None:
+def test_probes_of_a_ready_and_of_a_draining_worker(stream: Stream) -> None:
     port = free_port()
     worker = stream.worker(metrics_port=port)
     eventually(lambda: waits_for(port))
@@ -53,8 +53,8 @@ def test_a_ready_worker_and_one_that_drains(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_the_start_ends_with_0_and_one_json_line(stream: Stream, number: signal.Signals) -> None:
-    """And until then readiness says what is being done."""
+def test_a_signal_during_the_start_exits_with_0_and_logs_one_json_line(stream: Stream, number: signal.Signals) -> None:
+    """Until then /readyz names the step of the start."""
     port = free_port()
     change = """
 import time, engine.stream.models as models
@@ -81,7 +81,7 @@ def answers(port: int) -> bool:
     return True
 
 
-def test_a_worker_whose_brokers_are_away_is_healthy_and_not_ready(model: Path, tmp_path: Path) -> None:
+def test_a_worker_without_reachable_brokers_is_healthy_but_not_ready(model: Path, tmp_path: Path) -> None:
     port, broker_port = free_port(), free_port()
     with tansu(tmp_path / "first.log", broker_port) as brokers:
         stream = Stream(brokers, tmp_path, model)
@@ -89,7 +89,7 @@ def test_a_worker_whose_brokers_are_away_is_healthy_and_not_ready(model: Path, t
         eventually(lambda: waits_for(port))
     eventually(lambda: "brokers" in probe(port, "readyz")[1]["waiting_for"])
     assert "the brokers do not answer" in probe(port, "readyz")[1]["reasons"]["brokers"]
-    time.sleep(6)  # longer without an assignment than it may be while the brokers answer
+    time.sleep(6)  # longer without an assignment than a worker whose brokers answer may be
     assert probe(port, "healthz")[0] == 200
     with tansu(tmp_path / "second.log", broker_port):
         (tmp_path / "in").rename(tmp_path / "in-before")
@@ -99,8 +99,8 @@ def test_a_worker_whose_brokers_are_away_is_healthy_and_not_ready(model: Path, t
         stream.close()
 
 
-def test_a_worker_without_an_assignment_for_too_long_is_not_healthy(stream: Stream) -> None:
-    """A group whose members never agree, at brokers that answer."""
+def test_a_worker_without_an_assignment_for_too_long_is_unhealthy(stream: Stream) -> None:
+    """Happens when a group never completes a rebalance although the brokers answer."""
     ended: list[int] = []
     worker = Worker(stream.config(unassigned_s=1.0), end_process=ended.append)
     worker._source._member._joined(False)
@@ -110,8 +110,8 @@ def test_a_worker_without_an_assignment_for_too_long_is_not_healthy(stream: Stre
     worker._sink.close(1)
 
 
-def test_the_lag_is_that_of_the_topic_even_while_partitions_are_paused(stream: Stream) -> None:
-    # Given a worker that can store nothing and has paused fetching, while jobs arrive
+def test_the_lag_is_reported_while_partitions_are_paused(stream: Stream) -> None:
+    # Given a worker whose output is unavailable and that has paused fetching, while jobs arrive
     port = free_port()
     worker = stream.worker(metrics_port=port, max_in_flight=4)
     eventually(lambda: waits_for(port))
@@ -119,12 +119,12 @@ def test_the_lag_is_that_of_the_topic_even_while_partitions_are_paused(stream: S
     stream.submit_photos(60)
     eventually(lambda: waits_for(port, "sink"))
     eventually(lambda: sum(metric(port, "solstice_lag_jobs").values()) == 60)
-    # Then every partition is there, also when no job of it was taken, and all are counted down
+    # Then the lag has a series for every partition, even without a fetched job, and falls to 0 afterwards
     assert len(metric(port, "solstice_lag_jobs")) == stream.partitions
     (stream.folder / "unplugged").rename(stream.outputs)
     stream.results(60)
     eventually(lambda: sum(metric(port, "solstice_lag_jobs").values()) == 0)
-    # And a partition that went to another worker is no longer reported
+    # And a partition that moved to another worker is no longer reported
     other = stream.worker()
     eventually(lambda: other.health.missing() == [] and len(metric(port, "solstice_lag_jobs")) < stream.partitions)
     stream.stop(other)
@@ -132,22 +132,22 @@ def test_the_lag_is_that_of_the_topic_even_while_partitions_are_paused(stream: S
 
 
 def test_the_table_of_states_names_every_check() -> None:
-    """What the tests here and in test_sources.py, test_bad_input.py and test_worker.py show."""
+    """These are the checks that the tests here, in test_sources.py, test_bad_input.py and test_worker.py provoke."""
     text = (ROOT / "docs/streaming.md").read_text()
     table = text[text.index("| State |") :].split("\n\n")[0]
     for name in ("running", "model", "assigned", "brokers", "sink", "source", "poll", "pipeline", "assignment"):
         assert f"`{name}`" in table, name
 
 
-def test_an_idle_worker_takes_less_than_one_percent_of_a_core(strict_stream: Stream) -> None:
-    """In processor time, with the default fetch wait, at a broker that holds fetches as it is asked to."""
+def test_an_idle_worker_uses_less_than_one_percent_of_a_core(strict_stream: Stream) -> None:
+    """Measured in processor time, with the default fetch wait, which this broker observes."""
     process = strict_stream.process("--fetch-wait", str(StreamConfig.fetch_wait_s))
 
     def cpu_s() -> float:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
-    time.sleep(3)  # whatever follows the join
+    time.sleep(3)  # let the work that follows the join finish
     before_s, started_s = cpu_s(), time.monotonic()
     time.sleep(10)
     assert cpu_s() - before_s < 0.01 * (time.monotonic() - started_s)

@@ -1,4 +1,4 @@
-"""What is around a worker: TLS in front of the broker, Prometheus, probes."""
+"""Interfaces of a worker to its surroundings: TLS, metrics, probes, JSON logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.stream.stream import Stream, eventually, photo
 
 
 def fetched(url: str) -> tuple[int, str]:
-    """Get a page, whatever its status."""
+    """Return status and text of a page; error statuses do not raise."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return int(answer.status), answer.read().decode()
@@ -26,7 +26,7 @@ def fetched(url: str) -> tuple[int, str]:
         return int(error.code), error.read().decode()
 
 
-def test_probes_and_metrics_tell_what_a_worker_does(stream: Stream) -> None:
+def test_metrics_and_probes_after_some_jobs(stream: Stream) -> None:
     port = free_port()
     worker = stream.worker(metrics_port=port)
     url = f"http://127.0.0.1:{port}"
@@ -50,8 +50,8 @@ def test_probes_and_metrics_tell_what_a_worker_does(stream: Stream) -> None:
     assert (status, json.loads(body)) == (503, {"ok": False, "waiting_for": ["sink"]})
 
 
-def test_a_worker_logs_json_objects_and_nothing_else(stream: Stream) -> None:
-    # Given photos that make decoding libraries complain
+def test_every_line_of_a_json_log_is_an_object(stream: Stream) -> None:
+    # Given photos for which decoding libraries write warnings
     process = stream.process("--log-format", "json")
     for i in range(3):
         stream.submit(id=f"cut {i}", source=stream.add_photo(f"cut {i}.jpg", photo(i, 400, 300)[:-500]))
@@ -61,7 +61,7 @@ def test_a_worker_logs_json_objects_and_nothing_else(stream: Stream) -> None:
     # When it is drained
     process.terminate()
     assert process.wait(30) == 0
-    # Then everything it wrote is a log line
+    # Then every line that it wrote is a JSON log record
     lines = [json.loads(line) for line in stream.log().read_text().splitlines()]
     assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
     assert any("has left" in line["message"] for line in lines)
@@ -70,7 +70,7 @@ def test_a_worker_logs_json_objects_and_nothing_else(stream: Stream) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.needs_stunnel
 def test_tls_with_certificates_on_both_sides(tmp_path: Path, model: Path) -> None:
-    # Given a broker behind stunnel, which asks clients for a certificate
+    # Given a broker behind stunnel, which requires a client certificate
     authority = certificates(tmp_path)
     plain, secure = free_port(), free_port()
     config = tmp_path / "stunnel.conf"
@@ -89,13 +89,13 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, model: Path) -> Non
                 tls_cert=tmp_path / "client.pem",
                 tls_key=tmp_path / "client.key",
             )
-            # Then a client that does not know the authority, and one without a certificate, are told so
+            # Then a client without the authority's certificate gets a sentence about it
             with pytest.raises(SetupError, match="is not trusted"):
                 make_consumer(Connection(brokers=f"localhost:{secure}", tls=True))
-            # And a plain one is told to use TLS
+            # And one without TLS is pointed to --tls
             with pytest.raises(SetupError, match="--tls"):
                 make_consumer(Connection(brokers=f"localhost:{secure}"))
-            # And one with both gets in
+            # And one with the authority's and its own certificate connects
             consumer = make_consumer(trusted)
             assert isinstance(consumer.topics(), set)
             consumer.close(timeout_ms=1000)
@@ -105,7 +105,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, model: Path) -> Non
 
 
 def certificates(folder: Path) -> Path:
-    """Make an authority, and certificates by it for `localhost` and for a client; gives the authority's."""
+    """Write a certificate authority and certificates for `localhost` and a client; return the authority's path."""
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)

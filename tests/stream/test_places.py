@@ -1,4 +1,4 @@
-"""Where photos come from and results go: buckets, web servers, sinks that are slow or away."""
+"""Sources and outputs of a worker: buckets, web servers, slow and unavailable outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*",
 
 
 class Store:
-    """A real server that speaks S3, which can go away and come back with all it held."""
+    """An S3 server (moto) that can be stopped and started again without losing its objects."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -36,16 +36,16 @@ class Store:
         )
 
     def come(self) -> None:
-        """Start it."""
+        """Start the server."""
         self._server = ThreadedMotoServer("127.0.0.1", port=self.port, verbose=False)
         self._server.start()
 
     def go(self) -> None:
-        """Stop it."""
+        """Stop the server; its objects stay in memory."""
         self._server.stop()
 
     def results(self, prefix: str) -> dict[str, bytes]:
-        """Give every object below `prefix` but for those of the worker itself."""
+        """Return every object below `prefix` except the worker's own records."""
         objects = [item for item in self.bucket.objects.filter(Prefix=prefix) if "/.solstice/" not in item.key]
         return {item.key.removeprefix(prefix): item.get()["Body"].read() for item in objects}
 
@@ -54,18 +54,18 @@ class Store:
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the worker tries again by itself
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the worker has retries of its own
     made = Store()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.port}")
     file_system: Any = fsspec.get_filesystem_class("s3")
-    file_system.clear_instance_cache()  # those of other tests speak to servers that are gone
+    file_system.clear_instance_cache()  # instances of other tests point to stopped servers
     yield made
     made.go()
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """Serve a folder; gives its URL."""
+    """URL of a web server for the folder `web` of the test."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
@@ -80,10 +80,10 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_photos_from_a_bucket_and_a_web_server_go_into_a_bucket(
+def test_read_from_a_bucket_and_a_web_server_and_write_to_a_bucket(
     stream: Stream, store: Store, web: str, tmp_path: Path
 ) -> None:
-    # Given photos below roots of both kinds, and beside them
+    # Given photos inside and outside of input roots of both kinds
     roots = (f"s3://{store.name}/in", f"{web}/photos")
     for key in ("in/a.jpg", "secret/a.jpg"):
         store.bucket.put_object(Key=key, Body=photo(1))
@@ -107,14 +107,14 @@ def test_photos_from_a_bucket_and_a_web_server_go_into_a_bucket(
     worker = stream.worker(input_roots=roots, output_root=f"s3://{store.name}/out", group=f"{stream.name}-1")
     results = {result["id"]: result for result in stream.results(len(good) + len(bad))}
     stream.stop(worker)
-    # Then exactly those below a root are done, and lie where their results say
+    # Then exactly the photos below a root are translated and stored at the URL of their results
     assert {id for id, result in results.items() if result["status"] == "done"} == set(good)
     assert {letter.key.decode() for letter in stream.dead_letters(len(bad))} == set(bad)
     files = store.results("out/")
     assert {f"{id}.jpg" for id in good} == set(files)
     assert files["s3.jpg"] == files["relative.jpg"] != files["http.jpg"]
     assert results["http"]["output"] == f"s3://{store.name}/out/http.jpg"
-    # And a second delivery is answered from what the bucket remembers
+    # And a second delivery is answered from the results in the bucket
     stream.worker(input_roots=roots, output_root=f"s3://{store.name}/out", group=f"{stream.name}-2")
     stream.submit(id="end", source="a.jpg", output="end.jpg")
     stream.flush()
@@ -122,7 +122,7 @@ def test_photos_from_a_bucket_and_a_web_server_go_into_a_bucket(
     assert set(again) == set(good)
 
 
-def test_a_bucket_that_is_away_pauses_and_loses_nothing(stream: Stream, store: Store) -> None:
+def test_an_unavailable_bucket_pauses_the_worker_and_no_job_is_lost(stream: Stream, store: Store) -> None:
     worker = stream.worker(output_root=f"s3://{store.name}/out", max_in_flight=8)
     eventually(lambda: worker.health.missing() == [])
     store.go()
@@ -137,8 +137,8 @@ def test_a_bucket_that_is_away_pauses_and_loses_nothing(stream: Stream, store: S
     eventually(lambda: worker.health.missing() == [])
 
 
-def test_a_sink_slower_than_its_jobs_holds_them_back(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a sink that takes 80 results a second at most, and a limit of 16 jobs under way
+def test_a_slow_output_pauses_fetching(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an output that stores at most 80 results a second, and a limit of 16 jobs in flight
     write = Output.write
 
     def slow(self: Output, name: str, data: bytes) -> None:
@@ -149,7 +149,7 @@ def test_a_sink_slower_than_its_jobs_holds_them_back(stream: Stream, monkeypatch
     port = free_port()
     ids = stream.submit_photos(100)
     worker = stream.worker(max_in_flight=16, metrics_port=port)
-    # When it has ended them all
+    # When all jobs are done
     in_flight, paused = [], []
     while len(stream.files()) < len(ids):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -157,7 +157,7 @@ def test_a_sink_slower_than_its_jobs_holds_them_back(stream: Stream, monkeypatch
         in_flight.append(float(metrics["solstice_in_flight_jobs"]))
         paused.append(float(metrics["solstice_paused_partitions"]))
         time.sleep(0.02)
-    # Then no more were fetched than one poll above the limit, fetching paused meanwhile, and each has one result
+    # Then the jobs in flight exceeded the limit by one poll at most, fetching was paused, and each job has one result
     assert max(in_flight) <= 16 + 8
     assert max(paused) == stream.partitions
     results = stream.results(len(ids))

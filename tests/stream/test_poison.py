@@ -1,4 +1,4 @@
-"""An image that kills workers costs itself, not the jobs beside it: it is found out, tried alone, and given up."""
+"""A job that kills workers is suspected, tried alone and becomes a dead letter; other jobs are not affected."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Decoder.__call__ = killed
 """
 
 
-def test_a_job_that_kills_workers_becomes_a_dead_letter_and_all_others_are_done(
+def test_a_job_that_kills_workers_becomes_the_only_dead_letter(
     strict_broker: str, model: Path, tmp_path: Path
 ) -> None:
-    # Given a partition with an image in the middle that kills whoever decodes it
+    # Given a partition with an image in the middle whose decoding kills the worker
     stream = Stream(strict_broker, tmp_path, model, partitions=1)
     ids = stream.submit_photos(20)
     stream.submit(id="pill", source=stream.add_photo("pill.jpg", photo(99)), output="pill.jpg")
     stream.flush()
     ids += stream.submit_photos(20, start=20)
-    # When workers are started again as often as they die
+    # When a new worker is started after each crash
     crashes = 0
     for _ in range(6):
         worker = stream.process("--session-timeout", "6", "--max-crashes", "2", change=KILLER, wait=False)
@@ -37,7 +37,7 @@ def test_a_job_that_kills_workers_becomes_a_dead_letter_and_all_others_are_done(
             break
         assert worker.returncode == -signal.SIGKILL
         crashes += 1
-    # Then two crashes make it a suspect, the third, alone, gives it up, and nothing else is lost
+    # Then two crashes make the job a suspect, a third one while it runs alone makes it a dead letter
     assert crashes == 3
     results = stream.results(41)
     assert {result["id"] for result in results if result["status"] == "done"} == set(ids)
@@ -50,10 +50,10 @@ def test_a_job_that_kills_workers_becomes_a_dead_letter_and_all_others_are_done(
     stream.close()
 
 
-def test_what_was_finished_before_a_suspect_is_committed_before_it_begins(
+def test_finished_jobs_are_committed_before_a_suspect_starts(
     strict_broker: str, model: Path, tmp_path: Path
 ) -> None:
-    # Given a worker that has been killed twice by the last job of a partition
+    # Given the last job of a partition, which kills three workers
     stream = Stream(strict_broker, tmp_path, model, partitions=1)
     stream.submit_photos(20)
     stream.submit(id="pill", source=stream.add_photo("pill.jpg", photo(99)), output="pill.jpg")
@@ -61,6 +61,6 @@ def test_what_was_finished_before_a_suspect_is_committed_before_it_begins(
     for _ in range(3):
         worker = stream.process("--session-timeout", "6", change=KILLER, wait=False)
         assert worker.wait(120) == -signal.SIGKILL
-    # Then the third worker, which it killed alone, had committed the 20 jobs before it
+    # Then the third worker, in which it ran alone, had committed the 20 jobs before it
     assert stream.committed() == 20
     stream.close()

@@ -1,4 +1,4 @@
-"""A new model beside the old one: a share of the jobs, the same on every worker; then the switch, worker by worker."""
+"""Roll out a new model: a share of the jobs first, chosen equally by all workers, then a switch worker by worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stream.test_health import metric
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a generator that translates differently from `model`."""
+    """File of a generator whose weights differ from those of `model`."""
     return tiny_model(tmp_path_factory.mktemp("new") / "new.safetensors", seed=1)
 
 
@@ -26,8 +26,8 @@ def submit(stream: Stream, ids: list[str], **fields: str) -> None:
     stream.flush()
 
 
-def test_two_workers_give_the_same_jobs_to_the_new_model_and_are_switched_to_it(stream: Stream, new: Path) -> None:
-    # Given two workers with a share for a new model
+def test_canary_on_two_workers_and_the_switch_to_the_new_model(stream: Stream, new: Path) -> None:
+    # Given two workers with the same canary
     canary = Canary(str(new), 0.25)
     port = free_port()
     first = stream.worker(canary=canary, metrics_port=port)
@@ -35,11 +35,11 @@ def test_two_workers_give_the_same_jobs_to_the_new_model_and_are_switched_to_it(
     eventually(lambda: not first.health.missing() and not second.health.missing())
     ids = [f"job-{number}" for number in range(60)]
     chosen = {id for id in ids if canary.takes(id)}
-    # When jobs name no model, or one of the two
+    # When most jobs name no model and one each names the old and the new one
     submit(stream, ids)
     submit(stream, ["wants-old"], model="tiny")
     submit(stream, ["wants-new"], model="new")
-    # Then the share went to the new model, whichever worker had the job, and the results tell which model made them
+    # Then the share was translated by the new model, whichever worker had the job, and results name their model
     results = {result["id"]: result for result in stream.results(62)}
     assert 0 < len(chosen) < 60
     assert {id for id, result in results.items() if result["model"] == "new"} == {*chosen, "wants-new"}
@@ -48,13 +48,13 @@ def test_two_workers_give_the_same_jobs_to_the_new_model_and_are_switched_to_it(
     files = stream.files()
     assert len({files[f"{id}.jpg"] for id in chosen}) == 1
     assert files["wants-new.jpg"] == files[f"{min(chosen)}.jpg"] != files["wants-old.jpg"]
-    # And so do the metrics
+    # And the metrics name the models
     counts = metric(port, "solstice_job_seconds_count")
     assert {labels for labels, count in counts.items() if count} <= {
         '{model="new",outcome="done"}',
         '{model="tiny",outcome="done"}',
     }
-    # And a second delivery chooses the same model: its result is known already, on whichever worker
+    # And a second delivery chooses the same model, so that either worker finds the stored result
     submit(stream, ids)
     eventually(lambda: sum(result["duplicate"] for result in repeated(stream)) == 60)
     assert all(result["model"] == results[result["id"]]["model"] for result in repeated(stream))
@@ -66,7 +66,7 @@ def test_two_workers_give_the_same_jobs_to_the_new_model_and_are_switched_to_it(
     later = [f"later-{number}" for number in range(20)]
     submit(stream, later)
     submit(stream, ["still-old"], model="tiny")
-    # Then it translates all jobs but those that name the old one, and no job is lost
+    # Then it translates all jobs except those that name the old model, and no job is lost
     results = {result["id"]: result for result in stream.results(83)}
     assert {results[id]["model"] for id in later} == {"new"}
     assert results["still-old"]["model"] == "tiny"
@@ -77,7 +77,7 @@ def repeated(stream: Stream) -> list[dict[str, Any]]:
     return [result for result in stream.results(62) if "duplicate" in result]
 
 
-def test_the_failure_of_a_job_names_its_model(stream: Stream, new: Path) -> None:
+def test_a_failed_result_and_its_dead_letter_name_the_model(stream: Stream, new: Path) -> None:
     stream.worker(canary=Canary(str(new), 1.0))
     stream.submit(id="broken", source=stream.add_photo("broken.jpg", photo()[:100]))
     stream.flush()
@@ -96,7 +96,7 @@ def test_the_failure_of_a_job_names_its_model(stream: Stream, new: Path) -> None
         ({"canary": Canary("{other}", 0.1)}, "Two models are called tiny"),
     ],
 )
-def test_a_canary_that_makes_no_sense_stops_the_start(
+def test_an_invalid_canary_stops_the_start_with_a_sentence(
     stream: Stream, new: Path, tmp_path: Path, options: dict[str, Any], sentence: str
 ) -> None:
     (tmp_path / "other").mkdir()

@@ -1,4 +1,4 @@
-"""Input roots that are slow or away cost nobody else anything, and no good job."""
+"""Slow and unavailable input roots: jobs of other roots go on, and no good job fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHOTO = photo()
 
 
 class WebServer:
-    """A web server on a port of its own that can go away and come back; `/photos/slow*` waits in the middle."""
+    """A web server that can be stopped and started; `/photos/slow*` stops in the middle until `go_on` is set."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -65,31 +65,31 @@ def submit(stream: Stream, web: WebServer, *names: str) -> None:
     stream.flush()
 
 
-def test_a_slow_source_holds_back_no_other_job(stream: Stream, web: WebServer) -> None:
-    # Given one image that stops in the middle, ahead of 60 others on all partitions
+def test_a_stalled_download_does_not_block_other_jobs(stream: Stream, web: WebServer) -> None:
+    # Given one download that stalls, in front of 60 others on all partitions
     web.come()
     submit(stream, web, "slow.jpg", *(f"{i}.jpg" for i in range(60)))
     stream.worker(input_roots=(web.url,), max_in_flight=200)
-    # Then the others are done while it still waits
+    # Then the others are done while it is still stalled
     results = stream.results(60)
     assert len(results) == 60
     assert "slow.jpg" not in {result["id"] for result in results}
-    # And it is done once it goes on
+    # And its job is done once the download goes on
     web.go_on.set()
     assert {result["status"] for result in stream.results(61)} == {"done"}
     eventually(lambda: stream.committed() == 61)
 
 
-def test_a_server_that_drips_every_image_holds_back_no_other_source(stream: Stream, web: WebServer) -> None:
-    # Given more images that stop in the middle than there are threads, and than may be in flight, ahead of a folder's
+def test_a_stalled_server_does_not_block_other_sources(stream: Stream, web: WebServer) -> None:
+    # Given more stalled downloads than read threads and jobs in flight, in front of jobs of a folder
     web.come()
     submit(stream, web, *(f"slow-{i}.jpg" for i in range(200)))
     ids = stream.submit_photos(60)
     roots = (web.url, str(stream.inputs))
     stream.worker(input_roots=roots, max_in_flight=32)
-    # Then the folder's are done while all of the server's still wait
+    # Then the jobs of the folder are done while all downloads are still stalled
     assert {result["id"] for result in stream.results(60)} == set(ids)
-    # And those are done once it goes on
+    # And the server's jobs are done once the downloads go on
     web.go_on.set()
     results = stream.results(260)
     assert {result["status"] for result in results} == {"done"}
@@ -97,7 +97,7 @@ def test_a_server_that_drips_every_image_holds_back_no_other_source(stream: Stre
     eventually(lambda: stream.committed() == 260)
 
 
-def test_an_image_that_takes_too_long_is_a_dead_letter_with_the_reason(stream: Stream, web: WebServer) -> None:
+def test_a_download_over_the_read_timeout_is_a_dead_letter(stream: Stream, web: WebServer) -> None:
     web.come()
     submit(stream, web, "slow.jpg", "good.jpg")
     stream.worker(input_roots=(web.url,), read_timeout_s=1.0)
@@ -107,18 +107,18 @@ def test_an_image_that_takes_too_long_is_a_dead_letter_with_the_reason(stream: S
     assert dict(letter.headers)["solstice-reason"] == b"source was not read within 1 s (--read-timeout)"
 
 
-def test_a_web_server_that_is_away_costs_no_job_and_nothing_of_others(stream: Stream, web: WebServer) -> None:
-    # Given a web server that is away, and a folder that is there
+def test_jobs_of_an_unavailable_server_wait_while_others_go_on(stream: Stream, web: WebServer) -> None:
+    # Given a stopped web server and an available folder
     submit(stream, web, *(f"{i}.jpg" for i in range(40)))
     ids = stream.submit_photos(20)
     worker = stream.worker(input_roots=(web.url, str(stream.inputs)), max_in_flight=200)
-    # Then jobs of the folder are done, and the worker says what it waits for
+    # Then the jobs of the folder are done, and /readyz names the missing source
     results = stream.results(20)
     assert {result["id"] for result in results} == set(ids)
     eventually(lambda: worker.health.missing() == ["source"])
     assert worker.health.reasons()["source"].startswith("input root 0 does not answer: ")
     assert worker.health.silent() == []
-    # And when the server comes, all are done, none a dead letter
+    # And when the server starts, all jobs are done and none is a dead letter
     web.come()
     results = stream.results(60)
     assert {result["status"] for result in results} == {"done"}
@@ -126,7 +126,7 @@ def test_a_web_server_that_is_away_costs_no_job_and_nothing_of_others(stream: St
     eventually(lambda: stream.committed() == 60)
 
 
-def test_a_folder_that_is_unplugged_costs_no_job(stream: Stream) -> None:
+def test_jobs_of_an_unavailable_folder_wait_for_it(stream: Stream) -> None:
     worker = stream.worker(max_in_flight=30)
     eventually(lambda: worker.health.missing() == [])
     ids = [f"{i}" for i in range(60)]
@@ -144,7 +144,7 @@ def test_a_folder_that_is_unplugged_costs_no_job(stream: Stream) -> None:
     eventually(lambda: worker.health.missing() == [])
 
 
-def test_a_worker_that_waits_for_a_source_drains_at_once_and_leaves_the_jobs(stream: Stream, web: WebServer) -> None:
+def test_a_worker_that_waits_for_a_source_drains_without_committing_its_jobs(stream: Stream, web: WebServer) -> None:
     submit(stream, web, "a.jpg", "b.jpg")
     worker = stream.worker(input_roots=(web.url,))
     eventually(lambda: worker.health.missing() == ["source"])
@@ -155,7 +155,7 @@ def test_a_worker_that_waits_for_a_source_drains_at_once_and_leaves_the_jobs(str
     assert {result["status"] for result in stream.results(2)} == {"done"}
 
 
-def test_the_limit_on_dead_letters_is_remembered_until_it_is_reset(stream: Stream) -> None:
+def test_the_limit_on_dead_letters_outlives_restarts_until_it_is_reset(stream: Stream) -> None:
     for i in range(60):
         stream.send(b"{", key=f"{i}".encode())
     stream.flush()
@@ -164,14 +164,14 @@ def test_the_limit_on_dead_letters_is_remembered_until_it_is_reset(stream: Strea
     assert stream.process(*options, wait=False).wait(60) == 2
     num_letters = len(stream.dead_letters(0))
     assert num_letters <= 10
-    # Then the next one does not start, says why and what to do, and sends no more dead letters
+    # Then the next one does not start, names cause and remedy, and sends no more dead letters
     assert stream.process(*options, wait=False).wait(60) == 2
-    said = stream.log(1).read_text()
-    assert "This worker does not start: 11 jobs in a row failed" in said
-    assert "--reset-dead-letter-limit" in said
-    assert "Traceback" not in said
+    log = stream.log(1).read_text()
+    assert "This worker does not start: 11 jobs in a row failed" in log
+    assert "--reset-dead-letter-limit" in log
+    assert "Traceback" not in log
     assert len(stream.dead_letters(0)) == num_letters
-    # And it starts when it is told to
+    # And it starts with --reset-dead-letter-limit
     process = stream.process(*options, "--reset-dead-letter-limit")
     assert process.wait(60) == 2
     assert "jobs in a row failed" in stream.log(2).read_text()

@@ -1,4 +1,4 @@
-"""Spans of real jobs, from the headers of their messages to a collector."""
+"""OpenTelemetry spans of real jobs, received by an OTLP collector in this process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.stream.stream import Stream, photo
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-def test_a_job_is_traced_from_its_fetch_to_its_acknowledgement(stream: Stream) -> None:
+def test_spans_of_a_job_from_fetch_to_acknowledgement(stream: Stream) -> None:
     port = free_port()
     with collector() as received:
-        # Given a worker with a collector, and jobs with and without a parent
+        # Given a worker with a collector, and jobs with and without a parent span
         worker = stream.worker(trace_endpoint=received.url, metrics_port=port)
         uri = stream.add_photo("a.jpg", photo())
         job = json.dumps({"id": "traced", "source": uri, "output": "a.jpg"}).encode()
@@ -29,14 +29,14 @@ def test_a_job_is_traced_from_its_fetch_to_its_acknowledgement(stream: Stream) -
         stream.submit(id="broken", source=stream.add_photo("broken.jpg", photo()[:100]))
         stream.flush()
         stream.results(3)
-        asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": OPEN_METRICS})
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": OPEN_METRICS})
+        with urllib.request.urlopen(request, timeout=10) as answer:
             exposition = answer.read().decode()
-        # When it has ended, and the spans are sent
+        # When the worker has ended and its spans are exported
         stream.stop(worker)
     jobs = {str(attributes(span)["solstice.outcome"]): span for span in received.named(f"process {stream.jobs}")}
     assert jobs.keys() == {"done", "duplicate", "failed"}
-    # Then the first has the parent that its message names, and a span for each stage, one after the other
+    # Then the first has the parent from its message's header, and a span for each stage in order
     done = jobs["done"]
     assert (done.trace_id.hex(), done.parent_span_id.hex(), done.trace_state) == (TRACE, PARENT, "vendor=1")
     assert done.kind == Span.SPAN_KIND_CONSUMER
@@ -48,7 +48,7 @@ def test_a_job_is_traced_from_its_fetch_to_its_acknowledgement(stream: Stream) -
     assert stages[0].start_time_unix_nano == done.start_time_unix_nano
     assert stages[-1].end_time_unix_nano == done.end_time_unix_nano
     assert {span.trace_id for span in stages} == {done.trace_id}
-    # And the others a trace of their own
+    # And each of the others has a trace of its own
     assert len({span.trace_id for span in jobs.values()}) == 3
     assert jobs["duplicate"].parent_span_id == b""
     assert [span.name for span in received.children(jobs["duplicate"])] == ["fetch", "read", "acknowledge"]
@@ -56,7 +56,7 @@ def test_a_job_is_traced_from_its_fetch_to_its_acknowledgement(stream: Stream) -
     assert failed.status.code == 2
     assert failed.status.message
     assert attributes(failed)["error.type"] == stream_stage(stream)
-    # And a slow job's trace can be found from the histogram
+    # And the latency histogram has the trace id as an exemplar
     assert f'trace_id="{TRACE}"' in exposition
 
 
@@ -70,20 +70,20 @@ def stream_stage(stream: Stream) -> str:
     return stage.decode()
 
 
-def test_a_collector_that_is_away_keeps_no_job_and_no_end_waiting(
+def test_an_unreachable_collector_delays_neither_jobs_nor_the_shutdown(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "32")
     monkeypatch.setattr("engine.stream.worker.TRACE_SHUTDOWN_S", 0.5)
     worker = stream.worker(trace_endpoint=f"http://127.0.0.1:{free_port()}")
-    ids = stream.submit_photos(40)  # more spans than are kept
+    ids = stream.submit_photos(40)  # more spans than the queue holds
     assert {result["status"] for result in stream.results(len(ids))} == {"done"}
     stream.stop(worker)
     assert stream.committed() == len(ids)
 
 
-def test_results_and_spans_have_the_headers_and_fields_of_untraced_jobs(stream: Stream) -> None:
+def test_results_of_traced_jobs_have_the_fields_of_untraced_ones(stream: Stream) -> None:
     with collector() as received:
         worker = stream.worker(trace_endpoint=received.url)
         (id,) = stream.submit_photos(1)

@@ -1,4 +1,4 @@
-"""Messages that the client cannot decode."""
+"""Record batches that the Kafka client cannot decode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stream.stream import Stream, eventually, photo
 
 
 def send(stream: Stream, codec: str | None, partition: int, *names: str) -> None:
-    """Send a job for each name in one batch with this codec."""
+    """Send one record batch, compressed with `codec`, that holds a job for each name."""
     producer = KafkaProducer(bootstrap_servers=stream.brokers, compression_type=codec, linger_ms=200)
     for name in names:
         job = {"id": name, "source": stream.add_photo(f"{name}.jpg", photo()), "output": f"{name}.jpg"}
@@ -21,7 +21,7 @@ def send(stream: Stream, codec: str | None, partition: int, *names: str) -> None
     producer.close(2)
 
 
-def test_all_codecs_of_kafka_are_read(stream: Stream) -> None:
+def test_all_compression_codecs_are_decoded(stream: Stream) -> None:
     codecs = ("gzip", "snappy", "lz4", "zstd")
     for partition, codec in enumerate(codecs):
         send(stream, codec, partition, *(f"{codec}-{i}" for i in range(3)))
@@ -31,24 +31,24 @@ def test_all_codecs_of_kafka_are_read(stream: Stream) -> None:
     assert {result["status"] for result in results} == {"done"}
 
 
-def test_a_batch_that_cannot_be_decoded_stops_the_worker_after_the_jobs_before_it(stream: Stream) -> None:
-    # Given a client that cannot read one of the batches
+def test_an_undecodable_batch_stops_the_worker_after_the_jobs_before_it(stream: Stream) -> None:
+    # Given a client that cannot decode one of the batches
     send(stream, None, 0, "a", "b", "c")
     send(stream, "snappy", 0, "d", "e")
     send(stream, None, 0, "f")
     process = stream.process(change="import kafka.codec; kafka.codec.has_snappy = lambda: False", wait=False)
-    # Then the worker stops, and names topic, partition, offsets, cause and the way out
+    # Then the worker stops and names topic, partition, offsets, cause and remedy
     assert process.wait(60) == 2
-    said = stream.log().read_text()
-    assert f"Messages cannot be decoded: partition 0 of {stream.jobs}, offsets 3 to 4: UnsupportedCodecError" in said
-    assert "--skip-undecodable" in said
-    assert "Traceback" not in said
-    # And what came before is done and committed
+    log = stream.log().read_text()
+    assert f"Messages cannot be decoded: partition 0 of {stream.jobs}, offsets 3 to 4: UnsupportedCodecError" in log
+    assert "--skip-undecodable" in log
+    assert "Traceback" not in log
+    # And the jobs before the batch are done and committed
     assert set(stream.files()) == {"a.jpg", "b.jpg", "c.jpg"}
     assert stream.committed() == 3
 
 
-def test_a_batch_that_cannot_be_decoded_may_be_one_dead_letter(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skip_undecodable_sends_one_dead_letter_for_the_batch(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     send(stream, None, 0, "a", "b")
     send(stream, "snappy", 0, "c", "d", "e")
     send(stream, None, 0, "f")
@@ -60,5 +60,5 @@ def test_a_batch_that_cannot_be_decoded_may_be_one_dead_letter(stream: Stream, m
     (letter,) = stream.dead_letters(1)
     headers = dict(letter.headers)
     assert f"partition 0 of {stream.jobs}, offsets 2 to 4: UnsupportedCodecError".encode() in headers["solstice-reason"]
-    assert "solstice-cut" in headers, "replay must leave it alone"
+    assert "solstice-cut" in headers, "replay must skip it"
     eventually(lambda: stream.committed() == 7)
