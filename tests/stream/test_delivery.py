@@ -138,9 +138,7 @@ def test_jobs_choose_among_several_models_while_one_is_kept_in_memory(stream: St
 def test_sasl_plain_handshake(stream: Stream) -> None:
     """Covers the handshake only: the broker that tests start accepts any password."""
     stream.worker(
-        connection=Connection(
-            brokers=stream.brokers, sasl_mechanism="PLAIN", sasl_user="me", sasl_password="any"
-        )
+        connection=Connection(brokers=stream.brokers, sasl_mechanism="PLAIN", sasl_user="me", sasl_password="any")
     )
     stream.submit_photos(3)
     assert {result["status"] for result in stream.results(3)} == {"done"}

@@ -19,9 +19,7 @@ Decoder.__call__ = killed
 """
 
 
-def test_a_job_that_kills_workers_becomes_the_only_dead_letter(
-    strict_broker: str, model: Path, tmp_path: Path
-) -> None:
+def test_a_job_that_kills_workers_becomes_the_only_dead_letter(strict_broker: str, model: Path, tmp_path: Path) -> None:
     # Given a partition with an image in the middle whose decoding kills the worker
     stream = Stream(strict_broker, tmp_path, model, partitions=1)
     ids = stream.submit_photos(20)
@@ -50,9 +48,7 @@ def test_a_job_that_kills_workers_becomes_the_only_dead_letter(
     stream.close()
 
 
-def test_finished_jobs_are_committed_before_a_suspect_starts(
-    strict_broker: str, model: Path, tmp_path: Path
-) -> None:
+def test_finished_jobs_are_committed_before_a_suspect_starts(strict_broker: str, model: Path, tmp_path: Path) -> None:
     # Given the last job of a partition, which kills three workers
     stream = Stream(strict_broker, tmp_path, model, partitions=1)
     stream.submit_photos(20)
