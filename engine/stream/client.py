@@ -135,6 +135,19 @@ def rebalance_sleep(consumer: Any, seconds: float) -> Awaitable[None]:
     return sleeping
 
 
+def poll_member(consumer: Any, timeout_ms: int) -> Any:
+    """Poll a member of a group, and finish a join that an earlier poll has begun.
+
+    A leader joins again when the metadata of its topics have changed. If that join completes between two polls,
+    kafka-python finds the metadata unchanged at the next one and never takes the assignment: the member would stay
+    without partitions and without heartbeats. There is no public call for it.
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rejoining and not coordinator.rejoin_needed:
+        coordinator.request_rejoin()
+    return consumer.poll(timeout_ms=timeout_ms)
+
+
 def close_member(consumer: Any, timeout_ms: int) -> None:
     """Close `consumer` and leave its group, also when the group has gone on without it (IllegalGenerationError).
 

@@ -22,7 +22,7 @@ from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
 from engine.errors import StopRun
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
-from engine.stream.client import UndecodableBatch, close_member, make_consumer, rebalance_sleep, topic_id
+from engine.stream.client import UndecodableBatch, close_member, make_consumer, poll_member, rebalance_sleep, topic_id
 from engine.stream.config import KafkaSourceConfig
 from engine.stream.connection import Connection
 from engine.stream.jobs import JobState, Message
@@ -213,7 +213,7 @@ class GroupMember:
     def _poll(self) -> None:
         try:
             timeout_s = POLL_S if self._assignment.num_in_flight else IDLE_POLL_S
-            self._take(self._consumer.poll(timeout_ms=int(timeout_s * 1000)))
+            self._take(poll_member(self._consumer, int(timeout_s * 1000)))
         except (AuthorizationError, FencedInstanceIdError):
             raise
         except UndecodableBatch as error:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kafka.admin import NewTopic
 
-from engine.stream.client import close_member, make_admin, make_consumer
+from engine.stream.client import close_member, make_admin, make_consumer, poll_member
 from engine.stream.worker import STUCK_EXIT_CODE, Worker
 from tests.stream.brokers import free_port, tansu
 from tests.stream.stream import Stream, eventually
@@ -122,6 +122,20 @@ def test_a_member_that_leaves_a_group_that_has_gone_on_is_not_waited_for(stream:
     after = member()
     assert len(after.assignment()) == stream.partitions
     close_member(after, 5000)
+
+
+def test_a_join_that_completes_between_two_polls_is_not_lost(stream: Stream) -> None:
+    # Given a leader that joins again because the metadata of its topic have changed
+    consumer = make_consumer(stream.connection, stream.jobs, group_id=stream.name)
+    eventually(lambda: poll_member(consumer, 200) == {} and bool(consumer.assignment()))
+    coordinator = consumer._coordinator
+    coordinator._assignment_snapshot = {}
+    # When the poll ends before the broker has answered, and the answer comes before the next poll
+    eventually(lambda: poll_member(consumer, 1) == {} and coordinator.rejoining)
+    eventually(lambda: coordinator._join_task.is_done)
+    # Then it is a member again
+    eventually(lambda: poll_member(consumer, 200) == {} and coordinator.stable(), seconds=20)
+    close_member(consumer, 5000)
 
 
 def test_of_two_workers_with_one_name_the_first_stops_and_says_why(stream: Stream) -> None:
