@@ -11,6 +11,7 @@ installed (DALI, nvImageCodec, TensorRT) is reported as such. Ceilings are those
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 from torch._C._autograd import DeviceType
 
 from benchmarks.common import machine, make_model, make_photos, report
@@ -38,14 +40,19 @@ from engine.codec.decode import Decoder
 from engine.codec.header import inspect
 from engine.codec.nvimgcodec import GpuEncoder
 from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
+from engine.errors import SetupError
 from engine.model.inference import InferenceGenerator
+from engine.model.network import ResnetBlock
 from engine.model.weights import Generator, load_generator
 from engine.options import Options, Size
 from engine.pipeline import Pipeline
 from engine.records import Record
 from engine.runtime.backends.base import PRECISIONS
 from engine.runtime.backends.eager import EagerBackend
+from engine.runtime.cache import PackageCache, default_cache
+from engine.runtime.parity import check
 from engine.runtime.rates import batch_for, batches_in_flight_for, images_per_s, measure_backends
+from engine.runtime.select import Choice, build, check_gpu_options
 from engine.runtime.translator import BatchTranslator
 from engine.system.device import fastest_precision
 from engine.testing import MemorySink, MemorySource
@@ -138,6 +145,8 @@ def measure(plan: Plan, scratch: Path) -> Iterator[tuple[str, Result]]:
         "encoders": lambda: encoders(plan),
         "profile": lambda: profile(plan, generator),
         "steady": lambda: steady(plan, generator, config),
+        "trunk": lambda: trunk(plan, generator),
+        "variants": lambda: variants(plan, generator, config),
     }
     for name, part in parts.items():
         started_s = time.perf_counter()
@@ -321,7 +330,11 @@ def has_dali() -> bool:
 
 
 def profile(plan: Plan, generator: Generator) -> Result:
-    """Return the share of each kernel in the device time of an eager batch of random pixels (CPU: of each operator)."""
+    """Return the share of each kernel in the device time of an eager batch of random pixels (CPU: of each operator).
+
+    "busy" is the share of the time from the first kernel to the end of the last in which one runs; the rest is what a
+    CUDA graph can gain.
+    """
     precision = fastest_precision(plan.device) if plan.device.type == "cuda" else "fp32"
     backend = EagerBackend(generator, precision, plan.device)
     shape = (batch_for(plan.sides[0], plan.device), plan.sides[0], plan.sides[0], 3)
@@ -338,7 +351,76 @@ def profile(plan: Plan, generator: Generator) -> Result:
         if not on_gpu or event.device_type == DeviceType.CUDA
     }
     total = sum(times.values()) or 1.0
-    return {name: round(times[name] / total, 3) for name in sorted(times, key=lambda name: -times[name])[:12]}
+    shares = {name: round(times[name] / total, 3) for name in sorted(times, key=lambda name: -times[name])[:12]}
+    ranges = [event.time_range for event in profiler.events() if not on_gpu or event.device_type == DeviceType.CUDA]
+    span = max((time.end for time in ranges), default=0) - min((time.start for time in ranges), default=0)
+    return {"busy": round(total / span, 3) if span else None, **shares}
+
+
+def trunk(plan: Plan, generator: Generator) -> Result:
+    """Time the residual blocks alone on the device: PyTorch's kernels, and those in Triton by tiling."""
+    side, batch = plan.sides[0] // 4, batch_for(plan.sides[0], plan.device)
+    channels = 4 * generator.module.arch.ngf
+    precision = fastest_precision(plan.device)
+    dtype = PRECISIONS[precision].dtype
+    blocks = [layer for layer in generator.module.modules() if isinstance(layer, ResnetBlock)]
+    x = torch.randn(batch, channels, side, side).to(plan.device, dtype).contiguous(memory_format=torch.channels_last)
+    gflop = len(blocks) * 2 * 2 * 9 * channels**2 * side**2 / 1e9
+
+    @torch.inference_mode()
+    def timed(module: nn.Module) -> tuple[Tensor, dict[str, float]]:
+        seconds = _best_s(plan, lambda: module(x)) / batch
+        rates = {"us_per_image": round(1e6 * seconds, 2), "tflops": round(gflop / seconds / 1e3, 3)}
+        return module(x).double(), rates
+
+    theirs = copy.deepcopy(nn.Sequential(*blocks)).to(plan.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    expected, rates = timed(theirs)
+    result: Result = {"precision": precision, "torch": rates}
+    if plan.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return {**result, "triton": "needs an NVIDIA GPU and Triton"}
+    from engine.runtime.backends import trunk as kernels
+    from engine.runtime.backends.trunk import Tiling
+
+    for tiling in (Tiling(), Tiling(stages=3), Tiling(columns=128), Tiling(rows=64, warps=4)):
+        kernels.TILING = tiling
+        made, rates = timed(kernels.TritonTrunk(blocks, dtype).to(plan.device))
+        error = float((made - expected).norm() / expected.norm())
+        result[str(tiling)] = {**rates, "relative_difference": round(error, 5)}
+    kernels.TILING = Tiling()
+    return result
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eager": ("eager", {}),
+    "eager, CUDA graphs": ("eager", {"cuda_graph": True}),
+    "inductor": ("inductor", {}),
+    "inductor, CUDA graphs": ("inductor", {"cuda_graph": True}),
+    "eager, trunk in Triton": ("eager", {"trunk": "triton"}),
+    "inductor, trunk in Triton": ("inductor", {"trunk": "triton"}),
+    "inductor, trunk in Triton, CUDA graphs": ("inductor", {"trunk": "triton", "cuda_graph": True}),
+}
+
+
+def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:
+    """Check and time what is off by default, beside the same backend without it, by batch size at the first side."""
+    packages = PackageCache(config.cache or default_cache())
+    precision, threads = fastest_precision(plan.device), batches_in_flight_for(plan.device)
+    side = plan.sides[0]
+    batches = sorted({plan.batches[0], plan.batches[len(plan.batches) // 2], batch_for(side, plan.device)})
+    result: Result = {}
+    for name, (backend_name, changes) in VARIANTS.items():
+        wanted = replace(config, **changes)
+        try:
+            check_gpu_options(wanted, plan.device)
+            backend = build(Choice(backend_name, precision), generator, wanted, plan.device, packages)
+            parity = str(check(generator, backend, packages))
+            rates = {str(batch): round(images_per_s(backend, batch, side, 0.5, threads), 1) for batch in batches}
+            result[name] = {"parity": parity, "images_per_s": rates}
+        except SetupError as error:
+            result[name] = str(error)
+        except Exception as error:  # noqa: BLE001 (the other variants are still worth measuring)
+            result[name] = f"{type(error).__name__}: {error}"
+    return result
 
 
 def steady(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:

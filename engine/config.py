@@ -65,6 +65,7 @@ class BatchConfig:
     """Maximum wait for a batch to fill."""
 
 
+TrunkName = Literal["torch", "triton"]
 BackendName = Literal["auto", "eager", "inductor", "openvino", "tensorrt"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
 
@@ -82,6 +83,10 @@ class GenerateConfig:
     """`cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one, else the CPU."""
     sides: tuple[int, ...] = (256,)
     """Short sides in pixels for which compiled backends are tuned; other sizes work too."""
+    trunk: TrunkName = "torch"
+    """Kernels of the residual blocks in half precision on a GPU, of backends inductor and eager; `triton`: our own."""
+    cuda_graph: bool = False
+    """Replay batches whose shape recurs as CUDA graphs, for backends inductor and eager on a GPU."""
     tuned_batch: int = GPU_BATCH
     """Images of 256x256 in the largest batch for which compiled backends are tuned on a GPU, or as many pixels in fewer
     images of a larger side. Larger batches are split."""

@@ -79,6 +79,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
         lambda: all(importlib.util.find_spec(name) is not None for name in ("torch_tensorrt", "tensorrt_rtx")),
         "torch-tensorrt-rtx is not installed",
     ),
+    "needs_triton": ("TRITON", lambda: importlib.util.find_spec("triton") is not None, "Triton is not installed"),
     "needs_openvino": (
         "OPENVINO",
         lambda: importlib.util.find_spec("openvino") is not None,

@@ -49,6 +49,7 @@ OPTIONS = [
     "--allow-damaged",
     "--backend",
     "--batch",
+    "--cuda-graph",
     "--decode",
     "--depth",
     "--detail",
@@ -85,6 +86,7 @@ OPTIONS = [
     "--subsampling",
     "--suffix",
     "--times",
+    "--trunk",
 ]
 
 

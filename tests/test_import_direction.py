@@ -68,6 +68,7 @@ ONLY_IN = {
     "tifffile": "engine.codec",
     "onnxruntime": "engine.model.onnx_run engine.runtime.export benchmarks",
     "openvino": "engine.runtime.backends.openvino benchmarks",
+    "triton": "engine.runtime.backends.trunk engine.runtime.backends.trunk_kernels",
     "torch_tensorrt": "engine.runtime.backends.tensorrt",
 }
 """Libraries that stay behind a few packages or modules."""
@@ -166,7 +167,15 @@ def test_translating_needs_no_queue_no_exporter_and_no_trainer() -> None:
     shown = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(shown.stdout.split())
     assert "engine.archive.convert" in loaded
-    assert not loaded & {"kafka", "prometheus_client", "nvidia.dali", "torch_tensorrt", "pillow_heif", "trainer"}
+    assert not loaded & {
+        "kafka",
+        "prometheus_client",
+        "nvidia.dali",
+        "torch_tensorrt",
+        "triton",
+        "pillow_heif",
+        "trainer",
+    }
 
 
 def test_a_class_name_means_one_thing() -> None:

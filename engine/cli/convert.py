@@ -288,6 +288,8 @@ def _config(options: dict[str, Any]) -> PipelineConfig:
         generate=GenerateConfig(
             backend=options["backend"],
             precision=options["precision"],
+            trunk=options["trunk"],
+            cuda_graph=options["cuda_graph"],
             device=options["device"],
             sides=(_side_of(size),),
             memory_bytes=options["memory"],

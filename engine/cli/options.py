@@ -24,6 +24,7 @@ from engine.config import (
     EncodeConfig,
     GenerateConfig,
     PrecisionName,
+    TrunkName,
 )
 from engine.options import Options, Size
 from engine.system.memory import parse_bytes
@@ -179,6 +180,17 @@ translate_options: Callable[[F], F] = together(
         type=click.Choice(get_args(PrecisionName)),
         default=GenerateConfig.precision,
         help="Floating-point type of the generator; auto is the fastest that passes the parity check.",
+    ),
+    SPEED.option(
+        "--trunk",
+        type=click.Choice(get_args(TrunkName)),
+        default=GenerateConfig.trunk,
+        help="Kernels of the residual blocks on a GPU: PyTorch's, or Solstice's own in Triton, not yet measured.",
+    ),
+    SPEED.option(
+        "--cuda-graph",
+        is_flag=True,
+        help="On a GPU, launch all kernels of a batch at once; helps where a small batch leaves the GPU idle.",
     ),
     SPEED.option(
         "--device",

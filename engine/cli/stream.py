@@ -244,7 +244,7 @@ def _config(options: dict[str, Any]) -> StreamConfig:
         batch=BatchConfig(size=options.pop("batch"), max_wait_s=options.pop("max_wait")),
         generate=GenerateConfig(
             memory_bytes=options.pop("memory"),
-            **{name: options.pop(name) for name in ("backend", "precision", "device")},
+            **{name: options.pop(name) for name in ("backend", "precision", "trunk", "cuda_graph", "device")},
         ),
         encode=EncodeConfig(quality=options.pop("quality"), gpu_from_pixels=options.pop("gpu_encode_from")),
     )

@@ -7,6 +7,7 @@ and the reason for the choice state which ones were refused and why.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable, SetupError
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor, openvino, tensorrt
-from engine.runtime.backends.base import Backend
+from engine.runtime.backends.base import PRECISIONS, Backend, GpuOptions
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import InductorBackend
 from engine.runtime.backends.openvino import OpenVINOBackend
@@ -148,14 +149,39 @@ def build(
 ) -> Backend:
     """Create the backend, compiling what is not in the package cache; raises `BackendUnavailable` if it cannot."""
     if choice.name == EagerBackend.name:
-        return EagerBackend(generator, choice.precision, device)
+        return EagerBackend(generator, choice.precision, device, gpu_options(choice, config))
     if choice.name == InductorBackend.name:
-        return InductorBackend(generator, choice.precision, device, packages, config.sides, config.tuned_batch)
+        options = gpu_options(choice, config)
+        return InductorBackend(generator, choice.precision, device, packages, config.sides, config.tuned_batch, options)
     if choice.name == OpenVINOBackend.name:
         return OpenVINOBackend(generator, choice.precision, device, packages)
     if device.type != "cuda":
         raise BackendUnavailable("Backend tensorrt needs an NVIDIA GPU; use --backend inductor or --device cuda.")
+    if config.cuda_graph or config.trunk != GenerateConfig.trunk:
+        log.warning("Backend tensorrt uses neither --cuda-graph nor --trunk; --backend inductor does.")
     return TensorRTBackend(generator, choice.precision, device, packages, profiles_for(config))
+
+
+def gpu_options(choice: Choice, config: GenerateConfig) -> GpuOptions:
+    """Return what is switched on for a choice; fp32, the last resort of a ladder, has PyTorch's trunk."""
+    trunk = config.trunk
+    if PRECISIONS[choice.precision].dtype == torch.float32:
+        trunk = GenerateConfig.trunk
+    return GpuOptions(trunk, config.tuned_batch * 256 * 256 if config.cuda_graph else 0)
+
+
+def check_gpu_options(config: GenerateConfig, device: torch.device) -> None:
+    """Raise `SetupError` if the configuration asks for something that only a GPU, or another precision, has."""
+    if config.trunk == "triton" and importlib.util.find_spec("triton") is None:
+        raise SetupError(
+            "--trunk triton needs Triton, which comes with PyTorch for CUDA; install that or leave it out."
+        )
+    if device.type != "cuda" and config.trunk == "triton":
+        raise SetupError("--trunk triton needs an NVIDIA GPU; leave it out here.")
+    if device.type != "cuda" and config.cuda_graph:
+        raise SetupError("--cuda-graph needs an NVIDIA GPU; leave it out here.")
+    if config.trunk == "triton" and config.precision == "fp32":
+        raise SetupError("--trunk triton computes in half precision; use --precision fp16, or leave one of them out.")
 
 
 def is_built(
@@ -174,7 +200,8 @@ def package_keys(
     if choice.name == OpenVINOBackend.name:
         return [openvino.openvino_key(generator, choice.precision, device)]
     all_bounds = inductor.bounds_for(generator, device, config.sides, config.tuned_batch)
-    keys = (inductor.package_key(generator, choice.precision, device, bounds) for bounds in all_bounds)
+    options = gpu_options(choice, config)
+    keys = (inductor.package_key(generator, choice.precision, device, bounds, options) for bounds in all_bounds)
     return [inductor.stored_key(key, packages) for key in keys]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from engine.config import TrunkName
 from engine.model import card, layers, network, pixels, unet
+from engine.model.inference import InferenceGenerator
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
@@ -50,6 +54,35 @@ def generator_key(
         "machine": kernels_of(device),
         "torch": torch.__version__,
     }
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """What can be switched on for backends inductor and eager on a GPU."""
+
+    trunk: TrunkName = "torch"
+    """Kernels of the residual blocks."""
+    graph_pixels: int = 0
+    """Pixels of the largest batch that is replayed as a CUDA graph; 0 for none."""
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The part of a package's key that describes the trunk; empty for PyTorch's."""
+        if self.trunk == "torch":
+            return {}
+        files = (str(Path(__file__).with_name(name)) for name in ("trunk.py", "trunk_kernels.py"))
+        return {"trunk": self.trunk, "trunk_code": code_of(*files), "triton": importlib.metadata.version("triton")}
+
+    def apply(self, module: InferenceGenerator, generator: Generator) -> InferenceGenerator:
+        """Give `module`, made from `generator`, the trunk; raises `BackendUnavailable` if it does not fit."""
+        if self.trunk == "torch":
+            return module
+        from engine.runtime.backends.trunk import use_triton_trunk  # not at the top: Triton comes with PyTorch for CUDA
+
+        return use_triton_trunk(module, generator.module)
+
+
+DEFAULT_GPU_OPTIONS = GpuOptions()
 
 
 @dataclass(frozen=True)

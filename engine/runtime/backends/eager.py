@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,23 +10,32 @@ from torch import Tensor
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
-from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
-from engine.runtime.backends.streams import CopyStreams
+from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, PRECISIONS, GpuOptions, ParityCase, generator_key
+from engine.runtime.backends.graph import copy_streams
 
 
 class EagerBackend:
     """Run the generator with PyTorch's own kernels."""
 
     name = "eager"
+    _run: Callable[[Tensor], Tensor]
 
-    def __init__(self, generator: Generator, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, generator: Generator, precision: str, device: torch.device, options: GpuOptions = DEFAULT_GPU_OPTIONS
+    ) -> None:
+        """Move the generator to `device`; raises `BackendUnavailable` if the trunk of `options` does not fit it."""
         self.precision = precision
         types = PRECISIONS[precision]
-        self._module = InferenceGenerator(generator.module, types.dtype, outer_dtype=types.outer_dtype).to(device)
-        self._run = CopyStreams(self._module, device) if device.type == "cuda" else self._one_by_one
-        self.parity_cases: Sequence[ParityCase] = (
-            () if precision == "fp32" else (ParityCase(eager_key(generator, precision, device), self),)
-        )
+        module = InferenceGenerator(generator.module, types.dtype, outer_dtype=types.outer_dtype)
+        self._module = options.apply(module, generator).to(device)
+        key = eager_key(generator, precision, device, options)
+        cases = [] if precision == "fp32" else [ParityCase(key, self)]
+        if device.type == "cuda":
+            self._run, captured = copy_streams(self._module, device, key, options)
+            cases += captured
+        else:
+            self._run = self._one_by_one
+        self.parity_cases: Sequence[ParityCase] = cases
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
@@ -40,7 +49,9 @@ class EagerBackend:
         return translated[0] if len(translated) == 1 else torch.cat(translated)
 
 
-def eager_key(generator: Generator, precision: str, device: torch.device) -> dict[str, str]:
+def eager_key(
+    generator: Generator, precision: str, device: torch.device, options: GpuOptions = DEFAULT_GPU_OPTIONS
+) -> dict[str, str]:
     """Return everything that determines how the kernels round; the result of the parity check is stored under it."""
     files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)
-    return generator_key(EagerBackend.name, generator, precision, device, *files)
+    return {**generator_key(EagerBackend.name, generator, precision, device, *files), **options.key}

@@ -5,8 +5,8 @@ first run on a machine compiles for about half a minute, later runs load it in m
 
 On a CPU one package takes every shape. On a GPU there are two: kernels of the tight package are selected by measurement
 (max-autotune) and index memory with 32 bits, because its shapes are bounded; the wide package takes every other shape.
-CUDA graphs are not used: the library launches some 115 kernels from C++ in about 0.5 ms, while the GPU computes 4 ms on
-a batch of 16 at 4,000 images/s.
+CUDA graphs (`engine.runtime.backends.graph`) are off unless requested: the library launches some 115 kernels from C++
+in about 0.5 ms, while the GPU computes 4 ms on a batch of 16 at 4,000 images/s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.aoti import CompiledLibrary
-from engine.runtime.backends.base import PRECISIONS, ParityCase, generator_key
+from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, PRECISIONS, GpuOptions, ParityCase, generator_key
+from engine.runtime.backends.graph import copy_streams
 from engine.runtime.backends.streams import CopyStreams
 from engine.runtime.cache import PackageCache
 from engine.system.compiler import GCC_FLAGS, compiler_version, find_compiler, flag_options
@@ -82,6 +83,7 @@ class InductorBackend:
         packages: PackageCache,
         sides: tuple[int, ...] = (256,),
         batch: int = GPU_BATCH,
+        options: GpuOptions = DEFAULT_GPU_OPTIONS,
     ) -> None:
         """Load the packages of this generator for this machine, or compile them first.
 
@@ -91,13 +93,19 @@ class InductorBackend:
         """
         self.precision = precision
         self._runs: list[tuple[Bounds, Callable[[Tensor], Tensor]]] = []
-        self.parity_cases = []
+        self.parity_cases: list[ParityCase] = []
         for bounds in bounds_for(generator, device, sides, batch):
-            key = stored_key(package_key(generator, precision, device, bounds), packages)
-            package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds))
-            run = _load(package, device)
+            key = stored_key(package_key(generator, precision, device, bounds, options), packages)
+            package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds, options))
+            captured: list[ParityCase] = []
+            if device.type == "cpu":
+                run: Callable[[Tensor], Tensor] = _load_for_cpu(package)
+            elif bounds == WIDE:  # for shapes that do not recur
+                run = CopyStreams(_load_for_gpu(package, device), device)
+            else:
+                run, captured = copy_streams(_load_for_gpu(package, device), device, key, options)
             self._runs.append((bounds, run))
-            self.parity_cases.append(ParityCase(key, torch.inference_mode()(run)))
+            self.parity_cases += [ParityCase(key, torch.inference_mode()(run)), *captured]
 
     @torch.inference_mode()
     def __call__(self, pixels_NHWC: Tensor) -> Tensor:
@@ -120,13 +128,19 @@ def bounds_for(
     return [Bounds.tight(side, widest, max(_TIGHT_IMAGES, batch)), WIDE]
 
 
-def package_key(generator: Generator, precision: str, device: torch.device, bounds: Bounds = WIDE) -> dict[str, str]:
+def package_key(
+    generator: Generator,
+    precision: str,
+    device: torch.device,
+    bounds: Bounds = WIDE,
+    options: GpuOptions = DEFAULT_GPU_OPTIONS,
+) -> dict[str, str]:
     """Return everything that a package depends on; without a compiler on this machine, everything but the compiler."""
     files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)
     key = generator_key(InductorBackend.name, generator, precision, device, *files)
     compiler = find_compiler()
     versions = {} if compiler is None else {"compiler": compiler_version(compiler)}
-    return {**key, "bounds": str(bounds), "flags": _march(), **versions}
+    return {**key, "bounds": str(bounds), "flags": _march(), **versions, **options.key}
 
 
 def stored_key(key: Mapping[str, str], packages: PackageCache) -> Mapping[str, str]:
@@ -138,17 +152,19 @@ def _march() -> str:
     return f"{os.environ.get('TORCHINDUCTOR_CPP_MARCH') or 'native'} {GCC_FLAGS}"
 
 
-def _load(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
-    if device.type == "cpu":
-        try:
-            return CompiledLibrary(package)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise BackendUnavailable(f"Backend inductor cannot load its package {package} ({error}).") from error
+def _load_for_cpu(package: Path) -> CompiledLibrary:
+    try:
+        return CompiledLibrary(package)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BackendUnavailable(f"Backend inductor cannot load its package {package} ({error}).") from error
+
+
+def _load_for_gpu(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     # Single-threaded: otherwise a call waits for the GPU to finish the previous batch, holding the interpreter's lock.
     # `CopyStreams` lets one thread at a time enqueue work.
     index = -1 if device.index is None else device.index
     loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", True, 1, index)
-    return CopyStreams(lambda pixels_NHWC: loader.run([pixels_NHWC])[0], device)
+    return lambda pixels_NHWC: loader.run([pixels_NHWC])[0]
 
 
 @dataclass(frozen=True)
@@ -159,6 +175,7 @@ class _Compilation:
     precision: str
     device: torch.device
     bounds: Bounds
+    options: GpuOptions
 
     def __call__(self, path: Path) -> None:
         """Write the package to `path`; raises `BackendUnavailable` if something required is missing."""
@@ -174,7 +191,8 @@ class _Compilation:
             outer_dtype=types.outer_dtype,
             compiled=True,
             norm_by_rows=self.device.type == "cpu",
-        ).to(self.device)
+        )
+        module = self.options.apply(module, self.generator).to(self.device)
         compile_module(module, path, self.generator.module.arch.stride, self.device, self.bounds)
 
 

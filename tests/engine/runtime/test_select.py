@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,22 @@ from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
+from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, GpuOptions
 from engine.runtime.backends.eager import eager_key
 from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB
-from engine.runtime.select import Choice, choices, choose_backend, ladder, measured_rates, profiles_for
+from engine.runtime.select import (
+    Choice,
+    check_gpu_options,
+    choices,
+    choose_backend,
+    gpu_options,
+    ladder,
+    measured_rates,
+    profiles_for,
+)
+from engine.runtime.translator import BatchTranslator
 from engine.system.device import has_bf16
 
 CPU = torch.device("cpu")
@@ -135,6 +147,42 @@ def test_the_rate_of_a_backend_that_is_not_installed_is_ignored(generator: Gener
 def test_engines_and_packages_are_tuned_for_the_batch_of_the_configuration() -> None:
     profiles = profiles_for(GenerateConfig(sides=(256, 512), tuned_batch=64))
     assert [(profile.batch, profile.height) for profile in profiles] == [(64, 256), (16, 512)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cuda_graph": True}, "--cuda-graph needs an NVIDIA GPU; leave it out here."),
+        ({"trunk": "triton"}, "--trunk triton needs "),
+    ],
+)
+def test_what_only_a_gpu_has_is_refused_on_a_cpu_before_the_run(
+    changes: dict[str, object], sentence: str, generator: Generator, tmp_path: Path
+) -> None:
+    with pytest.raises(SetupError, match=sentence):
+        BatchTranslator(generator, config(tmp_path, **changes))
+
+
+@pytest.mark.needs_triton
+def test_the_trunk_in_triton_is_refused_in_fp32() -> None:
+    wanted = GenerateConfig(trunk="triton", precision="fp32")
+    with pytest.raises(SetupError, match="use --precision fp16"):
+        check_gpu_options(wanted, torch.device("cuda", 0))
+    check_gpu_options(replace(wanted, precision="fp16", cuda_graph=True), torch.device("cuda", 0))
+
+
+def test_the_last_resort_of_a_ladder_has_the_trunk_of_pytorch() -> None:
+    wanted = GenerateConfig(trunk="triton", cuda_graph=True, tuned_batch=64)
+    assert gpu_options(Choice("eager", "fp32"), wanted) == GpuOptions("torch", 64 * 256 * 256)
+    assert gpu_options(Choice("inductor", "fp16-mixed"), wanted).trunk == "triton"
+    assert gpu_options(Choice("inductor", "fp16"), GenerateConfig()) == DEFAULT_GPU_OPTIONS
+
+
+@pytest.mark.needs_triton
+def test_a_package_with_the_trunk_in_triton_has_a_key_of_its_own(generator: Generator) -> None:
+    keys = [package_key(generator, "fp16", CPU, options=GpuOptions(trunk)) for trunk in ("torch", "triton")]
+    assert keys[0] == package_key(generator, "fp16", CPU)
+    assert set(keys[1]) - set(keys[0]) == {"trunk", "trunk_code", "triton"}
 
 
 def test_without_a_compiler_auto_goes_on_and_says_so(

@@ -6,11 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 
 from engine.errors import BackendUnavailable
 from engine.runtime.backends.aoti import CompiledLibrary
-from engine.runtime.backends.inductor import _load
+from engine.runtime.backends.inductor import _load_for_cpu
 
 
 def test_a_package_that_is_no_library_of_this_machine_is_unavailable(tmp_path: Path) -> None:
@@ -20,7 +19,7 @@ def test_a_package_that_is_no_library_of_this_machine_is_unavailable(tmp_path: P
     with pytest.raises(OSError, match=r"invalid ELF header|too short"):
         CompiledLibrary(package)
     with pytest.raises(BackendUnavailable, match="cannot load its package"):
-        _load(package, torch.device("cpu"))
+        _load_for_cpu(package)
 
 
 @pytest.mark.parametrize("content", [{}, {"a.so": b"", "b.so": b""}, {"readme": b"text"}])
@@ -30,4 +29,4 @@ def test_a_package_without_exactly_one_library_is_unavailable(content: dict[str,
         for name, data in content.items():
             archive.writestr(name, data)
     with pytest.raises(BackendUnavailable, match="cannot load its package"):
-        _load(package, torch.device("cpu"))
+        _load_for_cpu(package)
