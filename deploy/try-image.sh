@@ -46,7 +46,7 @@ finish() {
   trap - EXIT
   pod rm --all --force --time 0 >/dev/null 2>&1 || :
   umount "$work/store/overlay" 2>/dev/null || :
-  rmdir /sys/fs/cgroup/libpod_parent /sys/fs/cgroup/*/libpod_parent 2>/dev/null || :
+  find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null || :
   [ -n "${WORK:-}" ] || rm -rf "$work"
   exit $code
 }
@@ -77,13 +77,17 @@ pod build --quiet --isolation chroot --file "$work/Base" --tag solstice-base "$w
 printf '[global]\ncert = /run/ca.crt\nretries = 1\n%s\n' "${WHEELS:+find-links = /run/wheels}" >"$work/pip.conf"
 set -- --volume "$work/pip.conf:/etc/pip.conf:ro" --volume /etc/ssl/certs/ca-certificates.crt:/run/ca.crt:ro
 [ -z "${WHEELS:-}" ] || set -- "$@" --volume "$WHEELS:/run/wheels:ro"
+# All images are built from one copy, since a compiled package is used only by the source that compiled it.
+rm -rf "$work/source"
+mkdir -p "$work/source"
+tar -c pyproject.toml README.md LICENSE .dockerignore engine solstice trainer deploy | tar -x -C "$work/source"
 # build TARGET TAG [OPTION...]: `docker` is the format that keeps the health check.
 build() {
   target=$1 tag=$2
   shift 2
   say "image: $tag"
-  pod build --layers --format docker --isolation chroot --file deploy/Dockerfile --target "$target" "$@" \
-    --build-arg BASE=localhost/solstice-base --build-arg TORCH_INDEX="$index" --tag "$tag" . >"$work/build.log" 2>&1 ||
+  pod build --layers --format docker --isolation chroot --file "$work/source/deploy/Dockerfile" --target "$target" "$@" \
+    --build-arg BASE=localhost/solstice-base --build-arg TORCH_INDEX="$index" --tag "$tag" "$work/source" >"$work/build.log" 2>&1 ||
     { tail -40 "$work/build.log"; exit 1; }
 }
 
@@ -94,7 +98,7 @@ chown -R 10001 "$work/cache" "$work/data"
 # Limits on processes and files are named, since podman's own may be above what this machine lets root set.
 container() {
   pod run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --env HOME=/tmp --network host \
-    --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --health-interval disable \
+    --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --no-healthcheck \
     --volume "$work/cache:/cache" --volume "$work/data:/data" --log-driver k8s-file "$@"
 }
 converted() {
@@ -117,7 +121,7 @@ converted "$work/data/eager"
 
 if [ -n "${BROKERS:-}" ]; then
   say "runtime: a worker on $BROKERS"
-  container --rm=false --detach --name worker solstice:cpu stream --brokers "$BROKERS" --group try --jobs try-jobs \
+  container --rm=false --no-healthcheck=false --detach --name worker solstice:cpu stream --brokers "$BROKERS" --group try --jobs try-jobs \
     --results try-results --dead-letters try-dead --create-topics 2 --model summer2winter --backend eager \
     --input-root /data/photos --output-root /data/queue --metrics-port 9108 >/dev/null
   until pod exec worker python -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:9108/readyz")' 2>/dev/null; do
@@ -138,7 +142,8 @@ build compiler solstice:cpu-compiler "$@"
 say "compiler: compile a model into the cache"
 container solstice:cpu-compiler compile summer2winter --sizes 256
 say "runtime: translate the samples with the compiled package"
-container solstice:cpu convert /data/photos /data/compiled --model summer2winter --size 256
+container solstice:cpu convert /data/photos /data/compiled --model summer2winter --size 256 | tee "$work/compiled.log"
+grep -q '(inductor' "$work/compiled.log" || { echo "the compiled package was not used"; exit 1; }
 converted "$work/data/compiled"
 pod images
 pod rmi --force solstice:cpu-compiler solstice:cpu >/dev/null

@@ -1,4 +1,4 @@
-"""Headers that ask for unbounded work."""
+"""Limits on the frames and parts that a file's header may announce."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = 10_000_000
 
 
 def gif(frames: int, comments: int = 0) -> bytes:
-    """Make a GIF of 1x1 frames, with that many comment sub-blocks before the first."""
+    """Return a GIF of 1x1 frames with `comments` comment sub-blocks in front of the first."""
     comment = b"\x21\xfe" + b"\x01x" * comments + b"\0" if comments else b""
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     header = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0)
@@ -43,17 +43,17 @@ def test_pages_of_a_tiff_are_counted(options: dict[str, bool]) -> None:
     assert count_frames(data, "TIFF") == inspect(data, LIMIT).frames == 3
 
 
-def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
+def test_a_loop_of_tiff_directories_is_counted_once() -> None:
     directory = struct.pack("<HI", 0, 8)
     assert count_frames(b"II*\0" + struct.pack("<I", 8) + directory, "TIFF") == 1
 
 
-def test_millions_of_frames_are_not_counted_to_their_end() -> None:
+def test_counting_frames_stops_at_the_limit() -> None:
     data = gif(20 * MAX_FRAMES)
     assert inspect(data, LIMIT).frames == MAX_FRAMES
 
 
-def test_frames_of_other_formats_are_left_to_their_readers() -> None:
+def test_frames_of_other_formats_are_not_counted() -> None:
     assert count_frames(photo(format="WEBP"), "WEBP") is None
 
 
@@ -72,7 +72,7 @@ def test_millions_of_parts_before_the_pixels_are_refused() -> None:
         assert name
 
 
-def test_honest_images_are_within_the_bounds() -> None:
+def test_ordinary_images_are_within_the_limits() -> None:
     profile = bytes(3_000_000)
     for data in (
         photo(),

@@ -1,4 +1,4 @@
-"""What AVIF, HEIC, JPEG XL and WebP hold besides the image is named; an AVIF without the size of its alpha opens."""
+"""Remarks on boxes and chunks of AVIF, HEIC, JPEG XL and WebP; repair of an AVIF without the size of its alpha."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pillow_heif
-import pillow_jxl  # noqa: F401  # registers itself
+import pillow_jxl  # noqa: F401  # registers the format with Pillow
 import pytest
 from PIL import Image, UnidentifiedImageError
 
@@ -23,7 +23,7 @@ def translucent() -> Image.Image:
 
 
 def without_size_of_alpha(avif: bytes) -> bytes:
-    """Make the alpha item (2) of an AVIF name another of its properties twice instead of the image's size (1)."""
+    """Replace the size (property 1) of an AVIF's alpha item (2) by a repeated other property."""
     at = avif.index(b"ipma") + 12
     data = bytearray(avif)
     while at < len(data):
@@ -53,12 +53,12 @@ def test_an_avif_without_the_size_of_its_alpha_has_the_same_pixels() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x20ftypavif", encoded(picture(), "AVIF"), encoded(picture())])
-def test_other_files_stay_as_they_are(data: bytes) -> None:
+def test_other_files_are_returned_unchanged(data: bytes) -> None:
     assert with_size_of_alpha(data) == data
 
 
 @pytest.mark.parametrize("cut", [40, 100, 200, 300, 400])
-def test_a_cut_file_is_left_alone(cut: int) -> None:
+def test_a_truncated_file_is_returned_unchanged(cut: int) -> None:
     bad = without_size_of_alpha(encoded(translucent(), "AVIF"))[:cut]
     assert with_size_of_alpha(bad) == bad
 

@@ -1,4 +1,4 @@
-"""Any photo becomes sRGB, with the colours that its profile means, and finds back into its profile."""
+"""Convert photos of any mode and profile to sRGB, and results back to the photo's profile."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gray_profile(gamma: float) -> bytes:
 
 
 def load(image: Image.Image, format: str, **options: Any) -> Image.Image:
-    """Save and open again, as a photo from an archive would be."""
+    """Save an image and open it again, as a photo from an archive is opened."""
     file = io.BytesIO()
     image.save(file, format, **options)
     opened = Image.open(file)
@@ -65,7 +65,7 @@ def srgb_to_linear(levels: U8) -> NDArray[np.float64]:
 
 
 def adobe_by_formula(levels_HWC: U8) -> U8:
-    """Adobe RGB (1998) to sRGB from the two specifications' formulas, both with a D65 white."""
+    """Convert Adobe RGB (1998) to sRGB by the formulas of both specifications, whose white is D65."""
     to_xyz = np.array([[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]])
     to_srgb = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
     linear = ((levels_HWC / 255) ** (563 / 256)) @ (to_srgb @ to_xyz).T
@@ -77,33 +77,33 @@ def adobe_by_formula(levels_HWC: U8) -> U8:
 # Profiles.
 
 
-def test_without_a_profile_pixels_pass_untouched() -> None:
+def test_pixels_without_a_profile_are_unchanged() -> None:
     colours = from_pixels(RANDOM)
     assert colours.pixels is RANDOM
     assert (colours.icc, colours.notes) == (None, ())
 
 
-def test_a_profile_that_means_srgb_passes_untouched() -> None:
+def test_pixels_with_an_srgb_profile_are_unchanged() -> None:
     assert from_pixels(RANDOM, srgb_icc()).pixels is RANDOM
     assert from_pixels(RANDOM, srgb_icc()).icc == srgb_icc()
     assert to_profile(RANDOM, srgb_icc()).pixels is RANDOM
 
 
-def test_a_profile_named_srgb_that_means_something_else_is_applied() -> None:
+def test_a_profile_that_is_only_named_srgb_is_applied() -> None:
     impostor = adobe_rgb_icc().replace(b"Adobe RGB (1998) compatible", b"sRGB IEC61966-2.1\0\0\0\0\0\0\0\0\0\0")
     assert "sRGB" in (open_profile(impostor).profile.profile_description or "")
     assert np.abs(from_pixels(RANDOM, impostor).pixels.astype(int) - RANDOM).max() > 20
 
 
-def test_adobe_rgb_becomes_what_the_specifications_say() -> None:
+def test_adobe_rgb_is_converted_by_the_formulas_of_the_specifications() -> None:
     colours = from_pixels(RANDOM, adobe_rgb_icc())
     difference = np.abs(colours.pixels.astype(int) - adobe_by_formula(RANDOM))
     assert difference.max() <= 2
     assert colours.icc == srgb_icc()
 
 
-def test_a_photo_finds_back_into_its_profile() -> None:
-    """Colours that sRGB can show survive the round trip within rounding."""
+def test_round_trip_through_a_wider_profile() -> None:
+    """Colours inside sRGB's gamut are restored within rounding."""
     there = to_profile(RANDOM, adobe_rgb_icc())
     assert there.icc == adobe_rgb_icc()
     back = from_pixels(there.pixels, there.icc)
@@ -112,7 +112,7 @@ def test_a_photo_finds_back_into_its_profile() -> None:
 
 
 @pytest.mark.parametrize("icc", [b"", b"no profile", srgb_icc()[:200], srgb_icc()[:128] + bytes(460)])
-def test_a_broken_profile_is_srgb_with_a_note(icc: bytes) -> None:
+def test_a_broken_profile_is_treated_as_srgb_with_a_remark(icc: bytes) -> None:
     for colours in (from_pixels(RANDOM, icc), from_image(Image.fromarray(RANDOM), icc), to_profile(RANDOM, icc)):
         np.testing.assert_array_equal(colours.pixels, RANDOM)
         assert len(colours.notes) == 1
@@ -121,7 +121,7 @@ def test_a_broken_profile_is_srgb_with_a_note(icc: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_no_damage_to_a_profile_raises(seed: int) -> None:
+def test_a_damaged_profile_raises_nothing(seed: int) -> None:
     random = np.random.default_rng(seed)
     icc = bytearray(adobe_rgb_icc())
     for at in random.integers(0, len(icc), 6):
@@ -130,7 +130,7 @@ def test_no_damage_to_a_profile_raises(seed: int) -> None:
     assert colours.pixels.shape == RANDOM.shape
 
 
-def test_a_profile_for_other_colours_is_left_out_with_a_note() -> None:
+def test_a_profile_of_another_colour_space_is_ignored_with_a_remark() -> None:
     colours = from_image(Image.fromarray(RANDOM).convert("CMYK"), srgb_icc())
     assert "not CMYK" in colours.notes[0]
     assert "not RGB" in from_image(Image.fromarray(RANDOM), gray_profile(2.2)).notes[0]
@@ -192,8 +192,8 @@ def test_16_bit_gray_is_rounded_not_clipped(format: str) -> None:
     assert from_image(image).pixels[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
-def test_16_bit_colour_is_read() -> None:
-    """A 16-bit RGB TIFF, written by hand: Pillow cannot write one."""
+def test_16_bit_rgb_tiff() -> None:
+    """The file is assembled here because Pillow cannot write 16-bit RGB."""
     values = np.array([[[0, 32896, 65535], [257, 25700, 65278]]], "<u2")
     rows = [(256, 2), (257, 1), (258, 16), (259, 1), (262, 2), (273, 134), (277, 3), (278, 1), (279, 12), (284, 1)]
     entries = [struct.pack("<HHII", tag, 3 if tag != 273 else 4, 1, value) for tag, value in rows]
@@ -205,7 +205,7 @@ def test_16_bit_colour_is_read() -> None:
         assert from_image(image).pixels.tolist() == [[[0, 128, 255], [1, 100, 254]]]
 
 
-def test_the_white_of_floats_and_large_integers_is_said_where_it_is_guessed() -> None:
+def test_a_guessed_white_of_large_integers_is_a_remark() -> None:
     plain = from_image(Image.fromarray(np.array([[0.0, 0.5, 1.0, np.nan]], np.float32)))
     assert (plain.pixels[0, :, 0].tolist(), plain.notes) == ([0, 128, 255, 0], ())
     guessed = from_image(Image.fromarray(np.array([[0, 50_000, 100_000]], np.int32)))
@@ -213,7 +213,7 @@ def test_the_white_of_floats_and_large_integers_is_said_where_it_is_guessed() ->
     assert "100000" in guessed.notes[0]
 
 
-def test_lab_is_converted() -> None:
+def test_lab_is_converted_to_srgb() -> None:
     lab = ImageCms.createProfile("LAB")
     transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB")
     smooth = Image.fromarray(RANDOM).resize((8, 6))
@@ -227,8 +227,8 @@ def test_lab_is_converted() -> None:
 
 
 @pytest.mark.parametrize("with_marker", [True, False])
-def test_cmyk_jpegs_are_read_as_their_marker_says(with_marker: bool) -> None:
-    """Adobe's programs store ink inverted and leave a marker; without it 255 is full ink."""
+def test_cmyk_jpegs_with_and_without_adobes_marker(with_marker: bool) -> None:
+    """Adobe's programs store inverted ink and write a marker; without the marker 255 is full ink."""
     ink = np.zeros((16, 16, 4), np.uint8)
     ink[..., 1:3] = 255  # magenta and yellow: red
     file = io.BytesIO()
@@ -249,7 +249,7 @@ def test_cmyk_jpegs_are_read_as_their_marker_says(with_marker: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La"])
-def test_alpha_is_taken_apart(mode: str) -> None:
+def test_alpha_is_separated_from_the_colours(mode: str) -> None:
     alpha = np.arange(40 * 50, dtype=np.uint8).reshape(40, 50) | 128
     image = Image.fromarray(np.dstack([RANDOM, alpha]))
     if mode in ("LA", "La"):
@@ -273,21 +273,21 @@ def test_a_transparent_colour_becomes_alpha(mode: str, key: Any) -> None:
     assert int((colours.alpha == 0).sum()) == 1
 
 
-def test_an_alpha_that_hides_nothing_is_dropped() -> None:
+def test_an_opaque_alpha_is_dropped() -> None:
     image = Image.fromarray(RANDOM).convert("RGBA")
     colours = from_image(image)
     assert colours.alpha is None
     np.testing.assert_array_equal(colours.pixels, RANDOM)
 
 
-def test_a_profile_applies_under_alpha_too() -> None:
+def test_a_profile_is_applied_to_images_with_alpha() -> None:
     image = Image.fromarray(np.dstack([RANDOM, np.full((40, 50), 100, np.uint8)]))
     np.testing.assert_array_equal(
         from_image(image, adobe_rgb_icc()).pixels, from_pixels(RANDOM, adobe_rgb_icc()).pixels
     )
 
 
-def test_flatten_lays_on_white() -> None:
+def test_flatten_composes_on_white() -> None:
     alpha = np.zeros((40, 50), np.uint8)
     alpha[:, 25:] = 255
     flat = flatten(RANDOM, alpha)
@@ -295,14 +295,14 @@ def test_flatten_lays_on_white() -> None:
     np.testing.assert_array_equal(flat[:, 25:], RANDOM[:, 25:])
 
 
-def test_a_photo_one_pixel_wide_is_a_photo() -> None:
+def test_photos_one_pixel_wide_or_high() -> None:
     for shape in ((1, 60_000), (60_000, 1), (1, 1)):
         pixels = np.full((*shape, 3), 90, np.uint8)
         assert isinstance(from_pixels(pixels, adobe_rgb_icc()), Colours)
         assert from_image(Image.fromarray(pixels), adobe_rgb_icc()).pixels.shape == (*shape, 3)
 
 
-def test_16_bit_gray_of_which_one_value_is_transparent_keeps_its_transparency() -> None:
+def test_a_transparent_value_of_16_bit_gray_becomes_alpha() -> None:
     values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG", transparency=4096)
@@ -315,9 +315,9 @@ def test_16_bit_gray_of_which_one_value_is_transparent_keeps_its_transparency() 
 
 
 def ycc_profile() -> bytes:
-    """Return a profile that takes RGB for the YCbCr that it is (sYCC), as a table of 9 values a side (ICC.1:2001, 6.5).
+    """Return an RGB profile for YCbCr data (sYCC) with a lookup table of 9x9x9 values (ICC.1:2001, 6.5).
 
-    Its zero, which is Y = 0 and Cb = Cr = -1/2, is green.
+    Its zero is Y = 0 and Cb = Cr = -1/2, which is green.
     """
     levels = np.linspace(0, 1, 9)
     y, cb, cr = np.meshgrid(levels, levels - 0.5, levels - 0.5, indexing="ij")

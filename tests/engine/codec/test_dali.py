@@ -1,4 +1,4 @@
-"""The GPU's decoder: here with DALI's operators for the CPU, on a card with its own."""
+"""Decode with DALI: with its operators for the GPU where there is one, otherwise with those for the CPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chunk_of(images: list[bytes], size: str = "native", detail: Detail = "none")
 def both_ways(
     device: torch.device, images: list[bytes], size: str = "native", detail: Detail = "none"
 ) -> list[tuple[DecodedImage | str, DecodedImage | str]]:
-    """Decode a chunk on `device` and on the CPU's way; a failure is its reason."""
+    """Decode a chunk with DALI on `device` and without it; a failed image is represented by its reason."""
     chunk = chunk_of(images, size, detail)
     config = DecodeConfig(workers=1, chunk_images=len(images))
     answers = [Decoder(config, jpegs_on)(chunk) for jpegs_on in (device, None)]
@@ -57,7 +57,7 @@ def on_host(result: DecodedImage | str) -> np.ndarray[tuple[int, ...], np.dtype[
 
 
 def alike(result: DecodedImage | str, expected: DecodedImage | str) -> bool:
-    """On the CPU both ways use the same decoder and differ by rounding; a card's has arithmetic of its own."""
+    """On a CPU both decoders are the same and differ by rounding; a GPU's decoder has its own arithmetic."""
     a, b = on_host(result), on_host(expected)
     assert isinstance(result, DecodedImage)
     on_gpu = result.pixels_HWC.device.type == "cuda"
@@ -65,8 +65,8 @@ def alike(result: DecodedImage | str, expected: DecodedImage | str) -> bool:
 
 
 @on_every_device
-def test_pixels_have_the_size_that_was_asked_for_and_stay_what_they_are(device: torch.device) -> None:
-    """What a call gave is nobody else's memory: later calls leave it alone."""
+def test_pixels_have_the_requested_size_and_memory_of_their_own(device: torch.device) -> None:
+    """Later calls must not overwrite the results of earlier ones."""
     decode = GpuDecoder(device, 4)
     first = decode([Jpeg(photo(200, 150, seed=1), 64, 80), Jpeg(photo(31, 33, seed=2), 33, 31)])
     kept = [None if one is None else one.clone() for one in first]
@@ -95,7 +95,7 @@ def test_one_bad_image_fails_alone_and_the_decoder_goes_on(device: torch.device)
 
 
 @on_every_device
-def test_several_threads_get_their_own_images(device: torch.device) -> None:
+def test_results_of_concurrent_threads_are_not_mixed_up(device: torch.device) -> None:
     decode = GpuDecoder(device, 2)
     images = [photo(60, 40, seed=seed) for seed in range(24)]
 
@@ -110,10 +110,10 @@ def test_several_threads_get_their_own_images(device: torch.device) -> None:
         assert psnr_db(result.numpy(), pixels(data)) > 35
 
 
-def test_where_dali_cannot_decode_all_is_left_to_the_cpu_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_usable_gpu_the_cpu_decodes_and_one_warning_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     images = [photo(60, 40, seed=1), photo(60, 40, seed=2)]
     config = DecodeConfig(workers=1)
-    decoder = Decoder(config, torch.device("cuda", 99))  # no machine has it
+    decoder = Decoder(config, torch.device("cuda", 99))  # a device that no machine has
     with caplog.at_level(logging.WARNING):
         answers = [decoder(chunk_of(images)) for _ in range(3)]
     assert len(caplog.records) == 1
@@ -125,7 +125,7 @@ def test_where_dali_cannot_decode_all_is_left_to_the_cpu_and_said_once(caplog: p
 
 
 @on_every_device
-def test_a_chunk_of_all_formats_keeps_its_order_and_only_baseline_jpegs_take_the_new_way(device: torch.device) -> None:
+def test_dali_decodes_only_the_baseline_jpegs_of_a_mixed_chunk(device: torch.device) -> None:
     results = both_ways(device, [make() for make in FORMATS.values()])
     assert all(alike(result, expected) for result, expected in results)
     if device.type == "cuda":
@@ -140,8 +140,8 @@ def test_a_chunk_of_all_formats_keeps_its_order_and_only_baseline_jpegs_take_the
 
 
 @on_every_device
-def test_only_what_the_hardware_decodes_is_given_to_it(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And with its size: a photo that lies on its side is asked for lying on its side."""
+def test_dali_gets_only_jpegs_that_the_hardware_decodes(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requested size is that of the stored image: width and height are swapped for a photo on its side."""
     asked: list[Jpeg] = []
     decode = GpuDecoder.__call__
 
@@ -173,7 +173,7 @@ def test_only_what_the_hardware_decodes_is_given_to_it(device: torch.device, mon
 
 @on_every_device
 @pytest.mark.parametrize("name", list(DAMAGE))
-def test_a_bad_image_has_the_same_reason_and_costs_only_itself(name: str, device: torch.device) -> None:
+def test_a_bad_image_fails_alone_for_the_same_reason(name: str, device: torch.device) -> None:
     before, bad, after = both_ways(device, [photo(seed=1), DAMAGE[name](), photo(seed=2)])
     assert alike(*before)
     assert alike(*after)
@@ -182,8 +182,8 @@ def test_a_bad_image_has_the_same_reason_and_costs_only_itself(name: str, device
 
 
 @on_every_device
-def test_turned_photos_stay_right_while_the_next_are_decoded(device: torch.device) -> None:
-    """Turning reads memory that the decoder would take back at once."""
+def test_turned_photos_are_not_overwritten_by_the_next_chunk(device: torch.device) -> None:
+    """Turning reads the decoder's memory, which must not be reused before it has finished."""
     decoder = Decoder(DecodeConfig(workers=1, chunk_images=8), device)
     chunk = chunk_of([oriented(6), oriented(3), oriented(2)] * 2)
     with ThreadPoolExecutor(4) as pool:
@@ -198,22 +198,24 @@ def test_turned_photos_stay_right_while_the_next_are_decoded(device: torch.devic
 
 @on_every_device
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_comes_out_upright_and_resized(orientation: int, device: torch.device) -> None:
+def test_every_orientation_is_turned_upright_and_resized(orientation: int, device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [oriented(orientation, quality=95, subsampling=0)], size="40x30")
     assert alike(result, expected)
 
 
 @on_every_device
-def test_colour_profiles_are_applied_and_the_photo_describes_itself_as_before(device: torch.device) -> None:
+def test_colour_profiles_are_applied_and_metadata_is_the_same(device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [photo(icc_profile=adobe_rgb_icc())], size="32")
-    assert psnr_db(on_host(result), on_host(expected)) > 35  # where a colour leaves sRGB, one step becomes several
+    assert (
+        psnr_db(on_host(result), on_host(expected)) > 35
+    )  # outside of sRGB's gamut one level of difference becomes several
     assert isinstance(result, DecodedImage)
     assert isinstance(expected, DecodedImage)
     assert (result.notes, result.icc, result.metadata) == (expected.notes, expected.icc, expected.metadata)
 
 
 @on_every_device
-def test_where_detail_is_brought_back_the_photo_itself_is_in_memory(device: torch.device) -> None:
+def test_with_detail_the_full_size_photo_is_in_host_memory(device: torch.device) -> None:
     ((result, expected),) = both_ways(device, [photo(200, 150)], size="32", detail="plain")
     assert isinstance(result, DecodedImage)
     assert isinstance(expected, DecodedImage)
@@ -229,18 +231,18 @@ DEVICE_OF: dict[str, Callable[[], PipelineConfig]] = {
 
 
 @pytest.mark.parametrize("why", list(DEVICE_OF))
-def test_the_cpu_decodes_where(why: str) -> None:
+def test_the_cpu_decodes_if(why: str) -> None:
     assert jpeg_device(DEVICE_OF[why]()) is None
 
 
 @pytest.mark.needs_cuda
-def test_the_gpu_decodes_where_the_generator_runs_on_it() -> None:
+def test_the_gpu_decodes_if_the_generator_runs_on_it() -> None:
     assert jpeg_device(PipelineConfig(generate=GenerateConfig(device="cuda:0"))) == torch.device("cuda", 0)
 
 
 @pytest.mark.needs_cuda
-def test_a_pipeline_hands_the_generator_what_is_on_the_gpu_already() -> None:
-    """Several shapes, a bad one and a PNG among the JPEGs; results as from the CPU's decoder."""
+def test_a_pipeline_passes_decoded_images_on_the_gpu_to_the_generator() -> None:
+    """Uses several shapes, a bad image and a PNG among the JPEGs; results equal those of the CPU's decoder."""
     images = [(f"{i}.jpg", photo(64 + 4 * (i % 3), 48, seed=i)) for i in range(40)]
     images[7] = ("7.jpg", photo(64, 48)[:300])
     images[9] = ("9.png", photo(64, 48, format="PNG"))
@@ -268,8 +270,8 @@ def test_a_pipeline_hands_the_generator_what_is_on_the_gpu_already() -> None:
         assert psnr_db(pixels(encoded_result.data), pixels(results["cpu"][key].data)) > 35
 
 
-def test_the_search_for_damage_runs_beside_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intact and damaged JPEGs and a PNG in one chunk; the stand-in for the GPU waits until all the others are done."""
+def test_damage_is_searched_for_while_the_gpu_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uses intact and damaged JPEGs and a PNG; the GPU's stand-in waits until all other work of the chunk is done."""
     others_done = threading.Event()
     left = {"jpeg", "png"}
 

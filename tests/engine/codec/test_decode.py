@@ -1,4 +1,4 @@
-"""Bytes to pixels: as Pillow reads them, upright, at working size, and a bad image costs only itself."""
+"""Decode images as Pillow does, upright and at working size; a bad image fails alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.images import bomb, encoded, flipped, oriented, photo, picture, pixel
 
 
 def decoded(*images: bytes, size: str = "native", **config: Any) -> list[DecodedImage | str]:
-    """Decode in one chunk; a failure is its reason."""
+    """Decode in one chunk; a failed image is represented by its reason."""
     options = Options(size=Size.parse(size))
     chunk: list[Record[Inspected] | Failed] = []
     for i, data in enumerate(images):
@@ -69,8 +69,8 @@ FORMATS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_every_format_reads_as_pillow_reads_it(name: str) -> None:
-    """DALI and Pillow use the same libraries for JPEG, PNG and WebP; a version of either may round differently."""
+def test_every_format_has_the_pixels_that_pillow_reads(name: str) -> None:
+    """Within rounding: versions of the libraries behind DALI and Pillow differ."""
     data = FORMATS[name]()
     result = array(one(data))
     assert result.shape == (43, 61, 3)
@@ -103,8 +103,8 @@ DAMAGE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", list(DAMAGE))
-def test_a_bad_image_costs_only_itself(name: str) -> None:
-    """Given a bad image between two good ones in one call, then those have the results they have alone."""
+def test_a_bad_image_fails_alone(name: str) -> None:
+    """Its neighbours in the chunk have the same pixels as when decoded alone."""
     first, last = photo(seed=1), photo(format="PNG", seed=2)
     before, bad, after = decoded(first, DAMAGE[name](), last)
     assert isinstance(bad, str), "it must fail"
@@ -125,8 +125,8 @@ def test_a_jpeg_with_flipped_bits_is_refused_unless_damage_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "JPEG 4:4:4", "JPEG gray"])
-def test_a_jpeg_has_the_same_pixels_whether_damage_is_looked_for_or_not(name: str) -> None:
-    """One way is libjpeg-turbo itself, the other DALI."""
+def test_a_jpeg_has_the_same_pixels_with_and_without_the_search_for_damage(name: str) -> None:
+    """libjpeg-turbo decodes with the search, DALI without it."""
     data = FORMATS[name]()
     (strict,), (lenient,) = decoded(data), decoded(data, allow_damaged=True)
     assert np.array_equal(array(strict), array(lenient))
@@ -151,7 +151,7 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_comes_out_upright(orientation: int, format: str) -> None:
+def test_every_orientation_is_turned_upright(orientation: int, format: str) -> None:
     lossless: dict[str, dict[str, Any]] = {
         "WEBP": {"lossless": True},
         "JPEG": {"quality": 95, "subsampling": 0},
@@ -164,19 +164,19 @@ def test_every_orientation_comes_out_upright(orientation: int, format: str) -> N
     assert np.abs(result - expected).mean() < 2
 
 
-def test_pictures_come_out_at_their_working_size() -> None:
+def test_images_are_decoded_at_working_size() -> None:
     data = photo(120, 80)
     sizes = {"40": (60, 40), "64x32": (64, 32), "native": (120, 80), "160": (240, 160)}
     assert {size: (one(data, size).width, one(data, size).height) for size in sizes} == sizes
 
 
 def test_a_turned_photo_is_resized_after_turning() -> None:
-    """61x43 stored, 43x61 upright: the short side is the width."""
+    """Stored 61x43 and upright 43x61, so that the short side is the width."""
     result = one(oriented(6), "86")
     assert (result.width, result.height) == (86, 122)
 
 
-def test_of_an_animation_the_first_frame_is_taken_and_that_is_noted() -> None:
+def test_the_first_frame_of_an_animation_is_decoded_with_a_remark() -> None:
     frames = [picture(seed=i) for i in range(3)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     result = one(data)
@@ -184,7 +184,7 @@ def test_of_an_animation_the_first_frame_is_taken_and_that_is_noted() -> None:
     assert np.array_equal(array(result), pixels(data))
 
 
-def test_a_decoder_goes_on_after_an_image_that_broke_its_library() -> None:
+def test_a_decoder_works_after_its_library_failed_on_an_image() -> None:
     decoder = Decoder(DecodeConfig(workers=1))
     good, bad = photo(format="PNG"), photo(200, 150, format="PNG")[:-3000]
 
@@ -195,8 +195,8 @@ def test_a_decoder_goes_on_after_an_image_that_broke_its_library() -> None:
     assert [isinstance(run(data), Failed) for data in (good, bad, good, bad, good)] == [False, True, False, True, False]
 
 
-def test_a_header_that_lies_about_what_follows_is_refused() -> None:
-    """A JPEG whose frame header says 4 times the height that its data have."""
+def test_a_header_with_a_wrong_height_is_refused() -> None:
+    """The frame header of the JPEG has 4 times the height of its data."""
     data = bytearray(photo(64, 64))
     start = data.index(b"\xff\xc0") + 5
     data[start : start + 2] = (256).to_bytes(2)
@@ -206,7 +206,7 @@ def test_a_header_that_lies_about_what_follows_is_refused() -> None:
     assert isinstance(result, str)
 
 
-def test_the_pixel_limit_comes_before_decoding() -> None:
+def test_the_pixel_limit_is_checked_before_decoding() -> None:
     with pytest.raises(SkipImage, match="megapixels"):
         inspect(bomb(), DecodeConfig().max_pixels)
 
@@ -214,7 +214,7 @@ def test_the_pixel_limit_comes_before_decoding() -> None:
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("sides", [(363, 481), (257, 307), (433, 347)])
 def test_a_jpeg_decoded_at_a_fraction_is_not_stretched(sides: tuple[int, int], orientation: int) -> None:
-    """Of 363 columns at 3/8, a decoder makes 137, of which the image fills 136.1."""
+    """At 3/8 a decoder returns 137 columns for 363, of which the image covers 136.1."""
     width, height = sides
     stripes = (np.add.outer(np.arange(height) // 9, np.arange(width) // 11) % 2 * 200 + 20).astype(np.uint8)
     data = encoded(Image.fromarray(stripes).convert("RGB"), quality=97, subsampling=0, exif=exif(orientation))

@@ -27,7 +27,7 @@ ROUNDED = np.round(VALUES / 257).astype(np.uint8)
 
 
 def encode(data: bytes, format: str = "keep", **config: Any) -> Encoded:
-    """Decode and encode with 16 bits per channel, without a generator between."""
+    """Decode and encode with 16 bits per channel, without a generator in between."""
     picture = decoded(data, depth=16)
     record = Record(key="a", payload=picture, options=Options(format=format, depth=16))
     (result,) = Encoder(EncodeConfig(**config))([record])
@@ -103,7 +103,7 @@ def test_16_bit_pngs_are_rounded_with_their_alpha(channels: int) -> None:
         np.testing.assert_array_equal(result.alpha_HW.numpy(), np.round(values[..., -1] / 257))
 
 
-def test_without_the_readers_pillow_reads_what_it_can_and_the_rest_names_the_extra(
+def test_without_the_readers_pillow_reads_8_bits_or_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(deep, "installed", lambda: False)
@@ -130,7 +130,7 @@ def test_16_bits_are_kept_where_the_format_holds_them(depth: int, format: str, k
         assert "früh".encode() in exif
 
 
-def test_8_bits_of_16_are_named() -> None:
+def test_reduction_from_16_to_8_bits_is_a_remark() -> None:
     record = Record(key="a", payload=decoded(written(VALUES, photometric="rgb")), options=Options(format="png"))
     (result,) = Encoder(EncodeConfig())([record])
     assert isinstance(result, Record)
@@ -147,7 +147,7 @@ def test_a_profile_is_applied_in_16_bits() -> None:
     assert np.abs(values / 257 - from_pixels(np.round(ramp / 257).astype(np.uint8), adobe_rgb_icc()).pixels).max() < 1.5
 
 
-def test_raw_is_told_by_content_and_developed_upright() -> None:
+def test_raw_is_recognised_by_content_and_developed_upright() -> None:
     data = dng(orientation=6)
     seen = inspect(data, 1_000_000)
     assert (seen.format, seen.reader, seen.width, seen.height) == ("RAW", "raw", 64, 96)

@@ -1,4 +1,4 @@
-"""Guided upsampling keeps the photo's edges, follows the translation's colours, and equals its definition."""
+"""Guided upsampling: edges of the photo, colours of the translation, and agreement with the equations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.records import DecodedImage, Record
 
 
 def photo(height: int, width: int) -> Tensor:
-    """Make three hard-edged shapes on a soft background, with grain: uint8 [H, W, 3]."""
+    """Return three hard-edged shapes on a soft background with grain: uint8 [H, W, 3]."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     picture = torch.stack((0.3 + 0.4 * y, 0.6 - 0.3 * x, 0.5 + 0.2 * x * y), dim=-1)
     for column, colour in ((0.2, (0.9, 0.2, 0.1)), (0.5, (0.1, 0.7, 0.2)), (0.8, (0.2, 0.3, 0.9))):
@@ -24,7 +24,7 @@ def photo(height: int, width: int) -> Tensor:
 
 
 def recolour(pixels_HWC: Tensor) -> Tensor:
-    """Stand in for a generator: mix channels, darken, shift."""
+    """Recolour like a generator: mix channels, darken, shift."""
     mix = torch.tensor([[0.7, 0.1, 0.0], [0.1, 0.5, 0.2], [0.0, 0.2, 0.6]])
     return (pixels_HWC.float() @ mix + 20).clamp(0, 255).to(torch.uint8)
 
@@ -42,8 +42,8 @@ def test_an_affine_recolouring_is_found_and_applied_at_full_size() -> None:
     assert mean_error(result, recolour(full)) < 1.5
 
 
-def test_detail_is_that_of_the_photo() -> None:
-    """Much nearer to the recolouring at full size than the enlarged translation can be."""
+def test_the_result_has_the_detail_of_the_photo() -> None:
+    """The result is much nearer to the recolouring at full size than the enlarged translation."""
     full = photo(300, 460)
     small = resize(full, 115, 75)
     translated = recolour(small)
@@ -52,14 +52,14 @@ def test_detail_is_that_of_the_photo() -> None:
     assert mean_error(guided, want) < mean_error(plain_upsample(translated, 300, 460), want) / 3
 
 
-def test_an_unchanged_photo_comes_back() -> None:
+def test_an_unchanged_translation_returns_the_photo() -> None:
     full = photo(200, 300)
     small = resize(full, 150, 100)
     assert mean_error(guided_upsample(full, small, small), full) < 1
 
 
-def test_what_the_translation_paints_over_is_gone() -> None:
-    """A translation to one colour leaves nothing of the shapes; fine grain may stay."""
+def test_shapes_that_the_translation_paints_over_are_removed() -> None:
+    """A translation to one colour removes the shapes; fine grain may remain."""
     full = photo(120, 160)
     small = resize(full, 80, 60)
     painted = torch.full_like(small, 77)
@@ -67,8 +67,8 @@ def test_what_the_translation_paints_over_is_gone() -> None:
     assert mean_error(result, torch.full_like(full, 77)) < 0.15 * mean_error(full, torch.full_like(full, 77))
 
 
-def test_grain_in_flat_places_is_kept() -> None:
-    """The filter of the paper would smooth it: too little variance to fit."""
+def test_grain_in_flat_areas_is_kept() -> None:
+    """The unmodified filter of the paper would smooth it, since the variance there is too small to fit."""
     grain = torch.randint(-2, 3, (120, 160, 1), generator=torch.Generator().manual_seed(0))
     full = (100 + grain).expand(-1, -1, 3).to(torch.uint8).contiguous()
     small = resize(full, 40, 30)
@@ -79,7 +79,7 @@ def test_grain_in_flat_places_is_kept() -> None:
 
 
 def test_the_fit_is_the_weighted_ridge_regression_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equations 11 and 12 of the 2013 paper with weights, solved plainly for each window, averaged by weight."""
+    """Solves equations 11 and 12 of the 2013 paper, with weights, for each window and averages by weight."""
     monkeypatch.setattr(detail, "WIDE_SHARE", 0.0)
     rows, columns = 9, 11
     random = torch.Generator().manual_seed(0)
@@ -114,7 +114,7 @@ def test_the_fit_is_the_weighted_ridge_regression_of_the_paper(monkeypatch: pyte
 
 
 def test_a_rim_that_the_generator_draws_along_an_edge_is_not_enlarged() -> None:
-    """A bright page on dark ground; the translation makes the page bluer, and draws a white rim 5 pixels wide."""
+    """The translation of a bright page on dark ground makes the page bluer and draws a white rim of 5 pixels."""
     scale, side = 6, 96
     page = torch.zeros(side, side, dtype=torch.bool)
     page[24:72, 24:72] = True
@@ -129,15 +129,15 @@ def test_a_rim_that_the_generator_draws_along_an_edge_is_not_enlarged() -> None:
     expected = full.int()
     expected[..., 2] += 30 * page.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     result = guided_upsample(full, working, translated).int()
-    inside = slice(25 * scale, 71 * scale)  # all of the page but the pixel at its edge
+    inside = slice(25 * scale, 71 * scale)  # the page without the pixel at its edge
     assert (result - expected)[inside, inside].abs().max() <= 12
     plain_rim = (translated.int() - working.int())[26, 40].abs().max()
-    assert plain_rim > 60, "the rim is there in what the generator made"
+    assert plain_rim > 60, "the generator's output has the rim"
 
 
 @pytest.mark.parametrize("contrast", [25, 50, 100, 160])
 def test_an_edge_between_two_changes_has_no_halo(contrast: int) -> None:
-    """A bright disc becomes paler, the dark ground stays; away from the edge itself both are as they should be."""
+    """A bright disc becomes paler on an unchanged dark ground; both are right except at the edge itself."""
     height, width, scale = 360, 480, 6
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     distance = ((x - width / 2).square() + (y - height / 2).square()).sqrt() - 110
@@ -152,7 +152,7 @@ def test_an_edge_between_two_changes_has_no_halo(contrast: int) -> None:
         assert (result.float() - expected)[ring].mean(0).abs().max() <= 1.5, (near, far)
 
 
-def test_colour_stored_behind_transparency_does_not_count() -> None:
+def test_colours_of_transparent_pixels_are_ignored() -> None:
     working = torch.full((32, 32, 3), 120, dtype=torch.uint8)
     translated = working + 20
     alpha = torch.full((32, 32), 255, dtype=torch.uint8)
@@ -164,7 +164,7 @@ def test_colour_stored_behind_transparency_does_not_count() -> None:
 
 
 def test_16_bits_keep_a_smooth_sky() -> None:
-    """Steps of less than one of 255 levels are still there after the translation made in 8 bits."""
+    """Steps below one of 255 levels are kept although the translation has 8 bits."""
     ramp = torch.linspace(30_000, 30_600, 512).round().to(torch.uint16)
     full = ramp[None, :, None].expand(64, 512, 3).contiguous()
     small = (resize(full, 128, 16).float() / 257 + 0.5).byte()
@@ -177,7 +177,7 @@ def test_16_bits_keep_a_smooth_sky() -> None:
 
 
 @pytest.mark.parametrize("way", ["guided", "plain", "none"])
-def test_depth_is_brought_back_in_every_way(way: Detail) -> None:
+def test_every_detail_mode_keeps_16_bits(way: Detail) -> None:
     deep = torch.randint(20_000, 40_000, (64, 80, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint16)
     deep = resize(resize(deep, 10, 8), 80, 64)
     shown = (deep.float() / 257 + 0.5).byte()

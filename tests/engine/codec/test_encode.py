@@ -1,4 +1,4 @@
-"""Every format gives back the pixels, and what a format cannot hold costs one image."""
+"""Encode to every format; an image that its format cannot hold fails alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def encode(format: str, **config: int | str | bool) -> Encoded:
 
 
 @pytest.mark.parametrize("format", list(FORMATS))
-def test_each_format_holds_the_picture(format: str) -> None:
+def test_each_format_holds_the_image(format: str) -> None:
     result = encode(format)
     assert (result.width, result.height, result.notes[0]) == (64, 48, "first of 3 frames")
     with Image.open(io.BytesIO(result.data)) as image:
@@ -42,7 +42,7 @@ def test_each_format_holds_the_picture(format: str) -> None:
         assert psnr_db(pixels(result.data), PIXELS) > 35
 
 
-def test_quality_and_subsampling_are_as_asked() -> None:
+def test_quality_and_subsampling_settings() -> None:
     def sampling(result: Encoded) -> int:
         with Image.open(io.BytesIO(result.data)) as image:
             return int(image.layer[0][1]) * 10 + int(image.layer[0][2])  # type: ignore[attr-defined]
@@ -52,13 +52,13 @@ def test_quality_and_subsampling_are_as_asked() -> None:
     assert [sampling(encode("jpeg", subsampling=s)) for s in ("4:4:4", "4:2:2", "4:2:0")] == [11, 21, 22]
 
 
-def test_progressive_and_lossless_are_as_asked() -> None:
+def test_progressive_and_lossless_settings() -> None:
     with Image.open(io.BytesIO(encode("jpeg", progressive=True).data)) as image:
         assert image.info["progressive"]
     assert np.array_equal(pixels(encode("webp", lossless=True).data), PIXELS)
 
 
-def test_the_same_picture_gives_the_same_bytes() -> None:
+def test_encoding_is_deterministic() -> None:
     for format in FORMATS:
         assert encode(format).data == encode(format).data
 
@@ -71,7 +71,7 @@ def test_an_image_that_its_format_cannot_hold_fails_alone() -> None:
     assert results[0].reason == "WEBP cannot hold 16384x1 pixels; use --format png or tiff"
 
 
-def test_failures_pass_through_in_their_place() -> None:
+def test_failures_are_passed_through_in_order() -> None:
     failed = Failed(key="x", stage="decode", reason="r")
     results = Encoder(EncodeConfig())([record("png"), failed])
     assert results[1] is failed
@@ -91,5 +91,5 @@ def test_failures_pass_through_in_their_place() -> None:
         ("webp", "JPEG", "WEBP"),
     ],
 )
-def test_keep_keeps_what_can_be_written(asked: str, came_in: str, goes_out: str) -> None:
+def test_format_keep_falls_back_where_a_format_cannot_be_written(asked: str, came_in: str, goes_out: str) -> None:
     assert output_format(asked, came_in) == goes_out

@@ -1,4 +1,4 @@
-"""The estimate of an image's memory is not below what it takes."""
+"""The estimate of an image's memory is an upper bound of what its translation uses."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CASES = {
 
 
 def test_the_estimate_covers_the_peak_of_a_process() -> None:
-    """In processes of their own, since a peak is that of a whole life."""
+    """Each image has its own process, since a peak counts from the start of the process."""
     peaks = {}
     command = [sys.executable, "-c", SCRIPT]
     running = {
@@ -79,7 +79,7 @@ def test_the_estimate_covers_the_peak_of_a_process() -> None:
 
 
 @pytest.mark.parametrize("detail", ["none", "guided"])
-def test_the_estimate_counts_what_is_asked_for(detail: str) -> None:
+def test_the_estimate_depends_on_the_options(detail: str) -> None:
     image = inspect(encoded("RGB", "PNG"), 10**9)
     sizes = [Options(size=Size.parse(size), detail=detail) for size in ("256", "4000", "8000x8000")]  # type: ignore[arg-type]
     estimates = [footprint_bytes(image, options) for options in sizes]

@@ -1,4 +1,4 @@
-"""A result's name follows from its input's name and the format asked for."""
+"""Names of results: from the name of the photo and the requested format."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ STEMS = st.text(CHARACTERS, min_size=1).filter(lambda s: s.strip("."))
         (".jpg", "keep", ".jpg.png", "png"),
     ],
 )
-def test_it_keeps_what_can_be_written_and_replaces_the_rest(key: str, asked: str, name: str, format: str) -> None:
+def test_keep_replaces_formats_that_cannot_be_written(key: str, asked: str, name: str, format: str) -> None:
     assert output_name(key, asked) == (name, format)
 
 
 @given(stem=STEMS, suffix=st.sampled_from(sorted(IMAGE_SUFFIXES)), asked=st.sampled_from(["keep", *FORMATS]))
-def test_any_image_keeps_its_folder_and_gets_a_suffix_that_means_its_format(stem: str, suffix: str, asked: str) -> None:
+def test_a_result_keeps_its_folder_and_has_the_suffix_of_its_format(stem: str, suffix: str, asked: str) -> None:
     key = f"folder/{stem}{suffix}"
     name, format = output_name(key, asked)
     assert name.startswith(f"folder/{stem}.")
     assert format in FORMATS
     assert asked in ("keep", format)
-    assert output_name(name, "keep") == (name, format), "a result is named like a photo of its format"
+    assert output_name(name, "keep") == (name, format), "the name of a result must be a valid name of a photo"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "A.JPEG", "x/y.TIF", "a.b.png", "a.HEIC"])
-def test_photos_are_known_by_their_suffix(name: str) -> None:
+def test_photos_are_recognised_by_suffix(name: str) -> None:
     assert is_image_name(name)
 
 
 @pytest.mark.parametrize("name", ["jpg", "a.jpg.txt", "a.mp4", "a", ".jpg", "a.jpg/b"])
-def test_other_files_are_left_alone(name: str) -> None:
+def test_other_files_are_not_photos(name: str) -> None:
     assert not is_image_name(name)

@@ -1,4 +1,4 @@
-"""Pixels are turned as EXIF asks and resampled as Pillow does; colours are resampled as they are seen."""
+"""Turn images by their EXIF orientation and resample them like Pillow, with premultiplied alpha."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_upright_turns_as_pillow_does(orientation: int) -> None:
     np.testing.assert_array_equal(turned(PIXELS[:, :, 0], orientation), expected[:, :, 0])
 
 
-def test_orientation_by_hand() -> None:
+def test_orientations_of_a_small_array() -> None:
     pixels_HWC = torch.arange(6, dtype=torch.uint8).reshape(2, 3, 1).repeat(1, 1, 3)
     turned = {n: upright(pixels_HWC, n)[..., 0].tolist() for n in range(1, 9)}
     assert turned[1] == [[0, 1, 2], [3, 4, 5]]
@@ -54,13 +54,13 @@ def test_resizing_equals_pillows_bicubic_within_one_step_nearly_everywhere(
     result = resize(torch.from_numpy(np.array(image)), *asked)
     assert result.is_contiguous()
     difference = np.abs(result.numpy().astype(np.int16) - expected)
-    # Both compute in whole numbers, PyTorch with fewer bits: next to steep edges a few values are off by more.
+    # Both use fixed-point arithmetic, PyTorch with fewer bits: a few values next to steep edges differ by more.
     assert (difference > 1).mean() < 0.002
     assert difference.max() <= 4
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-def test_colour_stored_behind_transparency_does_not_show_at_edges(dtype: torch.dtype) -> None:
+def test_colours_of_transparent_pixels_do_not_bleed_into_edges(dtype: torch.dtype) -> None:
     """The left half is opaque orange, the right half transparent black."""
     white = 255 if dtype == torch.uint8 else 65535
     orange = torch.tensor([240, 150, 19]) * (white // 255)

@@ -1,4 +1,4 @@
-"""Headers are read, and bombs refused."""
+"""Read headers without decoding; refuse files that are too large or no images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def record(key: str, data: bytes, size: str = "native") -> Record[bytes]:
     return Record(key=key, payload=data, options=Options(size=Size.parse(size)))
 
 
-def test_a_header_tells_format_mode_size_and_orientation() -> None:
+def test_format_mode_size_and_orientation() -> None:
     seen = inspect(oriented(6), LIMIT)
     assert (seen.format, seen.mode, seen.width, seen.height) == ("JPEG", "RGB", 61, 43)
     assert (seen.metadata.orientation, seen.frames, seen.progressive, seen.num_pixels) == (6, 1, False, 61 * 43)
@@ -28,7 +28,7 @@ def test_a_header_tells_format_mode_size_and_orientation() -> None:
     assert inspect(encoded(picture().convert("CMYK")), LIMIT).mode == "CMYK"
 
 
-def test_an_animation_tells_how_many_frames_it_has() -> None:
+def test_number_of_frames_of_an_animation() -> None:
     frames = [picture(seed=i) for i in range(3)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert inspect(data, LIMIT).frames == 3
@@ -43,20 +43,20 @@ def test_an_animation_tells_how_many_frames_it_has() -> None:
         (bomb(), "4,225.0 megapixels in the file are over the limit of 10.0"),
     ],
 )
-def test_what_is_no_acceptable_image_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+def test_unacceptable_files_are_refused_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(SkipImage, match=reason):
         inspect(data, LIMIT)
 
 
-def test_the_limit_is_inclusive() -> None:
+def test_the_pixel_limit_is_inclusive() -> None:
     data = photo(20, 10)
     assert inspect(data, 200).num_pixels == 200
     with pytest.raises(SkipImage, match="--max-pixels"):
         inspect(data, 199)
 
 
-def test_a_thin_picture_may_not_grow_past_the_limit() -> None:
-    """Given 65,000 pixels in one line, when the short side is to be 256, then 4 gigapixels would have to be made."""
+def test_a_thin_image_may_not_be_enlarged_beyond_the_limit() -> None:
+    """A line of 65,000 pixels with a short side of 256 would be 4 gigapixels."""
     thin = encoded(picture(65_000, 1), "PNG")
     failed = inspect_record(record("thin.png", thin, "256"), DecodeConfig())
     assert isinstance(failed, Failed)
@@ -65,7 +65,7 @@ def test_a_thin_picture_may_not_grow_past_the_limit() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_no_bytes_can_do_more_than_be_refused(tail: bytes) -> None:
+def test_arbitrary_bytes_are_refused_without_other_errors(tail: bytes) -> None:
     for head in (
         b"",
         b"\xff\xd8\xff\xe1",
@@ -79,7 +79,7 @@ def test_no_bytes_can_do_more_than_be_refused(tail: bytes) -> None:
         assert outcome.reason if isinstance(outcome, Failed) else outcome.payload.num_pixels <= LIMIT
 
 
-def test_a_bad_image_fails_at_inspection() -> None:
+def test_a_bad_image_fails_in_the_inspect_stage() -> None:
     failed = inspect_record(record("b", b"words"), DecodeConfig())
     assert isinstance(failed, Failed)
     assert (failed.key, failed.stage) == ("b", "inspect")

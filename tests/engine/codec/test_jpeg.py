@@ -1,4 +1,4 @@
-"""Damage in a JPEG is noticed in every kind; oddities that no pixel depends on are not damage."""
+"""Find damage in JPEGs of every kind; accept oddities that do not affect pixels."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ ODDITIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-def test_an_oddity_that_no_pixel_depends_on_is_not_damage(oddity: str) -> None:
+def test_an_oddity_that_affects_no_pixel_is_not_damage(oddity: str) -> None:
     intact = photo(200, 150, quality=95)
     odd = ODDITIES[oddity](intact)
     assert odd != intact
@@ -87,7 +87,7 @@ def test_an_oddity_does_not_hide_damage() -> None:
 
 
 def resampled(horizontal: int, vertical: int) -> bytes:
-    """Return a JPEG whose luminance has another sampling than libjpeg-turbo's own interface has names for.
+    """Return a JPEG whose luminance has a sampling that libjpeg-turbo's own interface has no name for.
 
     A flat image has the same blocks in any order, so that the factors can be changed in its header.
     """
@@ -96,7 +96,7 @@ def resampled(horizontal: int, vertical: int) -> bytes:
     assert data[frame + 11] == 0x22
     data[frame + 11] = horizontal << 4 | vertical
     blocks = horizontal * vertical
-    size = 64 * 4 // blocks  # as many units as before
+    size = 64 * 4 // blocks  # the number of units must not change
     struct.pack_into(">HH", data, frame + 5, 8 * vertical * (size // 16 or 1), 8 * horizontal * 2)
     return bytes(data)
 
@@ -110,7 +110,7 @@ def test_unusual_sampling_is_read_with_a_remark(sampling: tuple[int, int]) -> No
 
 
 def test_a_broken_scan_of_fine_detail_is_a_remark() -> None:
-    """Cut two bytes of the last scan of a smooth image, whose high frequencies are next to nothing."""
+    """Cuts two bytes from the last scan of a smooth image, whose high frequencies are almost zero."""
     data = encoded(Image.linear_gradient("L").convert("RGB"), quality=95, progressive=True)
     found, notes = jpeg.decode(data[:-4] + data[-2:], "RGB")
     assert np.abs(found.astype(int) - pixels(data)).mean() < 1
@@ -118,7 +118,7 @@ def test_a_broken_scan_of_fine_detail_is_a_remark() -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "CMYK"])
-def test_as_much_as_can_be_decoded_of_a_damaged_file(kind: str) -> None:
+def test_allow_damaged_decodes_as_much_as_possible(kind: str) -> None:
     colours, make = KINDS[kind]
     found = jpeg.decode_damaged(zeroed(make(), 0.5, 1500), colours)
     assert found.shape[:2] == (300, 400)
@@ -127,7 +127,7 @@ def test_as_much_as_can_be_decoded_of_a_damaged_file(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_inverse_dct_makes_a_smaller_image_of_the_same_content(kind: str) -> None:
+def test_scaled_decoding_by_the_inverse_dct(kind: str) -> None:
     colours, make = KINDS[kind]
     whole, _ = jpeg.decode(make(), colours)
     small, _ = jpeg.decode(make(), colours, least=(75, 100))

@@ -1,4 +1,4 @@
-"""The GPU's encoder: here nvImageCodec's own for the CPU, on a card nvJPEG."""
+"""Encode with nvImageCodec: with nvJPEG where there is a GPU, otherwise with its encoder for the CPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def encode(encoder: Encoder, *records: Record[DecodedImage]) -> list[Encoded]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Note the shape of each picture that is given to the GPU's encoder."""
+    """Record the shape of each image that the GPU's encoder receives."""
     shapes: list[tuple[int, ...]] = []
     work = GpuEncoder.__call__
 
@@ -60,9 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 @on_every_device
 @pytest.mark.parametrize(("subsampling", "sampling"), [("4:4:4", (1, 1)), ("4:2:2", (2, 1)), ("4:2:0", (2, 2))])
-def test_quality_and_subsampling_are_as_asked(
-    subsampling: str, sampling: tuple[int, int], device: torch.device
-) -> None:
+def test_quality_and_subsampling_settings(subsampling: str, sampling: tuple[int, int], device: torch.device) -> None:
     encoder = GpuEncoder(device)
     results = [encoder(LARGE, quality, subsampling) for quality in (30, 60, 92)]
     assert all(results)
@@ -75,7 +73,7 @@ def test_quality_and_subsampling_are_as_asked(
 
 
 @on_every_device
-def test_only_large_baseline_jpegs_take_the_new_way(device: torch.device, calls: list[tuple[int, ...]]) -> None:
+def test_the_gpu_encodes_only_large_baseline_jpegs(device: torch.device, calls: list[tuple[int, ...]]) -> None:
     encoder = Encoder(EncodeConfig(gpu_from_pixels=FROM_PIXELS), device)
     results = encode(encoder, record(SMALL), record(LARGE), record(LARGE, "png"), record(LARGE, "webp"))
     assert calls == [LARGE.shape]
@@ -88,7 +86,7 @@ def test_only_large_baseline_jpegs_take_the_new_way(device: torch.device, calls:
 
 
 @on_every_device
-def test_metadata_go_into_its_files_as_into_others(device: torch.device) -> None:
+def test_metadata_is_written_as_by_the_cpus_encoder(device: torch.device) -> None:
     metadata = inspect(oriented(6), 10_000_000).metadata
     (result,) = encode(Encoder(EncodeConfig(gpu_from_pixels=1), device), record(LARGE, metadata=metadata))
     (expected,) = encode(Encoder(EncodeConfig()), record(LARGE, metadata=metadata))
@@ -103,7 +101,7 @@ def test_metadata_go_into_its_files_as_into_others(device: torch.device) -> None
 
 
 @on_every_device
-def test_several_threads_get_their_own_pictures(device: torch.device) -> None:
+def test_results_of_concurrent_threads_are_not_mixed_up(device: torch.device) -> None:
     encoder = GpuEncoder(device)
     pictures = [np.array(picture(120, 80, seed=seed)) for seed in range(24)]
     with ThreadPoolExecutor(6) as pool:
@@ -113,16 +111,16 @@ def test_several_threads_get_their_own_pictures(device: torch.device) -> None:
 
 
 @on_every_device
-def test_what_it_cannot_encode_is_left_to_the_cpu_and_the_next_goes_well(device: torch.device) -> None:
+def test_an_image_that_it_cannot_encode_is_left_to_the_cpu(device: torch.device) -> None:
     encoder = GpuEncoder(device)
     assert encoder(np.zeros((0, 0, 3), np.uint8), 92, "4:2:0") is None
     assert encoder(LARGE, 92, "4:2:0")
 
 
-def test_where_nvimagecodec_does_not_start_the_cpu_encodes_and_that_is_said_once(
+def test_without_a_usable_gpu_the_cpu_encodes_and_one_warning_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    encoder = Encoder(EncodeConfig(gpu_from_pixels=1), torch.device("cuda", 99))  # no machine has it
+    encoder = Encoder(EncodeConfig(gpu_from_pixels=1), torch.device("cuda", 99))  # a device that no machine has
     with caplog.at_level(logging.WARNING):
         results = encode(encoder, record(LARGE), record(SMALL))
     assert [message.split(":")[0] for message in caplog.messages] == ["JPEGs are encoded on the CPU"]
@@ -131,13 +129,13 @@ def test_where_nvimagecodec_does_not_start_the_cpu_encodes_and_that_is_said_once
     assert [result.data for result in results] == [result.data for result in expected]
 
 
-def test_unless_asked_for_the_cpu_encodes() -> None:
+def test_the_cpu_encodes_by_default() -> None:
     assert encode_device(PipelineConfig()) is None
     on_cpu = PipelineConfig(generate=GenerateConfig(device="cpu"), encode=EncodeConfig(gpu_from_pixels=1))
     assert encode_device(on_cpu) is None
 
 
 @pytest.mark.needs_cuda
-def test_asked_for_the_generators_gpu_encodes() -> None:
+def test_the_generators_gpu_encodes_on_request() -> None:
     config = PipelineConfig(generate=GenerateConfig(device="cuda:0"), encode=EncodeConfig(gpu_from_pixels=1))
     assert encode_device(config) == torch.device("cuda", 0)

@@ -1,4 +1,4 @@
-"""Pages of TIFFs and frames of animations, each as a file of its own."""
+"""Extract pages of TIFFs and frames of animations, each as a file of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def several(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_page_is_cut_out(kind: str) -> None:
+def test_every_page_is_extracted(kind: str) -> None:
     whole = several(kind)
     assert num_pages(whole) == 3
     for number, page in enumerate(PAGES):
@@ -52,7 +52,7 @@ def test_anything_else_has_one_page(data: bytes) -> None:
     assert num_pages(data) == 1
 
 
-def test_a_list_of_pages_that_loops_ends() -> None:
+def test_a_loop_of_pages_ends() -> None:
     data = bytearray(encoded(PAGES[0], "TIFF"))
     first = int.from_bytes(data[4:8], "little")
     entries = int.from_bytes(data[first : first + 2], "little")

@@ -1,4 +1,4 @@
-"""What Pillow stumbles over in a PNG is left out with a remark, and damaged pixels are noticed."""
+"""Leave out PNG chunks that Pillow refuses, with a remark; find damaged pixels."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_a_chunk_that_pillow_refuses_is_left_out(chunk: bytes, note: str) -> Non
     np.testing.assert_array_equal(pixels(seen.data), pixels(PNG))
 
 
-def test_other_chunks_stay() -> None:
+def test_other_chunks_are_kept() -> None:
     data = png_with(PNG, png_chunk(b"tEXt", b"Title\0Half Dome"), png_chunk(b"zTXt", b"A\0\0" + zlib.compress(b"b")))
     assert png.without_bad_chunks(data) == (data, ())
     assert inspect(data, 1_000_000).metadata.texts == (("Title", "Half Dome"), ("A", "b"))
 
 
 def test_flipped_bits_in_the_pixels_are_damage() -> None:
-    """Pillow compares no checksum of pixels."""
+    """Pillow does not verify the checksum of pixel data."""
     with pytest.raises(Damaged, match="wrong PNG checksum"):
         png.check(flipped(PNG, 0.5))
     assert png.check(PNG) == ()

@@ -1,4 +1,4 @@
-"""Directories are read in both byte orders and sizes; damage in strips is noticed; RAW photos are told apart."""
+"""Read TIFF directories in both byte orders and sizes, find damaged strips, recognise RAW photos."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_tags_are_read_in_both_byte_orders_and_sizes(byteorder: str, bigtiff: bo
 
 
 @pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "jpeg"])
-def test_damage_in_a_strip_is_noticed(compression: str) -> None:
+def test_damage_in_a_strip_is_found(compression: str) -> None:
     whole = photo(400, 300, format="TIFF", compression=compression)
     tiff.check(whole)
     with pytest.raises(Damaged, match="strip of the TIFF"):
@@ -62,7 +62,7 @@ def test_flipped_bits_in_a_deflate_strip_are_damage() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"II*\0", b"MM\0*\0\0\0\x08", b"II+\0" + bytes(20), encoded(picture())])
-def test_what_is_no_tiff_has_no_tags(data: bytes) -> None:
+def test_other_files_have_no_tags(data: bytes) -> None:
     assert dict(tiff.first_directory(data)) == {}
     assert not tiff.is_raw(data)
 

@@ -26,5 +26,5 @@ def compiled(generator: Generator, cache: Path, guessable: Path) -> InductorBack
 
 @pytest.fixture(scope="session")
 def guessable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return TorchInductor's own folder, which by default has a name that others can guess."""
+    """TorchInductor's default folder, whose name other users could guess."""
     return tmp_path_factory.mktemp("inductor")

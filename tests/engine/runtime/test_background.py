@@ -1,4 +1,4 @@
-"""A run that starts with PyTorch's own kernels and changes to a package compiled meanwhile."""
+"""Start a run with PyTorch's own kernels and switch to a package compiled in the background."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def finish(compilation: BackgroundCompilation) -> None:
 
 
 @pytest.mark.needs_compiler
-def test_a_long_run_changes_to_a_package_compiled_meanwhile(
+def test_a_long_run_switches_to_a_package_compiled_in_the_background(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(background, "WORTH_COMPILING_S", 0.0)
@@ -48,7 +48,7 @@ def test_a_long_run_changes_to_a_package_compiled_meanwhile(
     assert f"Changed to {translator.reason}." in caplog.text
     assert psnr_db(translator(pixels()).numpy(), before.numpy()) > 40
     later = BatchTranslator(generator, config(tmp_path))
-    assert later.backend.name == "inductor", "later runs start with it"
+    assert later.backend.name == "inductor", "later runs start with the package"
     assert vars(later)["_compilation"] is None
 
 
@@ -58,10 +58,10 @@ def test_a_long_run_changes_to_a_package_compiled_meanwhile(
     [(None, [1.0] * 9, False), (None, [1.0] * 11, True), (50_000, [1.0], False), (70_000, [1.0], True)],
     ids=["unbounded and young", "unbounded and long", "short", "long"],
 )
-def test_compiling_starts_once_the_measured_rest_is_worth_it(
+def test_compiling_starts_when_the_remaining_time_justifies_it(
     expected_pixels: int | None, batches: list[float], starts: bool, generator: Generator, tmp_path: Path
 ) -> None:
-    """Given 1,000 pixels a second, then 60 seconds are worth it."""
+    """At 1,000 pixels a second the threshold is 60 seconds of remaining work."""
     compilation = BackgroundCompilation(generator, config(tmp_path, expected_pixels=expected_pixels), "fp32")
     started: list[bool] = []
     compilation._start = lambda: started.append(True)  # type: ignore[method-assign]
@@ -71,7 +71,7 @@ def test_compiling_starts_once_the_measured_rest_is_worth_it(
 
 
 @pytest.mark.needs_compiler
-def test_a_child_process_that_dies_leaves_the_run_as_it_is(
+def test_a_compiler_process_that_dies_does_not_affect_the_run(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(background, "WORTH_COMPILING_S", 0.0)
@@ -87,7 +87,9 @@ def test_a_child_process_that_dies_leaves_the_run_as_it_is(
 
 
 @pytest.mark.needs_compiler
-def test_closing_stops_the_child_process(generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_stops_the_compiler_process(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "WORTH_COMPILING_S", 0.0)
     monkeypatch.setattr(background, "_CHILD", "import time; time.sleep(600)")
     compilation = BackgroundCompilation(generator, config(tmp_path), "fp32")

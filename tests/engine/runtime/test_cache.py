@@ -1,4 +1,4 @@
-"""Compiled packages: kept by key, checked by hash, built once however many ask."""
+"""Cache of compiled packages: stored by key, verified by hash, built once by concurrent processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = {"backend": "b", "weights": "w"}
 
 
 class Builder:
-    """Writes a package and counts how often it was asked to."""
+    """Build function that writes a package and counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -50,7 +50,7 @@ def test_another_key_is_another_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["package cut", "package gone", "record cut", "record of another key", "record is a list"]
 )
-def test_what_is_damaged_is_built_again_with_one_warning(
+def test_a_damaged_package_is_built_again_with_one_warning(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, build = PackageCache(tmp_path), Builder()
@@ -76,7 +76,7 @@ def test_what_is_damaged_is_built_again_with_one_warning(
     ]
 
 
-def test_a_build_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_no_files_and_is_repeated(tmp_path: Path) -> None:
     def fails(path: Path) -> None:
         path.write_bytes(b"half")
         raise ZeroDivisionError
@@ -91,8 +91,8 @@ def test_a_build_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: P
     assert left == {f"packages/{name}/{PACKAGE}", f"hashes/{name}.json", f"hashes/{name}.lock"}
 
 
-def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
-    """Given a build that is not done before the other process has asked, then there is one build and two packages."""
+def test_two_processes_at_the_same_time_build_once(tmp_path: Path) -> None:
+    """The build ends only after the other process has requested the package: one build, two results."""
     script = textwrap.dedent(
         """
         import sys, time
@@ -103,7 +103,7 @@ def test_two_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
 
         def build(path):
             print("built", flush=True)
-            while not (root / other).exists():  # hold the build until the other process is about to ask
+            while not (root / other).exists():  # hold the build until the other process is about to request it
                 time.sleep(0.01)
             time.sleep(0.2)
             path.write_bytes(b"package")
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None
         PackageCache(tmp_path / "file").get_or_build(KEY, Builder())
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_set_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLSTICE_CACHE", "/named")
     assert default_cache() == Path("/named")
     monkeypatch.delenv("SOLSTICE_CACHE")
@@ -140,7 +140,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert default_cache() == Path("/home/someone/.cache/solstice")
 
 
-def test_notes_stay_with_their_package_and_go_with_it(tmp_path: Path) -> None:
+def test_notes_are_kept_and_deleted_with_their_package(tmp_path: Path) -> None:
     cache, build = PackageCache(tmp_path), Builder()
     package = cache.get_or_build(KEY, build)
     cache.note(KEY, parity={"psnr_db": 50})
@@ -153,22 +153,22 @@ def test_notes_stay_with_their_package_and_go_with_it(tmp_path: Path) -> None:
 
 
 def filled(root: Path) -> Path:
-    """Return the package in a cache that is filled."""
+    """Fill a cache and return the path of its package."""
     return PackageCache(root).get_or_build(KEY, Builder())
 
 
 PARTS = ["", "packages", "packages/*", "packages/*/package.pt2", "hashes", "hashes/*.json"]
 
 
-def refused(root: Path, said: str) -> None:
-    """Check that neither a package nor its notes are taken from a cache, with one sentence about why not."""
+def refused(root: Path, sentence: str) -> None:
+    """Check that neither a package nor its notes are read from a cache, with one sentence about the cause."""
     uses: list[Callable[[PackageCache], object]] = [
         lambda cache: cache.get(KEY),
         lambda cache: cache.notes(KEY),
         lambda cache: cache.get_or_build(KEY, Builder()),
     ]
     for use in uses:
-        with pytest.raises(SetupError, match=said) as caught:
+        with pytest.raises(SetupError, match=sentence) as caught:
             use(PackageCache(root))
         assert "set SOLSTICE_CACHE to a folder of your own" in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -176,7 +176,7 @@ def refused(root: Path, said: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o020, 0o002])
 @pytest.mark.parametrize("part", ["", "packages", "hashes", "hashes/*.json"])
-def test_a_cache_that_others_may_write_is_refused(part: str, mode: int, tmp_path: Path) -> None:
+def test_a_cache_writable_by_other_users_is_refused(part: str, mode: int, tmp_path: Path) -> None:
     filled(tmp_path / "cache")
     (path,) = [tmp_path / "cache"] if not part else (tmp_path / "cache").glob(part)
     path.chmod(path.stat().st_mode | mode)
@@ -184,7 +184,7 @@ def test_a_cache_that_others_may_write_is_refused(part: str, mode: int, tmp_path
 
 
 @pytest.mark.parametrize("part", ["packages/*", "packages/*/package.pt2"])
-def test_a_package_that_others_may_write_is_refused(part: str, tmp_path: Path) -> None:
+def test_a_package_writable_by_other_users_is_refused(part: str, tmp_path: Path) -> None:
     filled(tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob(part)
     path.chmod(0o777)
@@ -203,7 +203,7 @@ def test_a_cache_of_another_user_is_refused(part: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give files away")
-def test_a_link_that_another_user_put_there_is_refused(tmp_path: Path) -> None:
+def test_a_link_owned_by_another_user_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "real")
     (tmp_path / "cache").symlink_to(tmp_path / "real")
     assert PackageCache(tmp_path / "cache").get(KEY) is not None
@@ -212,8 +212,8 @@ def test_a_link_that_another_user_put_there_is_refused(tmp_path: Path) -> None:
         PackageCache(tmp_path / "cache").get(KEY)
 
 
-def test_a_hash_beside_a_package_does_not_vouch_for_it(tmp_path: Path) -> None:
-    """Whoever can replace a package can put a file beside it."""
+def test_a_hash_file_next_to_a_package_is_ignored(tmp_path: Path) -> None:
+    """A user who can replace a package can also write a hash next to it."""
     package = filled(tmp_path)
     (record,) = (tmp_path / "hashes").glob("*.json")
     package.write_bytes(b"planted")
@@ -223,7 +223,7 @@ def test_a_hash_beside_a_package_does_not_vouch_for_it(tmp_path: Path) -> None:
     assert PackageCache(tmp_path).get_or_build(KEY, Builder()).read_bytes() == b"package"
 
 
-def test_a_package_is_built_where_nobody_else_can_look(tmp_path: Path) -> None:
+def test_a_package_is_built_in_a_private_folder(tmp_path: Path) -> None:
     modes: list[int] = []
 
     def build(path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_package_is_built_where_nobody_else_can_look(tmp_path: Path) -> None:
     assert package.stat().st_mode & 0o077 == 0
 
 
-def test_a_cache_that_is_not_there_yet_is_private(tmp_path: Path) -> None:
+def test_a_new_cache_folder_is_private(tmp_path: Path) -> None:
     require_private(tmp_path / "none")
     assert PackageCache(tmp_path / "none").get(KEY) is None
     assert not (tmp_path / "none").exists()

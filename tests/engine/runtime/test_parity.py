@@ -30,7 +30,7 @@ def put(store: PackageCache, key: dict[str, str], data: bytes) -> None:
 
 @dataclass
 class FaultyBackend:
-    """A compiled generator with a fault, as the parity check runs it."""
+    """Backend that runs the module and then adds a fault."""
 
     generator: Generator
     store: PackageCache
@@ -58,7 +58,7 @@ class FaultyBackend:
         return translated
 
 
-def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
+def test_the_check_images_are_deterministic_and_have_several_shapes() -> None:
     once, again = parity_images(), parity_images()
 
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
@@ -66,13 +66,13 @@ def test_the_images_are_the_same_every_time_and_cover_several_shapes() -> None:
     assert all(images.dtype == torch.uint8 and images.max() > 200 and images.min() < 50 for images in once)
 
 
-def test_the_images_have_the_sides_that_a_u_net_takes() -> None:
+def test_the_check_images_of_a_u_net_are_multiples_of_its_stride() -> None:
     shapes = [tuple(images.shape) for images in parity_images(256)]
     assert shapes == [(4, 256, 256, 3), (4, 256, 512, 3)]
     assert all(side % 32 == 0 for images in parity_images(32) for side in images.shape[1:3])
 
 
-def test_the_module_itself_passes_but_for_rounding(generator: Generator) -> None:
+def test_the_module_itself_passes_within_rounding(generator: Generator) -> None:
     parity = compare(generator, EagerBackend(generator, "fp32", CPU))
 
     assert parity.passed
@@ -87,7 +87,7 @@ def test_a_damaged_engine_is_refused(generator: Generator, tmp_path: Path, fault
 
 
 def test_a_generator_whose_weights_overflow_half_precision_is_refused(generator: Generator) -> None:
-    """Sums of 6e4 are infinite in fp16, and infinite minus infinite is NaN in the InstanceNorm that follows."""
+    """Sums above 65504 are infinite in fp16, and their difference in the InstanceNorm that follows is NaN."""
     module = EagerBackend(generator, "fp16", CPU)
     with torch.no_grad():
         weight = module._module.body[0].weight
@@ -97,12 +97,12 @@ def test_a_generator_whose_weights_overflow_half_precision_is_refused(generator:
     assert not compare(generator, module).passed
 
 
-def test_a_verdict_that_is_not_a_number_does_not_pass() -> None:
+def test_a_psnr_that_is_not_a_number_does_not_pass() -> None:
     assert not ParityResult(psnr_db=math.nan, max_error=0).passed
     assert ParityResult(psnr_db=MIN_PSNR_DB, max_error=0).passed
 
 
-def test_the_verdict_is_reached_once_and_kept_with_the_engine(generator: Generator, tmp_path: Path) -> None:
+def test_the_check_runs_once_and_its_result_is_kept_with_the_package(generator: Generator, tmp_path: Path) -> None:
     store = PackageCache(tmp_path)
     engine = FaultyBackend(generator, store, "none")
 
@@ -115,10 +115,10 @@ def test_the_verdict_is_reached_once_and_kept_with_the_engine(generator: Generat
 
 
 @pytest.mark.needs_compiler
-def test_a_refused_engine_is_replaced_by_the_next_backend_loudly(
+def test_a_refused_engine_is_replaced_by_the_next_backend_with_a_warning(
     generator: Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Given an engine that was compiled from other weights than its key says, as a compiler's defect would have it."""
+    """The package was compiled from other weights than those of its key, which stands for a compiler's defect."""
     other = Generator(type(generator.module)(generator.module.arch).eval(), generator.card, "other weights")
     store = PackageCache(tmp_path)
     InductorBackend(other, "fp32", CPU, store)

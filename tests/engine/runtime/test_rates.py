@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.needs_compiler
-def test_every_backend_is_timed_and_auto_takes_the_one_measured_fastest(generator: Generator, tmp_path: Path) -> None:
+def test_every_backend_is_timed_and_auto_uses_the_fastest(generator: Generator, tmp_path: Path) -> None:
     config = GenerateConfig(device="cpu", precision="fp32", cache=tmp_path, sides=(32, 64))
 
     rows = list(measure_backends(generator, config))
@@ -31,7 +31,7 @@ def test_every_backend_is_timed_and_auto_takes_the_one_measured_fastest(generato
     assert "measured fastest here" in translator.reason
 
 
-def test_a_backend_that_is_not_there_gets_a_row_that_says_why(generator: Generator, tmp_path: Path) -> None:
+def test_the_row_of_an_unavailable_backend_has_the_reason(generator: Generator, tmp_path: Path) -> None:
     config = GenerateConfig(device="cpu", cache=tmp_path, sides=(32,))
 
     (row,) = measure_backends(generator, config, ("tensorrt",))
@@ -40,7 +40,7 @@ def test_a_backend_that_is_not_there_gets_a_row_that_says_why(generator: Generat
     assert "needs an NVIDIA GPU" in row.note
 
 
-def test_a_rate_is_images_over_time() -> None:
+def test_a_rate_is_images_per_second() -> None:
     calls: list[torch.Size] = []
 
     def translate(pixels: torch.Tensor) -> torch.Tensor:
@@ -49,5 +49,5 @@ def test_a_rate_is_images_over_time() -> None:
 
     rate = images_per_s(translate, batch=3, side=16, measured_s=0.0)
 
-    assert calls == [(3, 16, 16, 3)] * 3  # one to warm up, at least two that count
+    assert calls == [(3, 16, 16, 3)] * 3  # one to warm up, at least two that are timed
     assert rate > 0

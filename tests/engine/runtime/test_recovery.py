@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory, and a GPU that is lost; the backends are stand-ins."""
+"""Recover from running out of memory, and stop when the GPU is lost; most backends here are stand-ins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.runtime.recovery import RecoveringBackend
 
 
 class SmallCard:
-    """A backend whose memory holds `most` images at once."""
+    """Backend that runs out of memory for batches of more than `most` images."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -31,7 +31,7 @@ def batch(count: int, side: int = 16) -> Tensor:
     return torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, side, side, 3).clone()
 
 
-def test_a_batch_that_does_not_fit_goes_in_halves_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_does_not_fit_is_halved_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     card = SmallCard(most=3)
 
     with caplog.at_level(logging.WARNING):
@@ -45,7 +45,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves_and_says_so(caplog: pytest.Log
     ]
 
 
-def test_what_fitted_is_remembered() -> None:
+def test_the_batch_size_that_fitted_is_used_for_later_batches() -> None:
     card = SmallCard(most=4)
     guarded = RecoveringBackend(card)
     guarded(batch(8))
@@ -56,7 +56,7 @@ def test_what_fitted_is_remembered() -> None:
     assert card.calls == [4, 4]
 
 
-def test_smaller_images_than_the_one_that_did_not_fit_go_together_again() -> None:
+def test_smaller_images_are_batched_again() -> None:
     card = SmallCard(most=4)
     guarded = RecoveringBackend(card)
     guarded(batch(8, side=32))
@@ -68,12 +68,12 @@ def test_smaller_images_than_the_one_that_did_not_fit_go_together_again() -> Non
     assert card.calls == [16]
 
 
-def test_an_image_that_does_not_fit_alone_is_for_the_caller() -> None:
+def test_an_image_that_does_not_fit_alone_raises() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         RecoveringBackend(SmallCard(most=0))(batch(4))
 
 
-def test_a_lost_gpu_ends_the_run_in_one_sentence_that_says_how_to_go_on() -> None:
+def test_a_lost_gpu_stops_the_run_with_a_sentence_that_names_the_remedy() -> None:
     def lost(_: Tensor) -> Tensor:
         raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA to enable…")
 
@@ -82,7 +82,7 @@ def test_a_lost_gpu_ends_the_run_in_one_sentence_that_says_how_to_go_on() -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_a_defect_of_ours_is_not_taken_for_a_lost_gpu() -> None:
+def test_other_errors_are_not_taken_for_a_lost_gpu() -> None:
     def broken(_: Tensor) -> Tensor:
         raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
 
@@ -91,7 +91,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_lost_gpu() -> None:
 
 
 @pytest.mark.needs_cuda
-def test_on_a_gpu_a_real_lack_of_memory_is_survived() -> None:
+def test_recover_from_real_cuda_out_of_memory() -> None:
     free, _ = torch.cuda.mem_get_info(0)
 
     def hungry(pixels_NHWC: Tensor) -> Tensor:

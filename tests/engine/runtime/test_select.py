@@ -66,7 +66,9 @@ def test_a_refused_precision_is_followed_by_mixed_and_then_by_fp32(
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU computes bfloat16 in software")
-def test_a_run_starts_in_the_fastest_type_that_passes_the_parity_check(generator: Generator, tmp_path: Path) -> None:
+def test_a_run_starts_in_the_fastest_precision_that_passes_the_parity_check(
+    generator: Generator, tmp_path: Path
+) -> None:
     backend, reason = choose_backend(generator, GenerateConfig(device="cpu", cache=tmp_path, expected_pixels=1))
 
     assert (backend.name, backend.precision) == ("eager", "bf16")
@@ -78,7 +80,7 @@ def test_a_run_starts_in_the_fastest_type_that_passes_the_parity_check(generator
 def test_a_precision_that_the_parity_check_refuses_is_replaced_by_the_next(
     refused: list[str], used: str, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored results of the check stand for a generator that rounding ruins."""
+    """The stored results are those of a generator that does not tolerate rounding."""
     monkeypatch.setattr("engine.runtime.select.fastest_precision", lambda _: "bf16")
     for precision in refused:
         PackageCache(tmp_path).note(eager_key(generator, precision, CPU), parity={"psnr_db": 31.0, "max_error": 90})
@@ -90,8 +92,8 @@ def test_a_precision_that_the_parity_check_refuses_is_replaced_by_the_next(
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU computes bfloat16 in software")
-def test_weights_as_the_reference_initialises_them_keep_a_fast_type(tmp_path: Path) -> None:
-    """Given weights N(0, 0.02) without residual, which the check refuses in bfloat16, then mixed precision passes."""
+def test_weights_initialised_like_the_reference_run_in_mixed_precision(tmp_path: Path) -> None:
+    """The check refuses weights N(0, 0.02) without residual in bfloat16 and accepts mixed precision."""
     torch.manual_seed(1)
     module = ResnetGenerator(Architecture(ngf=32)).eval().requires_grad_(False)
     for layer in module.modules():
@@ -114,7 +116,7 @@ def test_eager_on_request_is_the_reference(generator: Generator, tmp_path: Path)
 
 
 @pytest.mark.needs_compiler
-def test_a_requested_backend_falls_back_on_eager_fp32(generator: Generator, tmp_path: Path) -> None:
+def test_a_requested_backend_falls_back_to_eager_fp32(generator: Generator, tmp_path: Path) -> None:
     assert names(generator, config(tmp_path, backend="inductor"), tmp_path) == ["inductor fp32", "eager fp32"]
 
 
@@ -185,7 +187,7 @@ def test_a_package_with_the_trunk_in_triton_has_a_key_of_its_own(generator: Gene
     assert set(keys[1]) - set(keys[0]) == {"trunk", "trunk_code", "triton"}
 
 
-def test_without_a_compiler_auto_goes_on_and_says_so(
+def test_without_a_compiler_auto_uses_eager_with_a_warning(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -210,7 +212,7 @@ def test_a_requested_backend_that_is_unavailable_stops_the_run(
 
 
 @pytest.mark.needs_compiler
-def test_auto_takes_the_next_backend_when_compiling_fails(
+def test_auto_uses_the_next_backend_when_compiling_fails(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Any size goes in and comes out, and neither padding nor company changes a picture's result."""
+"""Translate images of any size; neither padding nor other images of the batch change a result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EAGER = GenerateConfig(backend="eager", device="cpu")
 
 
 def pictures(count: int, height: int, width: int) -> Tensor:
-    """Make uint8 [N, H, W, 3]."""
+    """Return random images, uint8 [N, H, W, 3]."""
     return torch.stack([torch.from_numpy(np.array(picture(width, height, seed=i))) for i in range(count)])
 
 
@@ -42,14 +42,14 @@ def translator(generator: Generator) -> BatchTranslator:
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (1, 40), (40, 1), (17, 23), (3, 200), (64, 48), (2, 15), (33, 16)]
 )
-def test_any_size_comes_out_as_it_went_in(height: int, width: int, translator: BatchTranslator) -> None:
+def test_results_have_the_size_of_their_images(height: int, width: int, translator: BatchTranslator) -> None:
     result = translator(pictures(2, height, width))
     assert (result.shape, result.dtype) == ((2, height, width, 3), torch.uint8)
     assert result.is_contiguous()
 
 
-def test_the_result_is_the_modules_own(translator: BatchTranslator, generator: Generator) -> None:
-    """Computed here by the textbook, with no code of the engine but the module."""
+def test_the_result_equals_the_modules_output(translator: BatchTranslator, generator: Generator) -> None:
+    """The expected values are computed here from the module's output, without other code of the engine."""
     x = pictures(1, 48, 64)
     with torch.no_grad():
         y = generator.module(x.permute(0, 3, 1, 2).float() / 127.5 - 1)
@@ -57,15 +57,15 @@ def test_the_result_is_the_modules_own(translator: BatchTranslator, generator: G
     assert (translator(x).float() - expected).abs().max() <= 1
 
 
-def test_a_size_the_network_cannot_take_is_mirrored_and_cropped(translator: BatchTranslator) -> None:
+def test_other_sizes_are_padded_by_reflection_and_cropped(translator: BatchTranslator) -> None:
     x = pictures(1, 30, 41)
     mirrored = F.pad(x.permute(0, 3, 1, 2).float(), (0, 3, 0, 2), mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
     assert torch.equal(translator(x), translator(mirrored.contiguous())[:, :30, :41])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (17, 23), (1, 40)])
-def test_company_does_not_change_a_bit(height: int, width: int, translator: BatchTranslator) -> None:
-    """What an interrupted run needs to give the very bytes of one that was not."""
+def test_other_images_of_a_batch_do_not_change_a_bit(height: int, width: int, translator: BatchTranslator) -> None:
+    """An interrupted run, which batches differently, must write the same bytes as an uninterrupted one."""
     x = pictures(5, height, width)
     together = translator(x)
     assert torch.equal(together, torch.cat([translator(one_HWC[None]) for one_HWC in x]))
@@ -73,7 +73,7 @@ def test_company_does_not_change_a_bit(height: int, width: int, translator: Batc
     assert torch.equal(together.flip(0), translator(x.flip(0)))
 
 
-def test_running_it_leaves_its_input_alone(translator: BatchTranslator) -> None:
+def test_the_input_is_not_modified(translator: BatchTranslator) -> None:
     x = pictures(2, 32, 32)
     before = x.clone()
     translator(x)
@@ -82,7 +82,7 @@ def test_running_it_leaves_its_input_alone(translator: BatchTranslator) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70))
-def test_padding_adds_the_least_and_keeps_the_picture(height: int, width: int) -> None:
+def test_padding_is_minimal_and_keeps_the_image(height: int, width: int) -> None:
     x = pictures(1, height, width)
     padded = pad(x, 4)
     for side, old in ((padded.shape[1], height), (padded.shape[2], width)):
@@ -112,7 +112,7 @@ def translator_of(name: str, **options: Any) -> BatchTranslator:
     return BatchTranslator(generator, replace(EAGER, **options))
 
 
-def test_a_u_net_gets_whole_images_mirrored_to_a_multiple_of_its_stride() -> None:
+def test_images_for_a_u_net_are_padded_to_a_multiple_of_its_stride() -> None:
     unet = translator_of("unet")
     for height, width in ((1, 1), (20, 45), (64, 96)):
         x = pictures(2, height, width)
@@ -122,10 +122,12 @@ def test_a_u_net_gets_whole_images_mirrored_to_a_multiple_of_its_stride() -> Non
         )
         assert torch.equal(unet(x), unet(padded)[:, :height, :width])
     mirrored = np.pad(x[0].numpy(), ((0, 192), (0, 160), (0, 0)), mode="reflect")
-    assert np.array_equal(pad(x[:1], 256)[0].numpy(), mirrored), "back and forth where the stride exceeds the image"
+    assert np.array_equal(pad(x[:1], 256)[0].numpy(), mirrored), (
+        "reflected repeatedly where the stride exceeds the image"
+    )
 
 
-def test_a_photo_too_large_for_a_u_net_is_skipped_with_its_numbers() -> None:
+def test_a_photo_too_large_for_a_u_net_is_skipped_with_sizes_in_the_reason() -> None:
     unet = translator_of("unet", memory_bytes=150_000_000)
     with pytest.raises(
         SkipImage, match=r"of 1024x1024 pixels .* takes about \d+ MB, and 150 MB are allowed; allow more"
@@ -133,10 +135,10 @@ def test_a_photo_too_large_for_a_u_net_is_skipped_with_its_numbers() -> None:
         unet(torch.zeros(1, 1000, 1000, 3, dtype=torch.uint8))
     batch = pictures(4, 200, 224)
     assert unet._needed_bytes(pad(batch, 32)) > 150_000_000
-    assert torch.equal(unet(batch)[3:], unet(batch[3:])), "a batch too large goes one by one"
+    assert torch.equal(unet(batch)[3:], unet(batch[3:])), "a batch that is too large is translated image by image"
 
 
-def test_a_u_net_that_runs_out_of_memory_has_no_bands_to_go_on_in() -> None:
+def test_a_u_net_that_runs_out_of_memory_is_not_translated_in_bands() -> None:
     unet = translator_of("unet")
     assert unet.backend.name == "eager"
 
@@ -149,14 +151,14 @@ def test_a_u_net_that_runs_out_of_memory_has_no_bands_to_go_on_in() -> None:
 
 
 @pytest.mark.parametrize("name", ["nearest, batch", "blur", "gray", "alpha", "no norm, replicate"])
-def test_bands_of_other_generators_are_those_of_the_whole_image(name: str) -> None:
+def test_bands_of_other_generators_equal_the_whole_image(name: str) -> None:
     x = pictures(1, 700, 501)
     in_bands = translator_of(name, memory_bytes=40_000_000)
     assert in_bands._needed_bytes(pad(x, 4)) > in_bands._budget_bytes
     assert (in_bands(x).int() - translator_of(name)(x).int()).abs().max() <= 1
 
 
-def test_a_dropped_alpha_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dropped_alpha_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         translator_of("gray")
         assert caplog.text == ""
@@ -164,7 +166,7 @@ def test_a_dropped_alpha_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     assert "alpha takes alpha as opaque, and the alpha that it makes is dropped." in caplog.text
 
 
-def test_it_says_what_it_runs_and_why(translator: BatchTranslator) -> None:
+def test_the_description_names_backend_precision_and_reason(translator: BatchTranslator) -> None:
     assert translator.reason == "eager fp32 on cpu: as requested"
 
 
@@ -175,7 +177,7 @@ def test_results_in_bf16_stay_close(generator: Generator, translator: BatchTrans
     assert float(10 * torch.log10(255**2 / error)) > 30
 
 
-def test_a_package_that_runs_out_of_memory_leaves_the_image_to_the_bands(
+def test_an_image_is_translated_in_bands_when_a_package_runs_out_of_memory(
     generator: Generator, translator: BatchTranslator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A compiled package reports running out of memory as a plain RuntimeError."""
@@ -192,7 +194,7 @@ def test_a_package_that_runs_out_of_memory_leaves_the_image_to_the_bands(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
-def test_bands_round_as_the_whole_image_does(precision: PrecisionName, generator: Generator, tmp_path: Path) -> None:
+def test_bands_are_rounded_like_the_whole_image(precision: PrecisionName, generator: Generator, tmp_path: Path) -> None:
     config = GenerateConfig(backend="eager", precision=precision, device="cpu", cache=tmp_path)
     x = pictures(1, 700, 501)
     in_bands = BatchTranslator(generator, replace(config, memory_bytes=45_000_000))
@@ -201,7 +203,7 @@ def test_bands_round_as_the_whole_image_does(precision: PrecisionName, generator
 
 
 def test_threads_share_one_budget_for_large_images(generator: Generator) -> None:
-    """Given three batches in flight, then those that need more than a third of the budget run one at a time."""
+    """With three batches in flight, those that need more than a third of the budget run one at a time."""
     translator = BatchTranslator(generator, replace(EAGER, batches_in_flight=3, memory_bytes=300_000_000))
     small, large = pictures(1, 16, 16), pictures(1, 1024, 1024)
     assert translator._needed_bytes(small) > 100_000_000, "fixed costs alone exceed a third"

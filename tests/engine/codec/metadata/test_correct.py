@@ -1,4 +1,4 @@
-"""Metadata is corrected so that it is true of the translated, upright image."""
+"""Correct metadata so that it describes the translated, upright image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def exif(orientation: int = 6) -> bytes:
     return block.tobytes()
 
 
-def test_the_output_is_upright_and_of_its_own_size() -> None:
+def test_orientation_and_size_describe_the_result() -> None:
     found = for_output(described(photo(exif=exif(6), xmp=XMP)), 640, 853)
     assert found.orientation == 1
     assert found.exif is not None
@@ -47,7 +47,7 @@ def test_an_unreadable_exif_block_is_dropped_with_a_note() -> None:
     assert "EXIF dropped" in found.notes[0]
 
 
-def test_xmp_is_corrected_whatever_its_prefixes_and_form() -> None:
+def test_xmp_is_corrected_in_every_notation() -> None:
     after = corrected_xmp(XMP, 640, 853, srgb=True)
     assert b't:Orientation="1"' in after
     assert b'exif:PixelXDimension="640"' in after
@@ -93,7 +93,7 @@ RDF = (
         ("http://ns.google.com/photos/1.0/depthmap/", ' p:Near="0.3"', "<p:Far/>", "depth map"),
     ],
 )
-def test_properties_of_data_that_do_not_come_along_are_dropped(
+def test_properties_that_refer_to_dropped_data_are_dropped(
     names: str, attributes: str, elements: str, what: str
 ) -> None:
     xmp = RDF.format(prefix="p", names=names, attributes=attributes, elements=elements).encode()
@@ -118,7 +118,7 @@ def test_panorama_sizes_are_scaled() -> None:
     assert (same.xmp, same.notes) == (PANO, ())
 
 
-def test_a_panorama_that_was_turned_is_none() -> None:
+def test_panorama_properties_of_a_turned_photo_are_dropped() -> None:
     found = for_output(Metadata(xmp=PANO, size=(4000, 3000), orientation=6), 3000, 4000)
     assert found.xmp is not None
     assert b"GPano:" not in found.xmp

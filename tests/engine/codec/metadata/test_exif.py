@@ -1,4 +1,4 @@
-"""EXIF blocks are corrected where they stand, and no block, however absurd, does harm."""
+"""Correct EXIF blocks in place; malformed blocks raise no other error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def long(order: str, tag: int, value: int) -> Row:
 
 
 def build(order: str, tables: dict[str, list[Row]], thumbnail: bytes = b"", tail: bytes = b"") -> bytes:
-    """Lay out directories, then their values, then the thumbnail; pointers between directories are added."""
+    """Return an EXIF block: directories with their pointers, then their values, then the thumbnail."""
     pointers = {"exif": ("root", exif.EXIF_IFD), "gps": ("root", exif.GPS_IFD), "interop": ("exif", exif.INTEROP_IFD)}
     tables = {name: sorted(rows) for name, rows in tables.items()}
     for name, (parent, tag) in pointers.items():
@@ -85,7 +85,7 @@ def camera(order: str, turned: int = 6) -> dict[str, list[Row]]:
 
 
 def values(block: bytes) -> dict[str, dict[int, int | bytes]]:
-    """Read back every directory: integers as numbers, the rest as the bytes they point at."""
+    """Return the values of every directory: integers as numbers, other types as bytes."""
     opened = open_block(block)
     found: dict[str, dict[int, int | bytes]] = {}
     for name, entries in exif.walk(opened, exif.first_table(opened), "root"):
@@ -105,7 +105,7 @@ def test_orientation_is_read_in_either_byte_order(order: str, turned: int) -> No
 
 
 @pytest.mark.parametrize("turned", [0, 9, 255, 65535])
-def test_an_orientation_that_makes_no_sense_is_upright(turned: int) -> None:
+def test_an_undefined_orientation_is_upright(turned: int) -> None:
     assert orientation(build("<", camera("<", turned))) == 1
 
 
@@ -117,14 +117,14 @@ def test_an_orientation_of_the_wrong_type_is_upright(row: Row) -> None:
 @pytest.mark.parametrize(
     "block", [b"", b"II", b"II*\0", b"II*\0\xff\xff\xff\xff", b"nothing like EXIF", b"II*\0\0\0\0\0"]
 )
-def test_what_is_no_exif_is_upright_and_cannot_be_corrected(block: bytes) -> None:
+def test_a_block_that_is_not_exif_is_upright_and_cannot_be_corrected(block: bytes) -> None:
     assert orientation(block) == 1
     with pytest.raises(ExifError):
         corrected(block, 10, 20, srgb=True)
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_what_the_new_image_makes_untrue_is_corrected(order: str) -> None:
+def test_values_that_the_new_image_changes_are_corrected(order: str) -> None:
     block, notes = corrected(build(order, camera(order)), 640, 853, srgb=True)
     found = values(block)
     assert notes == []
@@ -135,18 +135,18 @@ def test_what_the_new_image_makes_untrue_is_corrected(order: str) -> None:
     assert found["interop"][exif.INTEROP_INDEX] == b"R98\0"
 
 
-def test_the_colour_space_stays_where_the_profile_does() -> None:
+def test_the_colour_space_is_kept_with_the_profile() -> None:
     found = values(corrected(build("<", camera("<")), 640, 853, srgb=False)[0])
     assert found["exif"][exif.COLOUR_SPACE] == 65535
     assert found["interop"][exif.INTEROP_INDEX] == b"R03\0"
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_everything_else_stays_where_it_was(order: str) -> None:
+def test_all_other_values_keep_their_offsets(order: str) -> None:
     before = build(order, camera(order))
     after, _ = corrected(before, 640, 853, srgb=True)
     note = bytes(range(40))
-    assert after.index(note) == before.index(note), "a MakerNote must not move: it holds offsets of its own"
+    assert after.index(note) == before.index(note), "a MakerNote must not move, since it contains offsets"
     assert values(after)["gps"] == values(before)["gps"]
     assert values(after)["root"][MAKE] == b"Maker Co"
 
@@ -169,7 +169,7 @@ def test_a_thumbnail_before_other_data_is_blanked_and_nothing_moves() -> None:
     assert after.endswith(b"data of the maker")
 
 
-def test_a_value_outside_the_block_costs_only_itself() -> None:
+def test_only_a_value_outside_the_block_is_dropped() -> None:
     block = bytearray(build("<", camera("<")))
     at = block.index(struct.pack("<HHI", MAKE, 2, 8)) + 8
     block[at : at + 4] = struct.pack("<I", 4_000_000_000)
@@ -191,13 +191,13 @@ def test_a_directory_that_is_its_own_parent_or_nowhere_is_dropped(target: int) -
     assert len(notes) == 1
 
 
-def test_how_the_old_pixels_were_stored_is_dropped() -> None:
+def test_tags_about_the_storage_of_the_old_pixels_are_dropped() -> None:
     tables = {"root": [short("<", 0x0103, 7), long("<", 0x0111, 4096), short("<", exif.ORIENTATION, 3)]}
     after, _ = corrected(build("<", tables), 640, 853, srgb=True)
     assert values(after)["root"] == {exif.ORIENTATION: 1}
 
 
-def test_orientation_can_be_taken_out() -> None:
+def test_remove_the_orientation() -> None:
     block, _ = corrected(build("<", camera("<")), 640, 853, srgb=True)
     found = values(exif.without_orientation(block))
     assert exif.ORIENTATION not in found["root"]
@@ -213,8 +213,8 @@ def test_adobe_rgb_is_recognised_without_a_profile() -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_no_damage_does_harm(data: st.DataObject) -> None:
-    """Whatever bytes are changed: an error that says so, or a block that is sound and stays as it is."""
+def test_a_damaged_block_is_refused_or_corrected_to_a_sound_one(data: st.DataObject) -> None:
+    """After any change of bytes: an ExifError, or a sound block that a second correction leaves unchanged."""
     block = bytearray(build("<", camera("<"), b"\xff\xd8 the old picture \xff\xd9"))
     for _ in range(data.draw(st.integers(1, 8))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
@@ -240,7 +240,7 @@ def without_following_field(order: str) -> bytes:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_values_that_follow_a_directory_at_once_stay(order: str) -> None:
+def test_values_directly_behind_a_directory_are_kept(order: str) -> None:
     block = without_following_field(order)
     after, notes = corrected(block, 40, 30, srgb=True)
     assert after == block
@@ -249,7 +249,7 @@ def test_values_that_follow_a_directory_at_once_stay(order: str) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_directories_are_built_with_all_values_and_pointers(order: str) -> None:
-    """What `from_tiff` makes of an EXIF block in one byte order can be read, and holds the same values."""
+    """A block that is rebuilt in either byte order has the same values."""
     source = without_following_field(order)
     for target in ("<", ">"):
         head = (b"II*\0" if target == "<" else b"MM\0*") + struct.pack(target + "I", 8)

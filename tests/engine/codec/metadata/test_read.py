@@ -1,4 +1,4 @@
-"""Metadata is read from every container without decoding pixels."""
+"""Read metadata from every container without decoding pixels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def png_with_tail(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF"])
-def test_a_plain_photo_has_nothing(format: str) -> None:
+def test_a_plain_photo_has_no_metadata(format: str) -> None:
     assert described(photo(format)) == NOTHING
     assert for_output(NOTHING, 10, 20) is NOTHING
 
@@ -54,8 +54,8 @@ def test_orientation_is_read_from_every_container(format: str, orientation: int)
     assert found.exif[:2] in (b"II", b"MM")
 
 
-def test_tiff_and_avif_are_turned_once() -> None:
-    """Pillow turns a TIFF while decoding, and tells an AVIF's own rotation as EXIF orientation."""
+def test_the_orientation_of_tiff_and_avif_is_applied_once() -> None:
+    """Pillow turns a TIFF while decoding, and reports an AVIF's rotation as EXIF orientation."""
     tiff, avif = photo("TIFF", exif=exif(6)), photo("AVIF", exif=exif(6), quality=100, subsampling="4:4:4")
     for data, orientation in ((tiff, 1), (avif, 6)):
         with Image.open(io.BytesIO(data)) as image:
@@ -88,7 +88,7 @@ def test_png_chunks_behind_the_pixels_are_read_without_decoding() -> None:
             (b"eXIf", exif(8)[6:]), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP), (b"tEXt", b"Title\0Half Dome")
         )
     )
-    damaged[damaged.index(b"IDAT") + 6] ^= 0xFF  # whoever decodes this fails
+    damaged[damaged.index(b"IDAT") + 6] ^= 0xFF  # decoding this fails
     found = described(bytes(damaged))
     assert found.orientation == 8
     assert found.xmp == XMP
@@ -118,7 +118,7 @@ def test_iptc_that_photoshop_stored_as_integers_is_read() -> None:
     assert described(bytes(tiff)).iptc == iptc
 
 
-def test_a_comment_is_read() -> None:
+def test_a_jpeg_comment_is_read() -> None:
     assert described(photo("JPEG", comment=b"on the way up")).comment == b"on the way up"
 
 
@@ -158,7 +158,7 @@ def with_segments(*segments: bytes) -> bytes:
 
 
 def in_text(name: str, block: bytes) -> str:
-    """Encode as ImageMagick does."""
+    """Encode a profile as ImageMagick does."""
     return f"\n{name}\n{len(block):8d}\n{block.hex()}\n"
 
 
@@ -238,11 +238,11 @@ def test_xmp_in_utf_16_becomes_utf_8() -> None:
         (photo("TIFF", tiffinfo={65000: "private"}), "left out: TIFF tags 65000"),
     ],
 )
-def test_what_is_left_out_is_named(data: bytes, note: str) -> None:
+def test_metadata_that_is_left_out_is_a_remark(data: bytes, note: str) -> None:
     assert described(data).notes == (note,)
 
 
-def test_tiff_text_of_any_encoding_is_read_and_written_as_it_is() -> None:
+def test_the_bytes_of_tiff_texts_are_kept_in_any_encoding() -> None:
     text = "Bäume über Zürich, 雪の山".encode() + b"\0"
     source = photo("TIFF")
     tiff = into_tiff(source, Metadata(exif=exif_with(0x013B, text)))

@@ -1,4 +1,4 @@
-"""Metadata goes into every output format, as an independent reader confirms."""
+"""Write metadata to every output format, read back by exiftool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WRITTEN = {
     "IPTC:City": "Yosemite",
     "IPTC:Keywords": ["granite", "sunrise"],
 }
-"""As exiftool writes and reads it."""
+"""Tags of a photo, by the names and in the notation of exiftool."""
 
 pillow_heif.register_heif_opener()
 
@@ -46,7 +46,7 @@ pillow_heif.register_heif_opener()
 def encode(metadata: Metadata, format: str) -> bytes:
     """Encode a small image with `metadata` as the engine does."""
     file = io.BytesIO()
-    if format == "HEIF":  # no output format of the engine; written to be read
+    if format == "HEIF":  # not an output format of the engine; written here as an input
         blocks = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc}
         Image.fromarray(PIXELS).save(file, format, **{name: block for name, block in blocks.items() if block})
         return file.getvalue()
@@ -61,21 +61,21 @@ def encode(metadata: Metadata, format: str) -> bytes:
 
 
 def exiftool(*arguments: str | Path) -> str:
-    """Run exiftool; it must not complain."""
+    """Run exiftool and fail on its warnings and errors."""
     done = subprocess.run(["exiftool", *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def tags(path: Path) -> dict[str, Any]:
-    """Return all tags of a file, numbers as numbers, named with their group."""
+    """Return all tags of a file by group and name, with numeric values unformatted."""
     found: dict[str, Any] = json.loads(exiftool("-j", "-n", "-G1", "-a", path))[0]
     return found
 
 
 @pytest.fixture(scope="module")
 def rich_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo whose metadata exiftool wrote: 6 as orientation, a thumbnail, a profile."""
+    """Photo with metadata written by exiftool: orientation 6, a thumbnail, a profile."""
     folder = tmp_path_factory.mktemp("rich")
     path, thumbnail = folder / "rich.jpg", folder / "thumbnail.jpg"
     path.write_bytes(simplejpeg.encode_jpeg(PIXELS))
@@ -96,7 +96,7 @@ def rich_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.needs_exiftool
 @pytest.mark.parametrize("format", FORMATS)
-def test_exiftool_reads_back_what_it_wrote(rich_photo: Path, tmp_path: Path, format: str) -> None:
+def test_exiftool_finds_the_metadata_in_every_output_format(rich_photo: Path, tmp_path: Path, format: str) -> None:
     source = described(rich_photo.read_bytes())
     assert source.orientation == 6
     path = tmp_path / f"out.{FORMATS[format]}"
@@ -117,7 +117,9 @@ def test_exiftool_reads_back_what_it_wrote(rich_photo: Path, tmp_path: Path, for
 
 @pytest.mark.needs_exiftool
 @pytest.mark.parametrize("source_format", ["PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
-def test_every_container_gives_what_it_holds_to_jpeg(rich_photo: Path, tmp_path: Path, source_format: str) -> None:
+def test_metadata_of_every_container_is_carried_over_to_jpeg(
+    rich_photo: Path, tmp_path: Path, source_format: str
+) -> None:
     between = encode(for_output(described(rich_photo.read_bytes()), 30, 40), source_format)
     path = tmp_path / "out.jpg"
     path.write_bytes(encode(for_output(described(between), 30, 40), "JPEG"))
@@ -130,7 +132,7 @@ def test_every_container_gives_what_it_holds_to_jpeg(rich_photo: Path, tmp_path:
 
 @pytest.mark.needs_exiftool
 def test_a_makernote_stays_readable(tmp_path: Path) -> None:
-    """exiftool finds the maker's values only where its offsets, counted from the start of EXIF, still hold."""
+    """exiftool finds the values only if the MakerNote's offsets from the start of EXIF are still right."""
     serial = b"SERIAL0042\x00\x00"
     note_at = 8 + 2 + 2 * 12 + 4 + 8 + 2 + 12 + 4
     value_at = note_at + 2 + 12 + 4
@@ -145,7 +147,7 @@ def test_a_makernote_stays_readable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_picture_is_not_touched(format: str) -> None:
+def test_writing_metadata_does_not_change_the_pixels(format: str) -> None:
     metadata = Metadata(xmp=b"<x/>", iptc=b"\x1c\x02\x50\x00\x03Ada", icc=srgb_icc(), dpi=(300, 300))
     with (
         Image.open(io.BytesIO(encode(metadata, format))) as with_metadata,
@@ -155,7 +157,7 @@ def test_the_picture_is_not_touched(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_nothing_adds_nothing(format: str) -> None:
+def test_empty_metadata_adds_no_bytes(format: str) -> None:
     assert save_arguments(NOTHING, format) == {}
     assert into_encoded(b"as it is", NOTHING, format) == (b"as it is", [])
 
@@ -171,7 +173,7 @@ def test_resolution_goes_into_the_jfif_header() -> None:
         assert image.info["dpi"] == (300, 150)
 
 
-def test_what_a_jpeg_segment_cannot_hold_is_named() -> None:
+def test_metadata_too_large_for_a_jpeg_segment_is_a_remark() -> None:
     jpeg, notes = into_encoded(simplejpeg.encode_jpeg(PIXELS), Metadata(xmp=b"x" * 70_000, comment=b"here"), "JPEG")
     assert len(notes) == 1
     assert notes[0].startswith("XMP dropped: 70029 bytes")
@@ -179,19 +181,19 @@ def test_what_a_jpeg_segment_cannot_hold_is_named() -> None:
 
 
 @pytest.mark.parametrize(("format", "lost"), [("WEBP", 1), ("BMP", 2), ("JPEG", 0), ("PNG", 0)])
-def test_what_a_format_has_no_place_for_is_named(format: str, lost: int) -> None:
+def test_metadata_that_a_format_cannot_hold_is_a_remark(format: str, lost: int) -> None:
     metadata = Metadata(xmp=b"<x/>", iptc=b"\x1c\x02\x50\x00\x03Ada")
     data = simplejpeg.encode_jpeg(PIXELS)
     assert len(into_encoded(data, metadata, format)[1]) == lost
 
 
-def test_texts_and_comments_travel() -> None:
+def test_texts_and_comments_are_carried_over() -> None:
     texts = (("Author", "Ada"), ("Title", "früh"))
     assert described(encode(Metadata(texts=texts), "PNG")).texts == texts
     assert described(encode(Metadata(comment=b"on the way up"), "JPEG")).comment == b"on the way up"
 
 
-def test_equal_metadata_is_equal_bytes() -> None:
+def test_equal_metadata_is_encoded_to_equal_bytes() -> None:
     metadata = Metadata(xmp=b"<x/>", iptc=b"\x1c\x02\x50\x00\x03Ada", icc=srgb_icc(), dpi=(300, 300))
     for format in ("JPEG", "PNG", "TIFF", "WEBP"):
         assert encode(metadata, format) == encode(metadata, format)

@@ -23,7 +23,7 @@ from engine.runtime.backends.tensorrt import Profile, convert, export
 
 
 class Built(Exception):
-    """Carries the engine out of Torch-TensorRT before it is loaded."""
+    """Carries the built engine out of Torch-TensorRT, which would load it next."""
 
     def __init__(self, engine: bytes, layers: dict[str, int]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Built(Exception):
 
 
 def pretend_gpu() -> None:
-    """Answer what Torch-TensorRT asks while it is imported, and keep its runtime library, which needs CUDA, out."""
+    """Replace the queries that Torch-TensorRT makes on import, and its runtime library, which needs CUDA."""
     cuda: Any = torch.cuda
     cuda.get_device_capability = lambda *_: (8, 9)
     cuda.current_device = lambda: 0
@@ -44,7 +44,7 @@ def pretend_gpu() -> None:
 
 
 def build_for_sm89() -> None:
-    """Make Torch-TensorRT's interpreter build for SM 8.9 and hand the engine over."""
+    """Make Torch-TensorRT's interpreter build for SM 8.9 and raise the engine to the caller."""
     import tensorrt as trt  # Torch-TensorRT's stand-in for tensorrt_rtx
     from torch_tensorrt.dynamo.conversion._TRTInterpreter import TRTInterpreter
 

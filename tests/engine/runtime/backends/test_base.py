@@ -1,4 +1,4 @@
-"""A generator with pixels on both sides."""
+"""A module from uint8 pixels to uint8 pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.runtime.backends.base import DTYPES, PixelGenerator
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_is_the_module_between_the_two_conversions(precision: str, generator: Generator) -> None:
+def test_it_equals_the_module_with_both_conversions(precision: str, generator: Generator) -> None:
     wrapped = PixelGenerator(copy.deepcopy(generator.module), DTYPES[precision])
     x = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
     with torch.no_grad():

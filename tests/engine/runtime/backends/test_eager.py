@@ -1,4 +1,4 @@
-"""The reference result."""
+"""The eager backend, which defines the reference result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_it_gives_what_the_module_gives(device: str, generator: Generator) -> None:
-    """Up to the order of sums on a CPU; a GPU may round float32 convolutions to TF32, within two steps of 255."""
+def test_it_equals_the_module(device: str, generator: Generator) -> None:
+    """Up to the order of sums on a CPU; a GPU may round float32 convolutions to TF32, within two of 255 levels."""
     backend: Backend = EagerBackend(generator, "fp32", torch.device(device))
     x = torch.randint(0, 256, (3, 32, 48, 3), dtype=torch.uint8)
     result = backend(x)
@@ -24,7 +24,7 @@ def test_it_gives_what_the_module_gives(device: str, generator: Generator) -> No
     assert (result.int() - expected.int()).abs().max() <= (1 if device == "cpu" else 2)
 
 
-def test_the_generator_it_was_made_from_stays_as_it_was(generator: Generator) -> None:
+def test_the_original_generator_is_not_modified(generator: Generator) -> None:
     before = {key: value.clone() for key, value in generator.module.state_dict().items()}
     EagerBackend(generator, "bf16", torch.device("cpu"))(torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
     for key, value in generator.module.state_dict().items():

@@ -39,7 +39,7 @@ def pictures(count: int, height: int, width: int) -> Tensor:
 
 @pytest.mark.needs_compiler
 @pytest.mark.parametrize("shape", [(1, 16, 16), (1, 64, 48), (3, 32, 32), (5, 128, 96)])
-def test_one_package_translates_every_shape_as_eager_does(
+def test_one_package_equals_eager_for_every_shape(
     shape: tuple[int, int, int], compiled: InductorBackend, generator: Generator
 ) -> None:
     x = pictures(*shape)
@@ -64,7 +64,7 @@ class Together(nn.Module):
 @pytest.mark.needs_compiler
 @pytest.mark.timeout(900)
 def test_other_generators_compile_to_what_eager_computes(tmp_path: Path) -> None:
-    """Given a U-Net, then also images that it reduces to a single pixel or a row of them."""
+    """For a U-Net this includes images that it reduces to a single pixel or a row of pixels."""
     filtered = Architecture(
         blocks=1, ngf=2, norm="batch", bias=False, padding="zero", downsample="blur", upsample="blur", channels_in=1
     )
@@ -85,7 +85,7 @@ def test_it_compiles_in_a_private_folder_which_is_deleted(cache: Path, guessable
 
 
 @pytest.mark.needs_compiler
-def test_company_changes_no_value_by_more_than_a_step(compiled: InductorBackend) -> None:
+def test_other_images_of_a_batch_change_no_value_by_more_than_one_level(compiled: InductorBackend) -> None:
     x = pictures(5, 64, 48)
     alone = torch.cat([compiled(one_HWC[None]) for one_HWC in x])
     assert (compiled(x).int() - alone.int()).abs().max() <= 1
@@ -129,7 +129,7 @@ def test_a_damaged_package_is_not_loaded_but_built_again(
     assert (package.parent / PACKAGE).read_bytes() == content
 
 
-def test_without_a_compiler_it_cannot_be_made_and_says_what_to_do(
+def test_without_a_compiler_it_is_unavailable_and_the_remedy_is_named(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -139,17 +139,17 @@ def test_without_a_compiler_it_cannot_be_made_and_says_what_to_do(
     assert isinstance(caught.value, SetupError)
 
 
-def test_a_package_belongs_to_weights_precision_machine_and_torch(generator: Generator) -> None:
+def test_the_key_has_weights_precision_machine_and_torch(generator: Generator) -> None:
     key = package_key(generator, "fp32", CPU)
     assert key["weights"] == generator.sha256
     assert key["torch"] == torch.__version__
     assert key != package_key(generator, "bf16", CPU)
 
 
-def test_a_package_belongs_to_the_code_that_shaped_it(
+def test_the_key_changes_with_the_code_of_network_and_backend(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a network or a backend that was changed, then another key, so that old packages are not used."""
+    """A package compiled by older code must not be used."""
     before = package_key(generator, "fp32", CPU)
     for module in (network, inference, upsampling, inductor):
         changed = tmp_path / f"{module.__name__}.py"
@@ -161,8 +161,8 @@ def test_a_package_belongs_to_the_code_that_shaped_it(
     assert package_key(generator, "fp32", CPU) == before
 
 
-def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package uses all instructions of the CPU it was made on, and would crash where one is missing."""
+def test_the_machine_in_the_key_is_its_instruction_set(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package uses all instructions of the CPU that compiled it and would crash where one is missing."""
     here = package_key(generator, "fp32", CPU)
     real = Path.read_text
 
@@ -175,7 +175,7 @@ def test_the_machine_is_told_by_the_instructions_it_has(generator: Generator, mo
     assert package_key(generator, "fp32", CPU)["machine"] != here["machine"]
 
 
-def test_a_package_belongs_to_the_compiler_and_its_flags(
+def test_the_key_has_the_compiler_and_its_flags(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = package_key(generator, "fp32", CPU)
@@ -192,8 +192,8 @@ def test_a_package_belongs_to_the_compiler_and_its_flags(
 
 
 @pytest.mark.needs_compiler
-def test_a_call_lets_other_threads_run(compiled: InductorBackend) -> None:
-    """Given a call that lasts a while, then another thread counts meanwhile as it does beside an idle one."""
+def test_a_call_releases_the_gil(compiled: InductorBackend) -> None:
+    """During a long call another thread counts about as far as beside an idle thread."""
     x = pictures(8, 512, 512)
     compiled(x)
     steps, running = 0, threading.Event()
@@ -217,7 +217,7 @@ def test_a_call_lets_other_threads_run(compiled: InductorBackend) -> None:
 
 @pytest.mark.needs_compiler
 def test_repeated_calls_release_their_memory(compiled: InductorBackend) -> None:
-    """Resident now, not at its peak, which the earlier tests of a process hide; and the least of four rounds."""
+    """Measures resident memory, since earlier tests of the process hide its peak; takes the least of four rounds."""
     x = pictures(1, 64, 64)
 
     def added_bytes() -> int:
@@ -263,7 +263,7 @@ def test_the_tight_package_of_a_gpu_indexes_with_32_bits() -> None:
     assert Bounds.tight(256, channels=64) == Bounds(images=64, side=512)
 
 
-def test_a_gpu_has_a_tight_package_beside_the_wide_one(generator: Generator) -> None:
+def test_a_gpu_has_a_tight_and_a_wide_package(generator: Generator) -> None:
     assert bounds_for(generator, CPU, (256,)) == [WIDE]
     tight, wide = bounds_for(generator, torch.device("cuda", 0), (256, 512))
     assert wide == WIDE
@@ -278,7 +278,7 @@ def test_the_tight_package_takes_the_largest_batch_if_32_bits_index_it(generator
     assert bounds_for(generator, device, (1024,), batch=1024)[0].images == (2**31 - 1) // (4 * 2048**2)
 
 
-def test_each_batch_goes_in_parts_to_the_tightest_package_that_takes_its_images() -> None:
+def test_each_batch_is_split_for_the_tightest_package_that_takes_its_images() -> None:
     """The packages are stand-ins."""
     backend = InductorBackend.__new__(InductorBackend)
     calls: list[tuple[str, int]] = []

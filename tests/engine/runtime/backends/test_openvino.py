@@ -49,8 +49,8 @@ def test_other_generators_pass_the_parity_check(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.needs_openvino
-def test_a_signal_after_models_were_released_finds_its_stack(generator: Generator, tmp_path: Path) -> None:
-    """Models that end in another order, and in another thread, than they were loaded in."""
+def test_a_signal_after_the_release_of_models_does_not_crash(generator: Generator, tmp_path: Path) -> None:
+    """Models are released in another order and in another thread than they were loaded in."""
     command = """
 import faulthandler, gc, os, signal, sys, threading
 from pathlib import Path
@@ -59,8 +59,8 @@ from engine.model.weights import load_file
 from engine.runtime.backends.openvino import OpenVINOBackend
 from engine.runtime.cache import PackageCache
 from engine.system.signal_stack import signal_stack
-faulthandler.enable()  # gives the main thread its alternate stack
-signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+faulthandler.enable()  # installs an alternate signal stack in the main thread
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 before = signal_stack()
 generator, cache = load_file(Path(sys.argv[1])), PackageCache(Path(sys.argv[2]))
 models = [OpenVINOBackend(generator, "fp32", torch.device("cpu"), cache) for _ in range(2)]
@@ -84,7 +84,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     (tmp_path / "cache").mkdir(mode=0o700)
     words = [sys.executable, "-c", command, str(path), str(tmp_path / "cache")]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.needs_openvino
@@ -101,7 +101,7 @@ def test_auto_uses_it_only_where_it_was_measured_fastest(generator: Generator, t
     assert "measured fastest here, 9.5 images/s" in reason
 
 
-def test_without_it_one_sentence_says_what_to_install(
+def test_without_openvino_the_error_names_what_to_install(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "is_installed", lambda: False)

@@ -1,4 +1,4 @@
-"""On a CPU its streams do nothing, which leaves the order of calls, the threads and the results to test."""
+"""Overlap copies with computing. On a CPU the streams do nothing; threads, order of calls and results remain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_network_is_never_in_two_calls_at_once() -> None:
     assert overlaps == 0
 
 
-def test_a_failed_batch_leaves_the_lane_usable() -> None:
+def test_the_next_batch_works_after_a_failed_one() -> None:
     def network(pixels: Tensor) -> Tensor:
         if pixels[0, 0, 0, 0] == 1:
             raise torch.OutOfMemoryError("too large")
@@ -61,11 +61,11 @@ def test_a_failed_batch_leaves_the_lane_usable() -> None:
 
 
 @pytest.mark.needs_cuda
-def test_on_a_gpu_results_are_right_whatever_overlaps() -> None:
+def test_results_on_a_gpu_are_right_while_copies_overlap() -> None:
     device = torch.device("cuda", 0)
 
     def network(pixels: Tensor) -> Tensor:
-        for _ in range(50):  # long enough for the next batch's copy to come beside it
+        for _ in range(50):  # long enough for the copy of the next batch to overlap
             pixels = 255 - pixels
         return 255 - pixels
 
@@ -79,7 +79,7 @@ def test_on_a_gpu_results_are_right_whatever_overlaps() -> None:
 
 
 @pytest.mark.needs_cuda
-def test_on_a_gpu_steady_work_allocates_nothing_new() -> None:
+def test_steady_work_on_a_gpu_allocates_no_more_memory() -> None:
     streams = CopyStreams(lambda pixels: 255 - pixels, torch.device("cuda", 0))
     for batch in batches(10):
         streams(batch)

@@ -31,8 +31,8 @@ from tests.engine.model.variants import VARIANTS
 
 CPU = torch.device("cpu")
 
-# All that the generators export to. The test that builds real engines shows that each of them converts; this list
-# notices a new one where that test cannot run.
+# All operations that the generators export to. The test that builds real engines shows that each converts; this list
+# reveals a new one where that test cannot run.
 CONVERTIBLE = {
     "aten.pad.default",
     "aten.conv2d.default",
@@ -46,7 +46,7 @@ CONVERTIBLE = {
     "aten.add.Tensor",
     "aten.upsample_nearest2d.vec",
     "aten.to.dtype",
-    "aten._assert_tensor_metadata.default",  # a check of the exporter's, dropped on the way
+    "aten._assert_tensor_metadata.default",  # an assertion of the exporter, which conversion drops
     "aten.sym_size.int",
 }
 
@@ -92,7 +92,7 @@ def test_a_program_of_a_u_net_takes_multiples_of_its_stride() -> None:
 
 
 def test_half_precision_with_norms_in_float32_agrees_with_the_module() -> None:
-    """The typed module is what TensorRT is given; its own arithmetic differs only in the order of sums."""
+    """TensorRT gets this typed module; its own arithmetic differs only in the order of sums."""
     torch.manual_seed(3)
     module = ResnetGenerator(Architecture(blocks=2, ngf=8)).eval()
     typed = keep_norms_in_float32(copy.deepcopy(module).half())
@@ -115,16 +115,16 @@ def test_only_the_norms_are_kept_in_float32() -> None:
     assert all(convolution.weight.dtype == torch.float16 for convolution in convolutions)
 
 
-def test_larger_images_come_fewer_at_once() -> None:
+def test_batches_of_larger_images_are_smaller() -> None:
     assert [Profile.for_side(side).batch for side in (128, 256, 512, 1024, 2048)] == [32, 32, 8, 2, 1]
 
 
-def test_a_profile_takes_the_batch_that_is_asked_for() -> None:
+def test_a_profile_has_the_requested_batch() -> None:
     assert [Profile.for_side(side, batch=64).batch for side in (128, 256, 512, 1024, 4096)] == [64, 64, 16, 4, 1]
     assert Profile.for_side(256, batch=64).takes(64, 256, 256)
 
 
-def test_a_profile_takes_photos_whose_short_side_it_is_tuned_for() -> None:
+def test_a_profile_covers_photos_with_the_short_side_it_is_tuned_for() -> None:
     profile = Profile.for_side(256)
 
     assert profile.takes(32, 256, 256)
@@ -134,7 +134,7 @@ def test_a_profile_takes_photos_whose_short_side_it_is_tuned_for() -> None:
     assert not profile.takes(1, 256, 12)
 
 
-def test_an_image_goes_to_the_engine_tuned_for_the_size_nearest_to_it() -> None:
+def test_an_image_is_run_by_the_engine_tuned_for_the_nearest_size() -> None:
     profiles = [Profile.for_side(side) for side in (256, 512, 1024)]
     found = [nearest(profiles, *shape) for shape in ((256, 256), (384, 256), (512, 512), (512, 768), (64, 64))]
     assert [profile and profile.height for profile in found] == [256, 256, 512, 512, 256]
@@ -142,8 +142,8 @@ def test_an_image_goes_to_the_engine_tuned_for_the_size_nearest_to_it() -> None:
     assert nearest(profiles, 3000, 4000) is None
 
 
-def test_a_batch_larger_than_an_engine_takes_goes_in_parts() -> None:
-    """Without a card: the engines are stand-ins that note what they are given."""
+def test_a_batch_larger_than_an_engine_takes_is_split() -> None:
+    """The engines are stand-ins that record their calls, so that no GPU is needed."""
     given: list[tuple[int, ...]] = []
 
     def engine(images_NCHW: torch.Tensor) -> torch.Tensor:
@@ -158,19 +158,21 @@ def test_a_batch_larger_than_an_engine_takes_goes_in_parts() -> None:
 
     assert torch.equal(backend._translate(batch), 255 - batch)
     assert given == [(2, 3, 64, 96), (2, 3, 64, 96), (1, 3, 64, 96)]
-    assert torch.equal(backend._translate(batch[:, :, :8]), batch[:, :, :8]), "too narrow for any engine: the module"
+    assert torch.equal(backend._translate(batch[:, :, :8]), batch[:, :, :8]), (
+        "too narrow for any engine: the module runs it"
+    )
     assert len(given) == 3
 
 
 @pytest.mark.skipif(installed(), reason="says what to install where TensorRT is missing")
-def test_without_tensorrt_one_sentence_says_what_to_install() -> None:
+def test_without_tensorrt_the_error_names_what_to_install() -> None:
     with pytest.raises(BackendUnavailable, match="pip install torch-tensorrt"):
         runtime()
 
 
 @pytest.mark.needs_tensorrt_rtx
 @pytest.mark.parametrize("kind", KINDS)
-def test_torch_tensorrt_builds_the_whole_network_for_a_card_that_is_not_there(kind: str, tmp_path: Path) -> None:
+def test_torch_tensorrt_builds_the_whole_network_without_a_gpu(kind: str, tmp_path: Path) -> None:
     arch = KINDS[kind]
     model = tmp_path / "model.safetensors"
     save_generator(model, ResnetGenerator(arch), Card(name=kind, architecture=arch))
@@ -187,7 +189,7 @@ def test_torch_tensorrt_builds_the_whole_network_for_a_card_that_is_not_there(ki
 
 @pytest.mark.needs_cuda
 @pytest.mark.skipif(not installed(), reason="TensorRT is not installed")
-def test_on_a_gpu_engines_pass_the_gate_and_load_without_being_built_again(
+def test_engines_on_a_gpu_pass_the_parity_check_and_load_without_a_build(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device, store, profiles = (
@@ -205,7 +207,7 @@ def test_on_a_gpu_engines_pass_the_gate_and_load_without_being_built_again(
 
 
 @pytest.mark.needs_cuda
-def test_on_a_gpu_the_key_names_card_and_versions(generator: Generator) -> None:
+def test_the_key_on_a_gpu_has_its_model_and_versions(generator: Generator) -> None:
     key = engine_key(generator, "fp16", torch.device("cuda", 0), Profile())
 
     assert torch.cuda.get_device_name(0) in key["machine"]

@@ -1,4 +1,4 @@
-"""ONNX files compute what the fp32 module computes, at any size, or are not written."""
+"""Export ONNX files that equal the fp32 module at any size; a file that does not is not written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_onnx_file_takes_and_returns_pixels_of_any_size(exported: Path, gener
     assert np.abs(translated.astype(int) - expected.numpy().astype(int)).max() <= 1
 
 
-def test_an_onnx_file_has_the_card_and_no_trace_of_the_source_code(exported: Path, generator: Generator) -> None:
+def test_an_onnx_file_has_the_card_and_no_paths_of_source_code(exported: Path, generator: Generator) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(exported).metadata_props}
     assert Card.from_json(metadata[CARD_KEY]) == generator.card
     assert b".py" not in exported.read_bytes()
@@ -59,9 +59,7 @@ def test_a_raw_fp16_file_of_a_u_net_takes_floats(unet: Generator, tmp_path: Path
     assert (tmp_path / "net.onnx").stat().st_size < 2.5 * weights  # two bytes each
 
 
-def test_a_file_that_computes_something_else_is_not_written(
-    exported: Path, generator: Generator, tmp_path: Path
-) -> None:
+def test_a_file_that_fails_the_comparison_is_not_written(exported: Path, generator: Generator, tmp_path: Path) -> None:
     module = build_generator(generator.card.architecture)
     randomised(module)
     other = replace(generator, module=module)
@@ -74,7 +72,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"]
 
 
-def test_an_exported_file_is_imported_again_without_assuming_anything(exported: Path, generator: Generator) -> None:
+def test_an_exported_file_can_be_imported_again(exported: Path, generator: Generator) -> None:
     module, error = choose_by_running(read_checkpoint(exported))
     assert error == 0
     assert all(torch.equal(value, module.state_dict()[key]) for key, value in generator.module.state_dict().items())

@@ -1,4 +1,4 @@
-"""A compiled package leaves the cache with its card inside, and plain PyTorch runs it."""
+"""Export a compiled package with its card, and run it with plain PyTorch."""
 
 from __future__ import annotations
 

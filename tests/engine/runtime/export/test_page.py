@@ -1,4 +1,4 @@
-"""The Python of docs/generators.md runs on exported files, and its shapes are true."""
+"""Run the Python examples of docs/generators.md on exported files and compare their shapes."""
 
 from __future__ import annotations
 

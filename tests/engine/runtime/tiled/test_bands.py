@@ -1,4 +1,4 @@
-"""Each streamed layer gives what the layer gives on the whole image, however the image is cut."""
+"""Each streamed layer equals the layer on the whole image, for any heights of bands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UPSAMPLINGS: dict[str, list[nn.Module]] = {
 
 
 def cut(image: Tensor, heights: list[int]) -> Iterator[Tensor]:
-    """Cut [1, C, H, W] into bands whose heights repeat `heights`."""
+    """Split [1, C, H, W] into bands whose heights repeat `heights`."""
     first, turn = 0, 0
     while first < image.shape[2]:
         yield image[:, :, first : first + heights[turn % len(heights)]]
@@ -81,8 +81,8 @@ def test_up_sampling(layers: list[nn.Module], height: int, width: int, heights: 
         assert_same(up_conv(layers, cut(image, heights)), nn.Sequential(*layers)(image))
 
 
-def test_no_row_leaves_before_its_place_was_read() -> None:
-    """What lets a segment overwrite its own input."""
+def test_a_row_is_written_only_after_its_place_was_read() -> None:
+    """A segment can overwrite its own input because of this."""
     rows_read = rows_written = 0
 
     def watched() -> Iterator[Tensor]:
@@ -97,6 +97,6 @@ def test_no_row_leaves_before_its_place_was_read() -> None:
     assert rows_written == 40
 
 
-def test_an_image_too_low_to_mirror_is_an_error() -> None:
+def test_an_image_too_low_to_reflect_is_an_error() -> None:
     with pytest.raises(ValueError, match="more than 3 rows"):
         list(windows([torch.zeros(1, 1, 3, 8)], kernel=7, top=3, bottom=3, border="reflect"))

@@ -1,4 +1,4 @@
-"""InstanceNorm over bands is InstanceNorm over the image."""
+"""InstanceNorm over bands equals InstanceNorm over the whole image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def through(norm: WholeImageNorm, image: Tensor, rows: int) -> Tensor:
 
 @pytest.mark.parametrize("rows", [1, 5, 32])
 @pytest.mark.parametrize("affine", [False, True])
-def test_own_statistics(rows: int, affine: bool) -> None:
+def test_statistics_of_the_image(rows: int, affine: bool) -> None:
     image = torch.randn(1, 8, 32, 20) * 3 + 5
     layer = nn.InstanceNorm2d(8, affine=affine).eval().requires_grad_(False)
     if affine:
@@ -37,7 +37,7 @@ def test_stored_statistics() -> None:
 
 
 def test_a_large_mean_costs_no_accuracy() -> None:
-    """The difference of two large sums would: its error here is larger than the variance."""
+    """A difference of two large sums would be wrong: its error here is larger than the variance."""
     image = torch.randn(1, 4, 512, 64, dtype=torch.float64) * 0.01 + 100
     layer = nn.InstanceNorm2d(4)
     result = through(WholeImageNorm(layer), image.float(), 16)
@@ -52,8 +52,8 @@ def test_bfloat16_bands_get_float32_statistics() -> None:
     assert result.float().mean((0, 2, 3)).abs().max() < 1e-3
 
 
-def test_a_scaled_input_gives_the_same() -> None:
-    image = torch.randn(1, 8, 32, 20) * 1e-3  # a variance near eps, where a forgotten scale would show
+def test_a_scaled_input_has_the_same_result() -> None:
+    image = torch.randn(1, 8, 32, 20) * 1e-3  # with a variance near eps an ignored scale changes the result
     layer = nn.InstanceNorm2d(8)
     result = through(WholeImageNorm(layer, 0.5), image * 0.5 + 7, 8)
     torch.testing.assert_close(result, layer(image), rtol=0, atol=2e-3)

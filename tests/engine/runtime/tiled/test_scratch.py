@@ -1,4 +1,4 @@
-"""Both kinds of scratch keep rows; both views see them as activations."""
+"""Store rows in both kinds of scratch and read them through both views."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_come_back(make: Maker, dtype: torch.dtype) -> None:
+def test_stored_rows_are_read_back(make: Maker, dtype: torch.dtype) -> None:
     rows = torch.randn(10, 7).to(dtype)
     with make(10, 7, dtype) as table:
         table.write(0, rows[:4])

@@ -1,4 +1,4 @@
-"""Tiled translation is whole-image translation, within a memory budget."""
+"""Tiled translation equals whole-image translation and observes a memory budget."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ RANGE = 2.0  # the network's output is in [-1, 1]
 
 
 def generator(arch: Architecture) -> ResnetGenerator:
-    """Make a generator with fixed random weights."""
+    """Return a generator with fixed random weights."""
     torch.manual_seed(0)
     return ResnetGenerator(arch).eval().requires_grad_(False)
 
 
 def photo(height: int, width: int) -> Tensor:
-    """Make soft shapes, a horizon and grain: uint8 [H, W, 3]."""
+    """Return an image of soft shapes, a horizon and grain: uint8 [H, W, 3]."""
     y = torch.linspace(0, 1, height)[:, None, None]
     x = torch.linspace(0, 1, width)[None, :, None]
     hue = torch.tensor([0.0, 1.0, 2.0])
@@ -105,7 +105,7 @@ def test_tables_in_a_file_change_nothing() -> None:
     assert torch.equal(tiled(module, pixels, in_file), tiled(module, pixels, in_memory))
 
 
-def test_the_plan_follows_the_budget() -> None:
+def test_the_plan_depends_on_the_budget() -> None:
     plans = [
         plan_tiles(FULL, 8000, 12_000, torch.bfloat16, budget_bytes=budget_bytes)
         for budget_bytes in (560_000_000, 4_000_000_000, 7_000_000_000, 20_000_000_000)
@@ -137,7 +137,7 @@ def test_other_shapes_are_refused(shape: tuple[int, int, int]) -> None:
         translate_tiled(generator(COMPACT), torch.zeros(shape, dtype=torch.uint8), budget_bytes=1 << 30)
 
 
-def test_a_budget_too_small_says_what_is_needed() -> None:
+def test_a_budget_that_is_too_small_raises_with_the_needed_size() -> None:
     with pytest.raises(SkipImage, match=r"60000x16 pixels needs \d+ MB"):
         plan_tiles(FULL, 16, 60_000, torch.bfloat16, budget_bytes=100 << 20)
 
@@ -150,7 +150,7 @@ def test_a_u_net_needs_memory_for_the_whole_image() -> None:
         require_memory(arch, 4096, 4096, torch.bfloat16, budget_bytes=enough - 1)
 
 
-def test_a_full_disk_says_what_is_needed(tmp_path: Path) -> None:
+def test_a_full_disk_raises_with_the_needed_size(tmp_path: Path) -> None:
     module = generator(COMPACT)
     with pytest.raises(SkipImage, match="GB of temporary disk"):
         translate_tiled(module, photo(8192, 64), budget_bytes=36_000_000, spill_folder=tmp_path / "missing")
@@ -192,7 +192,7 @@ print(resident("VmHWM") - before)
 
 
 def peak_bytes(kind: str, height: int, width: int, budget_bytes: int) -> int:
-    """Measure in a process of its own what a translation adds to its memory; budget 0 is the whole image."""
+    """Return what a translation adds to the memory of a new process; budget 0 translates the whole image."""
     fields = json.dumps(KINDS[kind])
     command = [sys.executable, "-c", MEASURE, fields, str(height), str(width), str(budget_bytes)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
@@ -213,7 +213,7 @@ def test_memory_stays_below_the_budget(kind: str, height: int, width: int, budge
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_memory_of_a_whole_image_is_foretold(kind: str) -> None:
+def test_the_memory_of_a_whole_image_is_predicted(kind: str) -> None:
     height, width = (1024, 1536) if kind == "blur" else (1536, 2048)
     foretold = whole_image_bytes(Architecture(**KINDS[kind], ngf=16), height, width, torch.bfloat16)
     assert 0.6 * foretold < peak_bytes(kind, height, width, 0) <= foretold
