@@ -121,16 +121,17 @@ converted "$work/data/eager"
 
 if [ -n "${BROKERS:-}" ]; then
   say "runtime: a worker on $BROKERS"
-  container --rm=false --no-healthcheck=false --detach --name worker solstice:cpu stream --brokers "$BROKERS" --group try --jobs try-jobs \
-    --results try-results --dead-letters try-dead --create-topics 2 --model summer2winter --backend eager \
+  run=try-$(date +%s)  # topics of an earlier run may still be there
+  container --rm=false --no-healthcheck=false --detach --name worker solstice:cpu stream --brokers "$BROKERS" --group "$run" --jobs "$run-jobs" \
+    --results "$run-results" --dead-letters "$run-dead" --create-topics 2 --model summer2winter --backend eager \
     --input-root /data/photos --output-root /data/queue --metrics-port 9108 >/dev/null
   until pod exec worker python -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:9108/readyz")' 2>/dev/null; do
     [ "$(pod inspect --format '{{.State.Running}}' worker)" = true ] || { pod logs worker; exit 1; }
     sleep 1
   done
   pod healthcheck run worker && echo "health check passed"
-  container solstice:cpu submit /data/photos --brokers "$BROKERS" --jobs try-jobs
-  container solstice:cpu results --brokers "$BROKERS" --results try-results --expect 8 --timeout 120
+  container solstice:cpu submit /data/photos --brokers "$BROKERS" --jobs "$run-jobs"
+  container solstice:cpu results --brokers "$BROKERS" --results "$run-results" --expect 8 --timeout 120
   converted "$work/data/queue"
   pod kill --signal TERM worker >/dev/null
   [ "$(pod wait worker)" = 0 ] || { pod logs worker; exit 1; }

@@ -23,8 +23,8 @@ SIDE = 256
 """Side in pixels of the squares that are cut from the middle of test photos."""
 BATCH = 8
 
-Translate = Callable[[Tensor], Tensor]
-"""uint8 [N, H, W, 3] to the same: a `BatchTranslator`."""
+TranslateBatch = Callable[[Tensor], Tensor]
+"""Maps uint8 [N, H, W, 3] to the same, as a `BatchTranslator` does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ class Scores:
 
 def evaluate(
     data: Path,
-    a_to_b: Translate | None,
-    b_to_a: Translate | None,
+    a_to_b: TranslateBatch | None,
+    b_to_a: TranslateBatch | None,
     *,
     limit: int | None = None,
     fid: Fid | None = None,
@@ -120,8 +120,8 @@ def evaluate(
 def score_direction(
     originals: Tensor,
     targets: Tensor,
-    there: Translate,
-    back: Translate | None,
+    there: TranslateBatch,
+    back: TranslateBatch | None,
     taken: Callable[[Tensor], float],
     fid: Fid | None = None,
 ) -> Direction:
@@ -168,7 +168,7 @@ def load_square(path: Path) -> Tensor:
     return pixels_HWC[top : top + SIDE, left : left + SIDE]
 
 
-def in_batches(translate: Translate, pixels_NHWC: Tensor) -> Tensor:
+def in_batches(translate: TranslateBatch, pixels_NHWC: Tensor) -> Tensor:
     """Translate uint8 photos [N, H, W, 3] in batches."""
     return torch.cat([translate(batch) for batch in torch.split(pixels_NHWC, BATCH)])
 

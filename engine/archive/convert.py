@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.archive.config import ArchiveConfig
 from engine.archive.report import ReportKind
-from engine.archive.run import Progress, RunRequest, Summary, load_model, started_run
+from engine.archive.run import Progress, RunRequest, Summary, started_run
 from engine.archive.source import ArchiveSource
 from engine.config import PipelineConfig
 from engine.model.weights import Generator
@@ -50,17 +50,8 @@ def convert(
     An image that cannot be translated fails alone and is listed in the summary. Raises `SetupError` when the run cannot
     start as asked, and `StopRun` when it cannot continue; what is done is kept, and the next call continues from there.
     """
-    generator = load_model(model, src)
-    request = RunRequest(
-        src=src,
-        dst=dst,
-        generator=generator,
-        config=config or PipelineConfig(),
-        archive=archive or ArchiveConfig(),
-        report=report,
-        progress=progress,
-        metrics=metrics,
-    )
+    request = RunRequest.of(src, dst, model, config, archive, report=report, progress=progress, metrics=metrics)
+    generator = request.generator
     with started_run(request) as run:
         config, plan = run.config, run.plan
         if not plan.todo:

@@ -40,7 +40,7 @@ from engine.archive.parallel_messages import (
     ShareFinished,
 )
 from engine.archive.report import ReportKind
-from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, load_model, started_run
+from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, started_run
 from engine.archive.source import entry_of
 from engine.config import PipelineConfig, num_cores
 from engine.errors import SetupError, StopRun
@@ -88,16 +88,7 @@ def convert_on(
     process. A calling script needs `if __name__ == "__main__"`, because new processes import it. Raises the errors of
     `convert`, and `StopRun` when a process dies; the others are stopped then.
     """
-    request = RunRequest(
-        src=src,
-        dst=dst,
-        generator=load_model(model, src),
-        config=config or PipelineConfig(),
-        archive=archive or ArchiveConfig(),
-        report=report,
-        progress=progress,
-        metrics=metrics,
-    )
+    request = RunRequest.of(src, dst, model, config, archive, report=report, progress=progress, metrics=metrics)
     with started_run(request) as run:
         run.start()
         if not run.plan.todo:

@@ -127,6 +127,31 @@ class RunRequest:
             if value.startswith("file://"):
                 object.__setattr__(self, name, url2pathname(value.removeprefix("file://")))
 
+    @classmethod
+    def of(
+        cls,
+        src: str | Path,
+        dst: str | Path,
+        model: str | Path | Generator,
+        config: PipelineConfig | None = None,
+        archive: ArchiveConfig | None = None,
+        *,
+        report: ReportKind | None = None,
+        progress: Progress | None = None,
+        metrics: Metrics | None = None,
+    ) -> RunRequest:
+        """Load the model and use defaults for the settings that are None."""
+        return cls(
+            src=src,
+            dst=dst,
+            generator=load_model(model, src),
+            config=config or PipelineConfig(),
+            archive=archive or ArchiveConfig(),
+            report=report,
+            progress=progress,
+            metrics=metrics,
+        )
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the bytes of a result."""

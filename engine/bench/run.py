@@ -34,11 +34,11 @@ OTHERS_LIMIT = 0.05
 NOISY_LIMIT = 0.25
 """Share of the measurements that may spread too much, likewise."""
 
-Progress = Callable[[str], None]
-"""Receives what is measured next, in a few words."""
+Announce = Callable[[str], None]
+"""Called with a short description of the next measurement."""
 
 
-def measure(config: BenchConfig, progress: Progress = lambda _: None) -> Document:
+def measure(config: BenchConfig, progress: Announce = lambda _: None) -> Document:
     """Measure this machine and return the document; it takes minutes.
 
     Raises `SetupError` when the device, the model, the photos or the brokers cannot be used.
@@ -117,7 +117,7 @@ def _workloads(
     machine: Machine,
     pipeline: PipelineConfig,
     scratch: Path,
-    progress: Progress,
+    progress: Announce,
 ) -> Iterator[dict[str, Any]]:
     for workload in config.effort.workloads:
         progress(f"{workload.name} ({workload.width}x{workload.height}): each stage alone")

@@ -404,12 +404,10 @@ def _absolute(path: str) -> str:
 def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive: ArchiveConfig, as_json: bool) -> None:
     """Print what a run would do."""
     from engine.archive.dry_run import DryRun, dry_run
-    from engine.archive.run import RunRequest, load_model
+    from engine.archive.run import RunRequest
     from engine.listing.left_out import described
 
-    found: DryRun = dry_run(
-        RunRequest(src=src, dst=dst, generator=load_model(model, src), config=config, archive=archive)
-    )
+    found: DryRun = dry_run(RunRequest.of(src, dst, model, config, archive))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
         return

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
 from engine.codec import deep
+from engine.codec.arrays import Pixels
 
 BAND_PIXELS = 1 << 20
 SAME_WITHIN = 1
@@ -33,8 +34,6 @@ DARK = 64
 """Level of 255 up to which a colour counts as dark."""
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 """Pillow's mode for each colour space that a profile may name."""
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

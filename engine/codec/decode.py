@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, ImagePalette
 from torch import Tensor
 
 from engine.codec import deep, jpeg, png, tiff
+from engine.codec.arrays import Pixels
 from engine.codec.bounds import MAX_FRAMES
 from engine.codec.colour import (
     Colours,
@@ -194,7 +195,7 @@ class Decoder:
         whole = (source.height, source.width)
         return replace(stored, pixels=resize_scaled(torch.from_numpy(stored.pixels), width, height, whole).numpy())
 
-    def _decoded_jpeg(self, source: Inspected, least: tuple[int, int] | None) -> tuple[jpeg.Pixels, tuple[str, ...]]:
+    def _decoded_jpeg(self, source: Inspected, least: tuple[int, int] | None) -> tuple[Pixels, tuple[str, ...]]:
         wanted = jpeg.LIBJPEG_COLOURS[source.mode]
         try:
             pixels, notes = jpeg.decode(source.data, wanted, least=least)

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from engine.codec.arrays import Pixels
 from engine.codec.damage import Damaged
 from engine.errors import SkipImage
 from engine.records import Inspected
@@ -31,7 +31,6 @@ try:
 except ImportError:  # optional: Pillow takes over
     simplejpeg = None
 
-Pixels = NDArray[np.uint8]
 ColourSpace = Literal["RGB", "GRAY", "CMYK"]
 
 LIBJPEG_COLOURS: dict[str, ColourSpace] = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}

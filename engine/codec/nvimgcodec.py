@@ -8,17 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 
+from engine.codec.arrays import Pixels
 from engine.errors import first_line
 from engine.system.extras import install_hint
 
 log = logging.getLogger(__name__)
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class GpuEncoder:

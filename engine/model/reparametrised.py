@@ -20,7 +20,10 @@ _NEW_WEIGHT = {"parametrizations.weight.original0": "norm", "parametrizations.we
 
 
 def fold(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors with one `weight` for each layer, and the names of the reparametrisations that were folded."""
+    """Return the tensors with one `weight` for each layer, and the names of the reparametrisations that were folded.
+
+    Layers whose parts do not fit together are left as they are.
+    """
     layers: dict[str, set[str]] = {}
     for key in tensors:
         for part in (*_OLD_SPECTRAL, *_NEW_SPECTRAL, *_OLD_WEIGHT, *_NEW_WEIGHT):
@@ -29,8 +32,8 @@ def fold(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     folded = dict(tensors)
     names: set[str] = set()
     for layer, parts in layers.items():
-        weight = None
-        for kinds, name, compute in (
+        weight, name = None, "spectral norm"
+        for kinds, found, compute in (
             (_OLD_SPECTRAL, "spectral norm", _spectral),
             (_NEW_SPECTRAL, "spectral norm", _spectral),
             (_OLD_WEIGHT, "weight norm", _weight),
@@ -38,14 +41,14 @@ def fold(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         ):
             if parts == set(kinds):
                 weight = compute(**{argument: tensors[layer + part] for part, argument in kinds.items()})
-                names.add(name)
+                name = found
                 break
         else:
             # Before PyTorch 1.1 there was no `weight_v`, but the normalised weight itself was stored.
             if f"{layer}weight" in tensors and parts == {"weight_orig", "weight_u"}:
                 weight = tensors[f"{layer}weight"]
-                names.add("spectral norm")
         if weight is not None:
+            names.add(name)
             for part in parts:
                 del folded[layer + part]
             folded[f"{layer}weight"] = weight

@@ -23,7 +23,7 @@ from engine.archive.parallel_child import ShareTask
 from engine.archive.parallel_messages import ChildMessage, ImagesEnded, RunStopped
 from engine.archive.plan import PlannedInput
 from engine.archive.report import ReportKind
-from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, load_model, started_run
+from engine.archive.run import ArchiveRun, Progress, RunRequest, Summary, started_run
 from engine.archive.source import origin_of
 from engine.config import PipelineConfig
 from engine.errors import SetupError, StopRun
@@ -79,16 +79,7 @@ def convert_on_ray(
 
     Raises the errors of `convert`; `SetupError` when the address does not answer, `StopRun` when no actor can work.
     """
-    request = RunRequest(
-        src=src,
-        dst=dst,
-        generator=load_model(model, src),
-        config=config or PipelineConfig(),
-        archive=archive or ArchiveConfig(),
-        report=report,
-        progress=progress,
-        metrics=metrics,
-    )
+    request = RunRequest.of(src, dst, model, config, archive, report=report, progress=progress, metrics=metrics)
     address = check_address(address)
     with started_run(request) as run:
         if not run.plan.todo:
