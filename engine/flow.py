@@ -133,12 +133,13 @@ def in_threads(
     depth: int = 1,
     due_in: DueIn | None = None,
     scope: Scope | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Generator[U | None, None, None]:
     """Apply `work` to each item in `workers` threads; results in the order of completion.
 
     At most `workers` items are being worked on and `depth` results wait, besides those that a worker cannot hand over
     yet. `items` is iterated by one worker at a time. `due_in` is called before each wait for a result, in the thread
-    that takes it.
+    that takes it. `prepare` is called once in each thread before its first item.
     """
     channel: Channel[U | None] = Channel(depth)
     source = _Shared(items, lambda: channel.ended)
@@ -146,6 +147,7 @@ def in_threads(
 
     def run() -> None:
         try:
+            prepare()
             for item in source:
                 if not channel.put(None if item is None else work(item)):
                     break

@@ -28,6 +28,7 @@ from engine.ports import Preview, Sink, Source
 from engine.records import Batch, DecodedImage, Encoded, Failed, Inspected, Outcome, Record, Stored
 from engine.system.device import gpu_of
 from engine.system.memory import available_bytes
+from engine.system.threads import keep_to_one_thread
 
 Translate = Callable[[Tensor], Tensor]
 """Map uint8 [N, H, W, 3] to the same shape, as an `engine.runtime.translator.BatchTranslator` does."""
@@ -103,12 +104,20 @@ class Pipeline:
             scope=scope,
         )
         decoded = in_threads(
-            self._decode, chunker(inspected), config.decode.workers, "decode", due_in=batcher.due_in, scope=scope
+            self._decode,
+            chunker(inspected),
+            config.decode.workers,
+            "decode",
+            due_in=batcher.due_in,
+            scope=scope,
+            prepare=keep_to_one_thread,
         )
         batches: Generator[Batch | Failed | None, None, None] = ahead(batcher(decoded), 1, "batch", scope)
         in_flight = config.generate.batches_in_flight or 1
         translated = in_threads(self._generate, batches, in_flight, "generate", scope=scope)  # type: ignore[arg-type]
-        encoded = in_threads(self._encode, translated, config.encode.workers, "encode", scope=scope)
+        encoded = in_threads(
+            self._encode, translated, config.encode.workers, "encode", scope=scope, prepare=keep_to_one_thread
+        )
         stored = in_threads(self._store, encoded, config.store.workers, "store", scope=scope)
         with ExitStack() as at_exit:
             for stage in (records, inspected, decoded, batches, translated, encoded, stored):

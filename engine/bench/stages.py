@@ -29,6 +29,7 @@ from engine.records import Batch, Failed, Record
 from engine.runtime.rates import batches_in_flight_for
 from engine.runtime.translator import BatchTranslator
 from engine.system.files import write_atomically
+from engine.system.threads import keep_to_one_thread
 
 CEILINGS = {
     "decode": "libjpeg-turbo",
@@ -124,18 +125,18 @@ class _Stages:
         stages: dict[str, tuple[Callable[[], float], int]] = {
             "inspect": (lambda: self._rate(self._inspect, self._jpegs, 1), 1),
             "decode": (
-                lambda: self._rate(lambda record: self._decoder([record]), self._inspected, config.decode.workers),
+                lambda: self._own_rate(lambda record: self._decoder([record]), self._inspected, config.decode.workers),
                 config.decode.workers,
             ),
             "generate": (self._generate_per_s, batches_in_flight_for(self._machine.device)),
         }
         if self._workload.detail != "none":
             stages["restore"] = (
-                lambda: self._rate(lambda record: restore([record]), self._translated, config.encode.workers),
+                lambda: self._own_rate(lambda record: restore([record]), self._translated, config.encode.workers),
                 config.encode.workers,
             )
         stages["encode"] = (
-            lambda: self._rate(lambda record: self._encoder([record]), self._restored, config.encode.workers),
+            lambda: self._own_rate(lambda record: self._encoder([record]), self._restored, config.encode.workers),
             config.encode.workers,
         )
         stages["store"] = (
@@ -174,6 +175,10 @@ class _Stages:
 
     def _rate(self, work: Callable[[Any], object], items: list[Any], threads: int) -> float:
         return rate(work, items, threads, self._effort_s)
+
+    def _own_rate(self, work: Callable[[Any], object], items: list[Any], threads: int) -> float:
+        """Measure in threads that keep PyTorch's operators to themselves, as those of these stages do."""
+        return rate(work, items, threads, self._effort_s, keep_to_one_thread)
 
     def _inspect(self, jpeg: bytes) -> None:
         inspect(jpeg, self._config.decode.max_pixels)

@@ -54,13 +54,19 @@ class Spread:
         return cls(tuple(document["values"]))
 
 
-def rate(work: Callable[[T], object], items: Sequence[T], threads: int, measured_s: float) -> float:
-    """Return the items per second of `work` over `items` in `threads` threads.
+def rate(
+    work: Callable[[T], object],
+    items: Sequence[T],
+    threads: int,
+    measured_s: float,
+    prepare: Callable[[], None] | None = None,
+) -> float:
+    """Return the items per second of `work` over `items` in `threads` threads, each of which calls `prepare` first.
 
     Passes over the items until `measured_s` have gone by, and at least once.
     """
     done = 0
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=prepare) as pool:
         started_s = time.perf_counter()
         while done == 0 or time.perf_counter() - started_s < measured_s:
             for _ in pool.map(work, items):
