@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.errors import SkipImage, StopRun
 from engine.ports import Found
 from engine.records import Encoded, Failed, Outcome, Record, Stored
-from engine.system.files import UnfinishedFile
+from engine.system.files import OpenFolders, UnfinishedFile
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 """Errors of the folder or the disk, not of one image."""
@@ -21,13 +21,14 @@ class ArchiveSink:
     """Writes results below `root`: with a temporary name by `store`, flushed in groups and renamed by `settle`."""
 
     def __init__(self, root: Path, partial_folder: Path | None = None, *, keep_times: bool = False) -> None:
-        """Write unfinished files into `partial_folder`, on the same file system; None is beside the result.
+        """Write unfinished files into `partial_folder`, on the same file system; None is `root`.
 
         With `keep_times` a result gets its input's time of last change.
         """
         self._keep_times = keep_times
         self._root = root
-        self._partial_folder = partial_folder
+        self._partial_folder = partial_folder or root
+        self._folders = OpenFolders(root)
         self._unfinished: dict[str, UnfinishedFile] = {}
         self._lock = threading.Lock()
 
@@ -40,9 +41,7 @@ class ArchiveSink:
         encoded = record.payload
         modified_ns = record.origin.modified_ns if self._keep_times else None
         try:
-            file = UnfinishedFile(
-                self._root / output, encoded.data, self._partial_folder, modified_ns, within=self._root
-            )
+            file = UnfinishedFile(self._root / output, encoded.data, self._partial_folder, self._folders, modified_ns)
         except OSError as error:
             raise self._error_of(error) from error
         with self._lock:
@@ -67,19 +66,20 @@ class ArchiveSink:
             if file is not None:
                 file.start_flush()
         settled: list[Outcome] = []
-        for number, (outcome, file) in enumerate(zip(outcomes, files, strict=True)):
-            if file is None or isinstance(outcome, Failed):
-                settled.append(outcome)
-                continue
-            try:
-                file.finish()
-                settled.append(outcome)
-            except OSError as error:
-                reason = self._error_of(error)
-                if isinstance(reason, StopRun):
-                    _discard(files[number + 1 :])
-                    raise reason from error
-                settled.append(outcome.failed("store", reason))
+        with OpenFolders(self._root) as targets:
+            for number, (outcome, file) in enumerate(zip(outcomes, files, strict=True)):
+                if file is None or isinstance(outcome, Failed):
+                    settled.append(outcome)
+                    continue
+                try:
+                    file.finish(targets)
+                    settled.append(outcome)
+                except OSError as error:
+                    reason = self._error_of(error)
+                    if isinstance(reason, StopRun):
+                        _discard(files[number + 1 :])
+                        raise reason from error
+                    settled.append(outcome.failed("store", reason))
         return settled
 
     def close(self) -> None:
@@ -87,6 +87,7 @@ class ArchiveSink:
         with self._lock:
             _discard(self._unfinished.values())
             self._unfinished.clear()
+            self._folders.close()
 
     def _error_of(self, error: OSError) -> StopRun | SkipImage:
         if not self._root.is_dir():

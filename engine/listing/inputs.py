@@ -72,8 +72,8 @@ class FileInput(Input):
 
     def read(self) -> bytes:
         """Return the file's bytes; raise `OSError`."""
-        with open(self.location, "rb") as file:  # noqa: PTH123 (a hot path)
-            return file.read()
+        with open(self.location, "rb", buffering=0) as file:  # noqa: PTH123 (a hot path)
+            return file.readall()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,11 @@ import itertools
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 # A shared folder can hold temporary files of other containers and machines, whose process numbers may be equal.
 _process = secrets.token_hex(4)
@@ -83,6 +84,49 @@ def atomic_file(
             raise
 
 
+class OpenFolders:
+    """Folders at or below `root` that stay open, so that many files are written without opening the folders on the way.
+
+    No symbolic link below `root` is followed when a folder is opened. Safe from several threads.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._descriptors: dict[Path, int] = {}
+        self._outdated: list[int] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def descriptor(self, folder: Path, *, deleted: int | None = None) -> int:
+        """Return a descriptor of `folder` for `dir_fd`, valid until `close`; create missing folders.
+
+        `deleted` is a descriptor returned before whose folder is gone: another one is opened instead. Raises
+        `LinkNotFollowed` for a link below the root, otherwise `OSError`.
+        """
+        with self._lock:
+            descriptor = self._descriptors.get(folder)
+            if descriptor is not None and descriptor != deleted:
+                return descriptor
+            with folder_within(self._root, folder, make=True) as opened:
+                self._descriptors[folder] = os.dup(opened)
+            if descriptor is not None:
+                self._outdated.append(descriptor)  # other threads may be using it
+            return self._descriptors[folder]
+
+    def close(self) -> None:
+        """Close all folders; `descriptor` opens them again."""
+        with self._lock:
+            for descriptor in (*self._descriptors.values(), *self._outdated):
+                os.close(descriptor)
+            self._descriptors.clear()
+            self._outdated.clear()
+
+
 class UnfinishedFile:
     """A whole file with a temporary name, which is not on disk for certain before `finish`.
 
@@ -91,25 +135,25 @@ class UnfinishedFile:
     """
 
     def __init__(
-        self,
-        path: Path,
-        data: bytes,
-        partial_folder: Path | None = None,
-        modified_ns: int | None = None,
-        *,
-        within: Path | None = None,
+        self, path: Path, data: bytes, partial_folder: Path, folders: OpenFolders, modified_ns: int | None = None
     ) -> None:
-        """Write `data` to a temporary file; the arguments and errors are those of `atomic_file`."""
+        """Write `data` to a temporary file in `partial_folder`, on the same file system as `path`.
+
+        `folders` must stay open until the file is finished or discarded. `modified_ns` is as in `atomic_file`. Raises
+        `OSError`; then no file is left.
+        """
         self._path = path
-        self._within = within
-        name = f".solstice-{_process}-{os.getpid()}-{next(_count)}"
-        self._temporary = path.with_name(name) if partial_folder is None else partial_folder / name
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with _folder_of(self._temporary, within) as folder:
-            self._descriptor = os.open(name, flags, 0o644, dir_fd=folder)
+        self._name = f".solstice-{_process}-{os.getpid()}-{next(_count)}"
+        self._folder = folders.descriptor(partial_folder)
         try:
-            with open(self._descriptor, "wb", closefd=False) as file:
-                file.write(data)
+            self._descriptor = self._create()
+        except FileNotFoundError:  # the folder was deleted since it was opened
+            self._folder = folders.descriptor(partial_folder, deleted=self._folder)
+            self._descriptor = self._create()
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
             if modified_ns is not None:
                 os.utime(self._descriptor, ns=(modified_ns, modified_ns))
         except BaseException:
@@ -120,12 +164,15 @@ class UnfinishedFile:
         """Let the system begin to write the file to disk, without waiting."""
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def finish(self) -> None:
-        """Wait until the file is on disk and rename it; on `OSError` it is gone and the old file unchanged."""
+    def finish(self, folders: OpenFolders) -> None:
+        """Wait until the file is on disk and rename it to its path, whose folder is opened in `folders`.
+
+        Raises `OSError`; then the file is gone and the old one unchanged.
+        """
         try:
             os.fsync(self._descriptor)
-            with _folder_of(self._temporary, self._within) as start, _folder_of(self._path, self._within) as end:
-                os.replace(self._temporary.name, self._path.name, src_dir_fd=start, dst_dir_fd=end)
+            target = folders.descriptor(self._path.parent)
+            os.replace(self._name, self._path.name, src_dir_fd=self._folder, dst_dir_fd=target)
         except BaseException:
             self.discard()
             raise
@@ -134,8 +181,12 @@ class UnfinishedFile:
     def discard(self) -> None:
         """Delete the file."""
         os.close(self._descriptor)
-        with contextlib.suppress(OSError), _folder_of(self._temporary, self._within) as folder:
-            os.unlink(self._temporary.name, dir_fd=folder)
+        with contextlib.suppress(OSError):
+            os.unlink(self._name, dir_fd=self._folder)
+
+    def _create(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(self._name, flags, 0o644, dir_fd=self._folder)
 
 
 @contextmanager
