@@ -27,7 +27,7 @@ class ArchiveSink:
         """
         self._keep_times = keep_times
         self._root = root
-        self._partial_folder = partial_folder or root
+        self._partial_folder = "" if partial_folder is None else partial_folder.relative_to(root).as_posix()
         self._folders = OpenFolders(root)
         self._unfinished: dict[str, UnfinishedFile] = {}
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class ArchiveSink:
         encoded = record.payload
         modified_ns = record.origin.modified_ns if self._keep_times else None
         try:
-            file = UnfinishedFile(self._root / output, encoded.data, self._partial_folder, self._folders, modified_ns)
+            file = UnfinishedFile(output, encoded.data, self._partial_folder, self._folders, modified_ns)
         except OSError as error:
             raise self._error_of(error) from error
         with self._lock:

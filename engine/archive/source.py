@@ -15,6 +15,9 @@ from engine.listing import printable
 from engine.options import Options
 from engine.records import Failed, Origin, Outcome, Record
 
+_WAITING = 4
+"""Inputs that wait, read, for the pipeline; with room for one alone, threads would wake each other at each input."""
+
 
 @dataclass(slots=True, kw_only=True)
 class ArchiveOrigin(Origin):
@@ -61,7 +64,7 @@ class ArchiveSource:
         if self._read_ahead == 1:
             yield from (None if planned is None else self._read(planned) for planned in self._planned)
         else:
-            yield from in_threads(self._read, iter(self._planned), self._read_ahead, "read")
+            yield from in_threads(self._read, iter(self._planned), self._read_ahead, "read", depth=_WAITING)
 
     def checkpoint(self) -> None:
         """Do nothing: the manifest commits twice a second, and what it has not committed is translated again."""

@@ -87,12 +87,13 @@ def atomic_file(
 class OpenFolders:
     """Folders at or below `root` that stay open, so that many files are written without opening the folders on the way.
 
-    No symbolic link below `root` is followed when a folder is opened. Safe from several threads.
+    Folders are named relative to `root`, with slashes; an empty name is `root`. No symbolic link below it is followed
+    when a folder is opened. Safe from several threads.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._descriptors: dict[Path, int] = {}
+        self._descriptors: dict[str, int] = {}
         self._outdated: list[int] = []
         self._lock = threading.Lock()
 
@@ -102,7 +103,7 @@ class OpenFolders:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def descriptor(self, folder: Path, *, deleted: int | None = None) -> int:
+    def descriptor(self, folder: str, *, deleted: int | None = None) -> int:
         """Return a descriptor of `folder` for `dir_fd`, valid until `close`; create missing folders.
 
         `deleted` is a descriptor returned before whose folder is gone: another one is opened instead. Raises
@@ -112,7 +113,7 @@ class OpenFolders:
             descriptor = self._descriptors.get(folder)
             if descriptor is not None and descriptor != deleted:
                 return descriptor
-            with folder_within(self._root, folder, make=True) as opened:
+            with folder_within(self._root, self._root / folder, make=True) as opened:
                 self._descriptors[folder] = os.dup(opened)
             if descriptor is not None:
                 self._outdated.append(descriptor)  # other threads may be using it
@@ -135,14 +136,14 @@ class UnfinishedFile:
     """
 
     def __init__(
-        self, path: Path, data: bytes, partial_folder: Path, folders: OpenFolders, modified_ns: int | None = None
+        self, path: str, data: bytes, partial_folder: str, folders: OpenFolders, modified_ns: int | None = None
     ) -> None:
         """Write `data` to a temporary file in `partial_folder`, on the same file system as `path`.
 
-        `folders` must stay open until the file is finished or discarded. `modified_ns` is as in `atomic_file`. Raises
-        `OSError`; then no file is left.
+        Both are relative to the root of `folders`, which must stay open until the file is finished or discarded.
+        `modified_ns` is as in `atomic_file`. Raises `OSError`; then no file is left.
         """
-        self._path = path
+        self._target, _, self._target_name = path.rpartition("/")
         self._name = f".solstice-{_process}-{os.getpid()}-{next(_count)}"
         self._folder = folders.descriptor(partial_folder)
         try:
@@ -167,12 +168,13 @@ class UnfinishedFile:
     def finish(self, folders: OpenFolders) -> None:
         """Wait until the file is on disk and rename it to its path, whose folder is opened in `folders`.
 
-        Raises `OSError`; then the file is gone and the old one unchanged.
+        `folders` have the same root as those that the file was made with. Raises `OSError`; then the file is gone and
+        the old one unchanged.
         """
         try:
             os.fsync(self._descriptor)
-            target = folders.descriptor(self._path.parent)
-            os.replace(self._name, self._path.name, src_dir_fd=self._folder, dst_dir_fd=target)
+            target = folders.descriptor(self._target)
+            os.replace(self._name, self._target_name, src_dir_fd=self._folder, dst_dir_fd=target)
         except BaseException:
             self.discard()
             raise

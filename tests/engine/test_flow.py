@@ -301,3 +301,16 @@ def test_a_cancelled_budget_holds_nobody_back() -> None:
     budget.cancel()
     waiting.join(30)
     assert not waiting.is_alive()
+
+
+def test_each_thread_is_prepared_once_before_its_first_item() -> None:
+    prepared: list[str] = []
+    names = in_threads(
+        lambda _: threading.current_thread().name in prepared,
+        iter(range(20)),
+        2,
+        "flow-test",
+        prepare=lambda: prepared.append(threading.current_thread().name),
+    )
+    assert all(names)
+    assert sorted(prepared) == ["flow-test-0", "flow-test-1"]

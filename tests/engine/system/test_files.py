@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.system.files import LinkNotFollowed, atomic_file, folder_within, open_within, write_atomically
+from engine.system.files import (
+    LinkNotFollowed,
+    OpenFolders,
+    UnfinishedFile,
+    atomic_file,
+    folder_within,
+    open_within,
+    write_atomically,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -204,3 +213,34 @@ def _write_many(root: Path) -> tuple[int, int]:
         except (LinkNotFollowed, FileNotFoundError, FileExistsError):
             refused += 1
     return written, refused
+
+
+def test_open_folders_make_a_folder_again_that_was_deleted_meanwhile(root: Path) -> None:
+    with OpenFolders(root) as folders, OpenFolders(root) as targets:
+        UnfinishedFile("new/a.jpg", b"a", "partial", folders).finish(targets)
+        shutil.rmtree(root / "partial")
+        UnfinishedFile("new/b.jpg", b"b", "partial", folders).finish(targets)
+    assert {path.name: path.read_bytes() for path in (root / "new").iterdir()} == {"a.jpg": b"a", "b.jpg": b"b"}
+    assert not list((root / "partial").iterdir())
+
+
+def test_open_folders_follow_no_link_and_are_all_closed(root: Path) -> None:
+    num_before = len(list(Path("/proc/self/fd").iterdir()))
+    with OpenFolders(root) as folders:
+        first = folders.descriptor("a/b")
+        assert folders.descriptor("a/b") == first
+        assert folders.descriptor("a/b", deleted=first) != first
+        with pytest.raises(LinkNotFollowed):
+            folders.descriptor("way/c")
+        with pytest.raises(ValueError, match=r"\.\."):
+            folders.descriptor("../c")
+    assert len(list(Path("/proc/self/fd").iterdir())) == num_before
+
+
+def test_an_unfinished_file_whose_target_is_a_folder_is_deleted(root: Path) -> None:
+    (root / "a.jpg").mkdir()
+    with OpenFolders(root) as folders:
+        file = UnfinishedFile("a.jpg", b"a", "", folders)
+        with pytest.raises(IsADirectoryError):
+            file.finish(folders)
+    assert [path.name for path in root.iterdir() if path.is_file()] == []
