@@ -361,8 +361,7 @@ def trunk(plan: Plan, generator: Generator) -> Result:
     """Time the residual blocks alone on the device: PyTorch's kernels, and those in Triton by tiling."""
     side, batch = plan.sides[0] // 4, batch_for(plan.sides[0], plan.device)
     channels = 4 * generator.module.arch.ngf
-    precision = fastest_precision(plan.device)
-    dtype = PRECISIONS[precision].dtype
+    dtype = torch.float16 if plan.device.type == "cuda" else torch.float32
     blocks = [layer for layer in generator.module.modules() if isinstance(layer, ResnetBlock)]
     x = torch.randn(batch, channels, side, side).to(plan.device, dtype).contiguous(memory_format=torch.channels_last)
     gflop = len(blocks) * 2 * 2 * 9 * channels**2 * side**2 / 1e9
@@ -375,7 +374,7 @@ def trunk(plan: Plan, generator: Generator) -> Result:
 
     theirs = copy.deepcopy(nn.Sequential(*blocks)).to(plan.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     expected, rates = timed(theirs)
-    result: Result = {"precision": precision, "torch": rates}
+    result: Result = {"dtype": str(dtype), "torch": rates}
     if plan.device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return {**result, "triton": "needs an NVIDIA GPU and Triton"}
     from engine.runtime.backends import trunk as kernels
@@ -383,7 +382,7 @@ def trunk(plan: Plan, generator: Generator) -> Result:
 
     for tiling in (Tiling(), Tiling(stages=3), Tiling(columns=128), Tiling(rows=64, warps=4)):
         kernels.TILING = tiling
-        made, rates = timed(kernels.TritonTrunk(blocks, dtype).to(plan.device))
+        made, rates = timed(kernels.TritonTrunk(blocks).to(plan.device))
         error = float((made - expected).norm() / expected.norm())
         result[str(tiling)] = {**rates, "relative_difference": round(error, 5)}
     kernels.TILING = Tiling()
@@ -420,6 +419,7 @@ def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result
             result[name] = str(error)
         except Exception as error:  # noqa: BLE001 (the other variants are still worth measuring)
             result[name] = f"{type(error).__name__}: {error}"
+        print(f"{name}: {result[name]}", flush=True)  # compiling takes minutes, and the time is limited
     return result
 
 

@@ -84,7 +84,7 @@ class GenerateConfig:
     sides: tuple[int, ...] = (256,)
     """Short sides in pixels for which compiled backends are tuned; other sizes work too."""
     trunk: TrunkName = "torch"
-    """Kernels of the residual blocks in half precision on a GPU, of backends inductor and eager; `triton`: our own."""
+    """Kernels of the residual blocks in fp16 on a GPU, of backends inductor and eager; `triton` are our own."""
     cuda_graph: bool = False
     """Replay batches whose shape recurs as CUDA graphs, for backends inductor and eager on a GPU."""
     tuned_batch: int = GPU_BATCH

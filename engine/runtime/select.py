@@ -164,9 +164,7 @@ def build(
 
 def gpu_options(choice: Choice, config: GenerateConfig) -> GpuOptions:
     """Return what is switched on for a choice; fp32, the last resort of a ladder, has PyTorch's trunk."""
-    trunk = config.trunk
-    if PRECISIONS[choice.precision].dtype == torch.float32:
-        trunk = GenerateConfig.trunk
+    trunk = config.trunk if PRECISIONS[choice.precision].dtype == torch.float16 else GenerateConfig.trunk
     return GpuOptions(trunk, config.tuned_batch * 256 * 256 if config.cuda_graph else 0)
 
 
@@ -180,8 +178,8 @@ def check_gpu_options(config: GenerateConfig, device: torch.device) -> None:
         raise SetupError("--trunk triton needs an NVIDIA GPU; leave it out here.")
     if device.type != "cuda" and config.cuda_graph:
         raise SetupError("--cuda-graph needs an NVIDIA GPU; leave it out here.")
-    if config.trunk == "triton" and config.precision == "fp32":
-        raise SetupError("--trunk triton computes in half precision; use --precision fp16, or leave one of them out.")
+    if config.trunk == "triton" and config.precision not in ("auto", "fp16", "fp16-mixed"):
+        raise SetupError("--trunk triton computes in fp16; use --precision fp16, or leave one of them out.")
 
 
 def is_built(

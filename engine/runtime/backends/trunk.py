@@ -93,21 +93,21 @@ def _launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
 class TritonTrunk(nn.Module):
     """The residual blocks of a generator for inference; [N, C, H, W] in and out."""
 
-    def __init__(self, blocks: Sequence[ResnetBlock], dtype: torch.dtype) -> None:
-        """Compute what `blocks` do, in half precision `dtype`; `unfit` names what they must be like."""
+    def __init__(self, blocks: Sequence[ResnetBlock]) -> None:
+        """Compute what `blocks` do in half precision; `unfit` names what they must be like."""
         super().__init__()
         self._eps: list[float] = []
         for block in blocks:
             _, conv, norm, _, _, conv_2, norm_2 = block.conv_block
-            self._add(conv, norm, dtype)
-            self._add(conv_2, norm_2, dtype)
+            self._add(conv, norm)
+            self._add(conv_2, norm_2)
 
-    def _add(self, conv: nn.Module, norm: nn.Module, dtype: torch.dtype) -> None:
+    def _add(self, conv: nn.Module, norm: nn.Module) -> None:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.InstanceNorm2d)
         i, channels = len(self._eps), conv.out_channels
         # Rows are inputs of a tap, columns outputs. The bias cancels in the norm.
-        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(-1, channels).to(dtype, copy=True)
+        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(-1, channels).to(torch.float16, copy=True)
         scale = torch.ones(channels) if norm.weight is None else norm.weight.detach().float().clone()
         shift = torch.zeros(channels) if norm.bias is None else norm.bias.detach().float().clone()
         for name, values in (("weight", weight.contiguous()), ("scale", scale), ("shift", shift)):
@@ -139,7 +139,7 @@ def use_triton_trunk(module: InferenceGenerator, generator: GeneratorNetwork) ->
     at = [i for i, layer in enumerate(layers) if isinstance(layer, ResnetBlock)]
     blocks = [layer for layer in generator.model if isinstance(layer, ResnetBlock)]
     assert len(at) == len(blocks)
-    trunk = TritonTrunk(blocks, module.dtype)
+    trunk = TritonTrunk(blocks)
     module.body = nn.Sequential(*layers[: at[0]], trunk, *layers[at[-1] + 1 :]).eval()
     return module
 
@@ -149,7 +149,7 @@ def unfit(arch: Architecture, dtype: torch.dtype) -> str | None:
     channels = 4 * arch.ngf
     needs = {
         "a ResNet with residual blocks": arch.network == "resnet" and arch.blocks > 0,
-        "half precision": dtype in (torch.float16, torch.bfloat16),
+        "fp16": dtype == torch.float16,
         "reflection padding": arch.padding == "reflect",
         "InstanceNorm without running statistics": arch.norm == "instance" and not arch.track_running_stats,
         f"ngf to be a power of two, at least {_LEAST_CHANNELS // 4}": channels >= _LEAST_CHANNELS

@@ -166,10 +166,11 @@ def test_what_only_a_gpu_has_is_refused_on_a_cpu_before_the_run(
 
 
 @pytest.mark.needs_triton
-def test_the_trunk_in_triton_is_refused_in_fp32() -> None:
+def test_the_trunk_in_triton_is_refused_in_other_types_than_fp16() -> None:
     wanted = GenerateConfig(trunk="triton", precision="fp32")
-    with pytest.raises(SetupError, match="use --precision fp16"):
-        check_gpu_options(wanted, torch.device("cuda", 0))
+    for precision in ("fp32", "bf16", "bf16-mixed"):
+        with pytest.raises(SetupError, match="use --precision fp16"):
+            check_gpu_options(replace(wanted, precision=precision), torch.device("cuda", 0))
     check_gpu_options(replace(wanted, precision="fp16", cuda_graph=True), torch.device("cuda", 0))
 
 

@@ -92,7 +92,7 @@ def test_a_generator_with_it_exports_for_any_batch_and_size() -> None:
         (VARIANTS["no norm, replicate"], torch.float16, "reflection padding"),
         (Architecture(blocks=1, ngf=4, affine=True, track_running_stats=True), torch.float16, "running statistics"),
         (Architecture(blocks=1, ngf=6), torch.float16, "power of two, at least 4"),
-        (Architecture(blocks=1, ngf=4), torch.float32, "half precision"),
+        (Architecture(blocks=1, ngf=4), torch.bfloat16, "fp16"),
     ],
 )
 def test_a_generator_that_it_does_not_fit_is_refused_with_the_reason(

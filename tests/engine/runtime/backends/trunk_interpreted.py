@@ -55,7 +55,7 @@ def error(case: Case) -> dict[str, float]:
     x = torch.randn(case.images, 4 * case.ngf, case.rows, case.columns).half()
     if case.flat:
         x = x[:, :, :1, :1].expand_as(x)
-    interpreted = trunk.TritonTrunk(blocks, torch.float16)
+    interpreted = trunk.TritonTrunk(blocks)
     made = interpreted(x)
     last_alone = made[-1:] if case.images == 1 else interpreted(x[-1:])
     expected = nn.Sequential(*blocks).double()(x.double())
