@@ -3,6 +3,7 @@
 `ahead` and `in_threads` take and return iterators and run their work in other threads. They hold a bounded number of
 items. An exception in another thread is raised where the items are consumed. Closing the resulting iterator, which
 `contextlib.closing` does at the end of a `for` loop, stops the other side; a `Scope` stops a whole chain at once.
+`Background` is for a loop that gives only some of its items away, and keeps running meanwhile.
 
 Items leave `in_threads` in the order of completion: a slow one holds back its own thread and nothing else.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -161,6 +163,56 @@ def in_threads(
         yield from _running(channel, threads, scope, due_in)
     finally:
         source.close()
+
+
+class Background(Generic[T, U]):
+    """Apply `work` to single items in up to `workers` threads, beside a loop in one thread that takes the results.
+
+    Threads start when they are needed. `submit`, `results`, `is_full` and `close` belong to the thread of the loop;
+    `on_result` is called in other threads, to wake it.
+    """
+
+    def __init__(self, work: Callable[[T], U], workers: int, name: str, on_result: Callable[[], object]) -> None:
+        self._work = work
+        self._workers = workers
+        self._on_result = on_result
+        self._pool = ThreadPoolExecutor(workers, name)
+        self._unfinished = 0
+        self._finished: deque[Future[U]] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every thread has an item whose result has not been taken yet."""
+        return self._unfinished >= self._workers
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every result has been taken."""
+        return self._unfinished == 0
+
+    @property
+    def has_results(self) -> bool:
+        """Whether `results` would return any; safe in any thread."""
+        return bool(self._finished)
+
+    def submit(self, item: T) -> None:
+        """Begin an item; it waits for a thread when there are more items than threads."""
+        self._unfinished += 1
+        self._pool.submit(self._work, item).add_done_callback(self._done)
+
+    def results(self) -> Iterator[U]:
+        """Iterate over the results that are there; raises what `work` raised."""
+        while self._finished:
+            self._unfinished -= 1
+            yield self._finished.popleft().result()
+
+    def close(self) -> None:
+        """Drop items that have not begun, and wait for those that have."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _done(self, future: Future[U]) -> None:
+        self._finished.append(future)
+        self._on_result()
 
 
 def _running(

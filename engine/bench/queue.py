@@ -6,7 +6,6 @@ of the pixels stands in for the generator, whose rate is measured without a queu
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import secrets
 import signal
@@ -20,6 +19,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from torch import Tensor
 
@@ -175,7 +175,7 @@ class QueueLoad:
 
     def _send_job(self, id: str, source: str) -> None:
         job = {"id": id, "source": source, "inline": True}
-        self._producer.send(self._topics.jobs, key=id.encode(), value=json.dumps(job).encode())
+        self._producer.send(self._topics.jobs, key=id.encode(), value=orjson.dumps(job))
 
 
 class QueueWorker:

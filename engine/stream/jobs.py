@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import codecs
 import hashlib
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import fastjsonschema
+import pybase64
 
 from engine.codec.formats import output_name
 from engine.errors import SkipImage
@@ -49,10 +49,11 @@ class Job:
         return hashed.hexdigest()
 
 
-def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Options) -> Job:
+def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Callable[[str], Options]) -> Job:
     """Parse a message: JSON if it begins with a brace, otherwise an image whose id is the message's key.
 
-    Raises `SkipImage` with one line about the first error.
+    `defaults` returns the options of a job that asks for none, by its id. Raises `SkipImage` with one line about the
+    first error.
     """
     if value[:64].lstrip()[:1] == b"{":
         return _job(_parsed(value), defaults)
@@ -60,7 +61,7 @@ def parse_job(value: bytes, key: bytes | None, fallback_id: str, defaults: Optio
         raise SkipImage("the message is empty")
     _refuse_framing(value)
     id = _text(key, "the key") if key else fallback_id
-    return Job(id=id[:512], source=None, data=value, options=defaults)
+    return Job(id=id[:512], source=None, data=value, options=defaults(id[:512]))
 
 
 def read_id(value: bytes | None, key: bytes | None, fallback_id: str) -> str:
@@ -110,11 +111,11 @@ def _parsed(value: bytes) -> dict[str, Any]:
         raise SkipImage(f"not valid JSON: {str(error)[:200]}") from None
 
 
-def _job(fields: Mapping[str, Any], defaults: Options) -> Job:
-    for name in ("id", "source", "output", "model"):
-        _require_text(fields.get(name, ""), name)
+def _job(fields: Mapping[str, Any], defaults: Callable[[str], Options]) -> Job:
     data = _inline(fields["source"]) if fields["source"].startswith("data:") else None
-    options = _options(fields, defaults)
+    for name in ("id", "output", "model", *(("source",) if data is None else ())):
+        _require_text(fields.get(name, ""), name)
+    options = _options(fields, defaults(fields["id"]))
     output: str | None = fields.get("output")
     if output is not None:
         output, format = output_name(output, options.format)
@@ -136,7 +137,7 @@ def _options(fields: Mapping[str, Any], defaults: Options) -> Options:
             asked["size"] = Size.parse(str(fields["size"]))
         except ValueError as error:
             raise SkipImage(f"not a valid job: {error}") from None
-    return replace(defaults, **asked)
+    return replace(defaults, **asked) if asked else defaults
 
 
 def _inline(uri: str) -> bytes:
@@ -147,14 +148,14 @@ def _inline(uri: str) -> bytes:
     if not header.endswith(";base64"):
         return unquote_to_bytes(body)
     try:
-        return binascii.a2b_base64(body, strict_mode=True)
+        return pybase64.b64decode(body, validate=True)  # a2b_base64 takes forty times as long
     except (binascii.Error, ValueError):
         raise SkipImage("not a valid job: source is not valid base64") from None
 
 
 def data_uri(data: bytes) -> str:
     """Encode an image as a data URI (RFC 2397), the source of a job that carries its image."""
-    return f"data:;base64,{base64.b64encode(data).decode()}"
+    return f"data:;base64,{pybase64.b64encode_as_string(data)}"
 
 
 def _text(value: bytes, what: str) -> str:

@@ -142,11 +142,24 @@ class GroupMember:
         if self._error is not None:
             raise self._error
 
-    def next_job(self, timeout_s: float) -> JobState | None:
-        """Wait for a job and begin it; None when none can begin within `timeout_s`."""
+    def next_job(self, timeout_s: float, unless: Callable[[], bool]) -> JobState | None:
+        """Wait for a job and begin it; None when none can begin within `timeout_s`, or before `unless` holds.
+
+        `wake` makes it look at `unless` again.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self.stopping or self._assignment.has_next, timeout_s)
+            self._changed.wait_for(lambda: self.stopping or self._assignment.has_next or unless(), timeout_s)
             return None if self.stopping else self._assignment.begin()
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `condition` holds, for `timeout_s` at most; `wake` makes it look again."""
+        with self._changed:
+            self._changed.wait_for(condition, timeout_s)
+
+    def wake(self) -> None:
+        """Let a thread that waits in `next_job` or `wait` look again."""
+        with self._changed:
+            self._changed.notify_all()
 
     def park(self, job: JobState) -> None:
         """Set a begun job aside until `resume`, so that no rebalance waits for it."""

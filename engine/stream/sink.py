@@ -8,7 +8,6 @@ result cannot be stored for `stuck_s` while others can.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -17,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
+
+import orjson
+import pybase64
 
 from engine.codec.formats import FORMATS
 from engine.errors import SkipImage, StopRun
@@ -89,7 +91,7 @@ class KafkaSink:
                     f"the result has {len(encoded.data):,} bytes, over the limit of {self._config.inline_limit:,} for "
                     "inline results; store it, or ask for a smaller size or quality"
                 )
-            state.result["data"] = base64.b64encode(encoded.data).decode()
+            state.result["data"] = pybase64.b64encode_as_string(encoded.data)
             return Stored.of(encoded, "")
         name = _output_name(state, encoded)
         self._write(self._output, name, encoded.data)
@@ -164,7 +166,7 @@ class KafkaSink:
         """Return a result with the key and the headers of its job, such as trace and correlation ids."""
         message = state.message
         key = state.id.encode() if message.key is None else message.key
-        return OutgoingMessage(self._config.results, key, _json(fields), _own_headers(message), index)
+        return OutgoingMessage(self._config.results, key, orjson.dumps(fields), _own_headers(message), index)
 
     def _fields(self, state: JobState, timings: dict[str, float]) -> dict[str, Any]:
         message = state.message
@@ -280,7 +282,3 @@ def _cut(message: OutgoingMessage) -> OutgoingMessage:
     if any(name == CUT for name, _ in message.headers):
         raise StopRun(f"The topic {message.topic} refuses even a message of {len(message.value)} bytes.")
     return replace(message, value=message.value[:_KEPT_OF_LARGE], headers=[*message.headers, note], sent=False)
-
-
-def _json(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
+from typing import TypeAlias
 
 from engine.errors import SkipImage
-from engine.flow import in_threads
+from engine.flow import Background
 from engine.observe.health import Health
 from engine.observe.metrics import Metrics
 from engine.observe.tracing import PROPAGATED, StageTimes, Tracer
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 _ALONE_POLL_S = 0.05
 _TICK_S = 1.0
 """How long to wait for a job before yielding a tick."""
+_Reads: TypeAlias = Background[JobState, Record[bytes] | Failed | JobState | None]
+"""Jobs being prepared in threads of their own."""
 
 
 class KafkaSource:
@@ -99,12 +103,14 @@ class KafkaSource:
         Ends at once on `stop`: jobs fetched and not begun, and jobs that wait for their input root, are left to the
         next owner of their partition.
         """
-        for item in in_threads(self._prepared, self._jobs(), self._config.readers, "fetch"):
-            if isinstance(item, JobState):
-                self._trace(item)
-                self._member.finish(item)
-            else:
-                yield item
+        with closing(Background(self._prepared, self._config.readers, "fetch", self._member.wake)) as reads:
+            for job in self._jobs(reads):
+                if job is not None:
+                    yield from self._begin(job, reads)
+                elif not reads.has_results:
+                    yield None
+                for item in reads.results():
+                    yield from self._delivered(item)
 
     def checkpoint(self) -> None:
         """Commit the offsets of what has finished."""
@@ -144,17 +150,51 @@ class KafkaSource:
         reason = failed.reason if failed else None
         return self._tracer.job(f"process {message.topic}", stages, headers, attributes, reason)
 
-    def _jobs(self) -> Iterator[JobState | None]:
-        while not self._member.stopping:
-            job = self._waiting_job() or self._member.next_job(min(_TICK_S, self._waiting.due_in() or _TICK_S))
-            if job is None:
-                self._queue_again(self._shares.ready())
-                yield None
-            elif self._crashes(job) >= self._config.max_crashes:
+    def _jobs(self, reads: _Reads) -> Iterator[JobState | None]:
+        """Yield jobs to begin, and None when there are results of `reads` or for a while nothing at all.
+
+        Ends once the worker stops and `reads` is empty.
+        """
+        while not self._member.stopping or not reads.is_empty:
+            job = self._next_job(reads)
+            if job is not None and self._crashes(job) >= self._config.max_crashes:
                 yield from self._alone(job)
             else:
+                self._queue_again(self._shares.ready() if job is None else ())
                 yield job
         self._member.raise_error()
+
+    def _next_job(self, reads: _Reads) -> JobState | None:
+        """Wait for a job, for results of `reads`, or for a while."""
+        timeout_s = min(_TICK_S, self._waiting.due_in() or _TICK_S)
+        if self._member.stopping or reads.is_full:
+            self._member.wait(lambda: reads.has_results, timeout_s)
+            return None
+        return self._waiting_job() or self._member.next_job(timeout_s, unless=lambda: reads.has_results)
+
+    def _begin(self, state: JobState, reads: _Reads) -> Iterator[Record[bytes] | Failed]:
+        """Parse a job and prepare it, in another thread if it has to wait for a store or a server."""
+        if state.job is None:
+            if self._tracer is not None:
+                state.stages = StageTimes(time.time_ns())
+            try:
+                self._parse(state)
+            except SkipImage as error:
+                yield _failed(state, "job", error)
+                return
+        job = state.job
+        if job is not None and job.inline and job.data is not None:
+            yield from self._delivered(self._prepared(state))
+        else:
+            reads.submit(state)
+
+    def _delivered(self, item: Record[bytes] | Failed | JobState | None) -> Iterator[Record[bytes] | Failed]:
+        """Yield what the pipeline should process; a job that is answered already ends here."""
+        if isinstance(item, JobState):
+            self._trace(item)
+            self._member.finish(item)
+        elif item is not None:
+            yield item
 
     def _crashes(self, job: JobState) -> int:
         return 0 if self._journal is None else self._journal.suspicion(job.message).crashes
@@ -196,17 +236,11 @@ class KafkaSource:
 
         Runs in several threads.
         """
-        if self._tracer is not None and state.stages is None:
-            state.stages = StageTimes(time.time_ns())
-        stage = "job"
         try:
-            if state.job is None:
-                self._parse(state)
-            stage = "read"
             data = self._read_in_turn(state)
         except SkipImage as error:
             self._waiting.drop(state)
-            return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)
+            return _failed(state, "read", error)
         if data is None:
             return None
         job = state.job
@@ -214,7 +248,7 @@ class KafkaSource:
         try:
             self._note_begun(state)
         except SkipImage as error:
-            return Failed(key=state.id, stage="crash", reason=str(error), origin=state, timings=state.timings)
+            return _failed(state, "crash", error)
         if not job.inline:  # only stored results are named by it and looked up again
             state.digest = job.digest(data, state.model_sha256)
         if self._answered(state):
@@ -235,19 +269,25 @@ class KafkaSource:
         self._journal.begin(state.message, alone=state.alone)
 
     def _parse(self, state: JobState) -> None:
+        """Parse the message of a job; raises `SkipImage` when it is not valid."""
         message = state.message
         if message.undecodable:
             raise SkipImage(message.undecodable)
-        state.id = read_id(message.value, message.key, message.position)
-        defaults = self._defaults
-        if self._canary is not None and self._canary.takes(state.id):
-            defaults = replace(defaults, model=self._canary.model)
-        job = parse_job(message.value, message.key, message.position, defaults)
+        try:
+            job = parse_job(message.value, message.key, message.position, self._defaults_of)
+        except SkipImage:
+            state.id = read_id(message.value, message.key, message.position)
+            raise
         state.id = job.id
         if job.options.model not in self._models:
             raise SkipImage(f"unknown model {job.options.model[:100]!r}; known: {', '.join(self._models)}")
         state.model_sha256 = self._models[job.options.model]
         state.job = job
+
+    def _defaults_of(self, id: str) -> Options:
+        if self._canary is not None and self._canary.takes(id):
+            return replace(self._defaults, model=self._canary.model)
+        return self._defaults
 
     def _read_in_turn(self, state: JobState) -> bytes | None:
         """Return the image of a job; None when it waits for its input root, or for other reads from its origin."""
@@ -293,3 +333,7 @@ class KafkaSource:
                 state.stages["read"] = state.read_s
         self._waiting.served(state, root)
         return data
+
+
+def _failed(state: JobState, stage: str, error: SkipImage) -> Failed:
+    return Failed(key=state.id, stage=stage, reason=str(error), origin=state, timings=state.timings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.flow import Budget, Scope, ahead, in_threads
+from engine.flow import Background, Budget, Scope, ahead, in_threads
 
 Stage = Callable[[Iterator[int | None]], Generator[int | None, None, None]]
 
@@ -116,6 +117,61 @@ def test_a_consumer_gets_a_tick_when_nothing_comes_in_time() -> None:
     assert next(results) is None
     ticked.set()
     assert next(item for item in results if item is not None) is True
+
+
+def test_a_loop_gets_background_results_as_they_come_and_is_woken_for_each() -> None:
+    woken, go_on = threading.Semaphore(0), threading.Event()
+
+    def work(item: int) -> int:
+        assert item != 0 or go_on.wait(30)
+        return -item
+
+    with closing(Background(work, 2, "flow-test", woken.release)) as background:
+        states = [(background.is_empty, background.is_full)]
+        background.submit(0)
+        background.submit(1)
+        assert woken.acquire(timeout=30)
+        states.append((background.is_empty, background.is_full))
+        assert (background.has_results, list(background.results())) == (True, [-1])  # the slow one holds nothing back
+        states.append((background.is_empty, background.is_full))
+        go_on.set()
+        assert woken.acquire(timeout=30)
+        assert list(background.results()) == [0]
+        states.append((background.is_empty, background.is_full))
+    assert states == [(True, False), (False, True), (False, False), (True, False)]
+
+
+def test_an_error_in_the_background_reaches_the_loop() -> None:
+    woken = threading.Event()
+    divisions: Background[int, int] = Background(lambda x: 10 // x, 2, "flow-test", woken.set)
+    with closing(divisions) as background:
+        background.submit(0)
+        assert woken.wait(30)
+        with pytest.raises(ZeroDivisionError):
+            list(background.results())
+        assert background.is_empty
+
+
+def test_closing_the_background_drops_items_that_have_not_begun() -> None:
+    begun: list[int] = []
+    has_begun = threading.Event()
+
+    def submit_more() -> None:
+        while True:
+            background.submit(1)
+            time.sleep(0.01)
+
+    def work(item: int) -> None:
+        begun.append(item)
+        has_begun.set()
+        with pytest.raises(RuntimeError, match="shutdown"):  # once it is being closed
+            submit_more()
+
+    background = Background(work, 1, "flow-test", lambda: None)
+    background.submit(0)
+    assert has_begun.wait(30)
+    background.close()
+    assert begun == [0]
 
 
 def test_a_cancelled_scope_ends_a_chain_whose_source_is_silent() -> None:

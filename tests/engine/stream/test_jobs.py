@@ -18,7 +18,7 @@ DEFAULTS = Options(model="first")
 
 
 def parse(**fields: object) -> Job:
-    return parse_job(json.dumps(fields).encode(), None, "t-0-0", DEFAULTS)
+    return parse_job(json.dumps(fields).encode(), None, "t-0-0", lambda _: DEFAULTS)
 
 
 def test_a_job_asks_for_what_it_names_and_takes_defaults_for_the_rest() -> None:
@@ -38,9 +38,9 @@ def test_an_image_may_be_in_the_job() -> None:
 
 
 def test_other_bytes_are_an_image_with_the_key_as_id() -> None:
-    job = parse_job(b"\xff\xd8", b"cat", "t-0-0", DEFAULTS)
+    job = parse_job(b"\xff\xd8", b"cat", "t-0-0", lambda _: DEFAULTS)
     assert (job.id, job.data) == ("cat", b"\xff\xd8")
-    assert parse_job(b"\xff\xd8", None, "t-0-7", DEFAULTS).id == "t-0-7"
+    assert parse_job(b"\xff\xd8", None, "t-0-7", lambda _: DEFAULTS).id == "t-0-7"
 
 
 def test_names_that_begin_with_x_are_ignored_and_other_unknown_ones_refused() -> None:
@@ -118,12 +118,12 @@ def test_two_jobs_share_no_result() -> None:
 )
 def test_an_encoding_that_is_not_read_is_named(value: bytes, reason: str) -> None:
     with pytest.raises(SkipImage, match=re.escape(reason)):
-        parse_job(value, b"k", "t-0-0", DEFAULTS)
+        parse_job(value, b"k", "t-0-0", lambda _: DEFAULTS)
 
 
 @pytest.mark.parametrize("head", [b"\0\0\0\x20ftypheic", b"\0\0\0\x0cjP  \r\n", b"\0\0\0\x0cJXL \r\n", b"\0\0\1\0\1\0"])
 def test_an_image_that_begins_with_a_zero_is_an_image(head: bytes) -> None:
-    assert parse_job(head + bytes(50), b"k", "t-0-0", DEFAULTS).data == head + bytes(50)
+    assert parse_job(head + bytes(50), b"k", "t-0-0", lambda _: DEFAULTS).data == head + bytes(50)
 
 
 def test_the_id_of_a_job_with_a_byte_order_mark_is_found() -> None:
