@@ -31,6 +31,7 @@ from engine.errors import first_line
 from engine.model.upsampling import folded_for_inference
 from engine.model.weights import Generator, load_generator
 from engine.runtime.backends.base import PixelGenerator
+from engine.runtime.backends.openvino import traced
 from engine.runtime.translator import BatchTranslator
 from engine.system.device import fastest_precision
 
@@ -98,7 +99,8 @@ def openvino(generator: Generator, _: Path) -> Translate:
     """Return the network compiled by OpenVINO for throughput of one batch at a time, with dynamic shapes."""
     import openvino as ov
 
-    model = ov.convert_model(_module(generator), example_input=_example(), input=[ov.PartialShape([-1, -1, -1, 3])])
+    model = traced(_module(generator), _example())
+    model.reshape([-1, -1, -1, 3])
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_cores()}
     if fastest_precision(CPU) == "bf16":
         hints["INFERENCE_PRECISION_HINT"] = "bf16"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, upsampling
@@ -79,16 +79,27 @@ def openvino_key(generator: Generator, precision: str, device: torch.device) -> 
     return {**key, "openvino": installed("openvino"), "threads": str(torch.get_num_threads())}
 
 
+def traced(module: nn.Module, example: Tensor) -> Any:
+    """Return OpenVINO's model of a module, which runs once on `example`.
+
+    OpenVINO traces with TorchScript. Its warnings concern branches on shapes inside of `torch.nn` and its deprecation,
+    which a user cannot act on.
+    """
+    import openvino
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        return openvino.convert_model(module, example_input=example)
+
+
 def _compile(generator: Generator, precision: str) -> bytes:
     import openvino  # optional
 
     module = folded_for_inference(generator.module).float().eval()
+    arch = module.arch
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-            arch = module.arch
-            example_NCHW = torch.zeros(1, arch.channels_in, *2 * [max(64, arch.stride)])
-            model = openvino.convert_model(module, example_input=example_NCHW)
+        model = traced(module, torch.zeros(1, arch.channels_in, *2 * [max(64, arch.stride)]))
         model.reshape([-1, arch.channels_in, -1, -1])
         with kept_signal_stack():
             package = openvino.Core().compile_model(model, "CPU", _options(precision)).export_model()
