@@ -51,7 +51,7 @@ THUMBNAILS = Workload(
 PHONE = Workload(name="phone photos", width=4000, height=3000, size="auto", detail="guided", different=4, min_images=4)
 FULL_SIZE = Workload(name="full size", width=4000, height=3000, size="native", detail="none", different=1, min_images=1)
 PHONE_QUICK = replace(PHONE, different=2, min_images=2)
-FULL_SIZE_QUICK = replace(FULL_SIZE, width=1536, height=1024)
+FULL_SIZE_QUICK = replace(FULL_SIZE, width=1024, height=768)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ from engine.system.device import choose_device
 
 SIDE = 256
 """Pixels; the size at which CycleGAN generators are compared."""
-_MAX_PIXELS = 4 << 20  # of a batch where the rate by size is measured
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,11 @@ def measure_generator(
         "ceiling": lambda: machine.convolution_tflops(arch, default_batch(device)) * 1e3 / gflop,
         "reference": lambda: images_per_s(eager, 1, SIDE, 1, measured_s),
     }
-    for batch in effort.batches:
-        works[f"batch {batch}"] = partial(images_per_s, translator, batch, SIDE, threads, measured_s)
-    for side in sides:
-        together = batch_at(side, device)
-        works[f"side {side}"] = partial(images_per_s, translator, together, side, threads, measured_s)
+    by_batch, by_side = [(batch, SIDE) for batch in effort.batches], [(batch_at(side, device), side) for side in sides]
+    for batch, side in (*by_batch, *by_side):  # what both ask for is measured once
+        works[f"{batch} of {side}"] = partial(images_per_s, translator, batch, side, threads, measured_s)
     rates = alternate(works, effort.rounds)
-    best = max((rates[f"batch {batch}"] for batch in effort.batches), key=lambda spread: spread.median)
+    best = max((rates[f"{batch} of {SIDE}"] for batch in effort.batches), key=lambda spread: spread.median)
     return {
         "gflop_per_image": round(gflop, 2),
         "ceiling_images_per_s": rates["ceiling"].to_document(),
@@ -108,16 +105,16 @@ def measure_generator(
         "share_of_ceiling": best.over(rates["ceiling"]).to_document(),
         "times_reference": best.over(rates["reference"]).to_document(),
         "by_batch": [
-            {"batch": batch, "images_per_s": rates[f"batch {batch}"].to_document()} for batch in effort.batches
+            {"batch": batch, "images_per_s": rates[f"{batch} of {side}"].to_document()} for batch, side in by_batch
         ],
         "by_side": [
             {
                 "side": side,
-                "batch": batch_at(side, device),
-                "images_per_s": rates[f"side {side}"].to_document(),
-                "mp_per_s": rates[f"side {side}"].scaled(side * side / 1e6).to_document(),
+                "batch": batch,
+                "images_per_s": rates[f"{batch} of {side}"].to_document(),
+                "mp_per_s": rates[f"{batch} of {side}"].scaled(side * side / 1e6).to_document(),
             }
-            for side in sides
+            for batch, side in by_side
         ],
     }
 
@@ -140,8 +137,9 @@ def default_batch(device: torch.device) -> int:
 
 
 def batch_at(side: int, device: torch.device) -> int:
-    """Return a batch for images of `side` x `side` pixels: the default, or fewer where they are large."""
-    return max(1, min(default_batch(device), _MAX_PIXELS // side**2))
+    """Return a batch for images of `side` x `side` pixels: the default, or as many pixels as that has at 256x256."""
+    batch = default_batch(device)
+    return max(1, min(batch, batch * SIDE**2 // side**2))
 
 
 def network(arch: Architecture) -> dict[str, Any]:

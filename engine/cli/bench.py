@@ -60,7 +60,7 @@ _WIDTH = 120  # columns of the tables where the output is not a terminal
 @SPEED.option(
     "--quick",
     is_flag=True,
-    help="Two minutes instead of ten: fewer rounds, and 1.6 instead of 12 megapixels at full size.",
+    help="Two minutes instead of ten: fewer rounds, and 0.8 instead of 12 megapixels at full size.",
 )
 @KAFKA.option("--stream", "brokers", metavar="H:P[,H:P…]", help="Also measure the queue at these Kafka brokers.")
 @OUTPUT.option(

@@ -16,6 +16,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 def test_batches_shrink_with_the_size_of_the_images() -> None:
     assert batch_at(256, CPU) == CPU_BATCH
     assert batch_at(256, GPU) == GPU_BATCH
+    assert (batch_at(512, CPU), batch_at(512, GPU)) == (CPU_BATCH // 4, GPU_BATCH // 4)
+    assert batch_at(128, CPU) == CPU_BATCH
     assert batch_at(4096, GPU) == batch_at(4096, CPU) == 1
 
 
