@@ -88,7 +88,7 @@ def traced(module: nn.Module, example: Tensor) -> Any:
     import openvino
 
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # it is public
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         return openvino.convert_model(module, example_input=example)
 
