@@ -2,8 +2,7 @@
 
 A graph launches all kernels of a batch with one call, which closes the gaps between kernels that take less time than
 their launch. Its memory is fixed: pixels are copied into the input buffer that was captured, and the result is copied
-out of its output buffer before the next replay. All graphs share one memory pool, because they run one after the other
-on one stream and each result is copied at once.
+out of its output buffer before the next replay. Each graph keeps the memory of its batch for itself.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +23,32 @@ log = logging.getLogger(__name__)
 CALLS_BEFORE_CAPTURE = 4
 """Calls with a shape after which it is captured. By then cuDNN has selected its algorithms (`streams.CopyStreams`)."""
 _MAX_SHAPES = 4
-"""Shapes captured at most; a run with more has no shape that recurs often."""
+"""Shapes captured at most, because each graph keeps its memory."""
 
 Network = Callable[[Tensor], Tensor]
 Capture = Callable[[Network, Tensor], Network]
+
+
+def capture_cuda_graph(network: Network, pixels_NHWC: Tensor) -> Network:
+    """Capture `network` on the current stream; return a function that replays it for batches of this shape.
+
+    Raises `RuntimeError` if the network cannot be captured, for example because it synchronises with the CPU.
+    """
+    graph = torch.cuda.CUDAGraph()
+    given_NHWC = pixels_NHWC.clone()
+    network(given_NHWC)  # what is created at the first call, such as a workspace, must not become part of the graph
+    # On the current stream, because `torch.cuda.graph` does not return to it when capturing fails. Other threads
+    # allocate pinned memory for their copies meanwhile, which only the mode "thread_local" permits.
+    stream = torch.cuda.current_stream(pixels_NHWC.device)
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        made_NHWC = network(given_NHWC)
+
+    def replay(pixels_NHWC: Tensor) -> Tensor:
+        given_NHWC.copy_(pixels_NHWC)
+        graph.replay()
+        return made_NHWC.clone()
+
+    return replay
 
 
 class GraphedNetwork:
@@ -38,7 +58,7 @@ class GraphedNetwork:
         self,
         network: Network,
         max_pixels: int,
-        capture: Capture | None = None,
+        capture: Capture = capture_cuda_graph,
         calls_before_capture: int = CALLS_BEFORE_CAPTURE,
     ) -> None:
         """`network` maps uint8 [N, H, W, 3] on a CUDA device to the same, enqueueing its work on the current stream.
@@ -48,7 +68,7 @@ class GraphedNetwork:
         """
         self._network = network
         self._max_pixels = max_pixels
-        self._capture: Capture | None = capture or CudaGraphs()
+        self._capture: Capture | None = capture
         self._calls_before_capture = calls_before_capture
         self._calls: Counter[torch.Size] = Counter()
         self._replays: dict[torch.Size, Network] = {}
@@ -94,32 +114,3 @@ def copy_streams(
     graphed = GraphedNetwork(network, options.graph_pixels)
     captured = torch.inference_mode()(CopyStreams(graphed.run_captured, device).__call__)
     return CopyStreams(graphed, device), [ParityCase({**key, "graph": "captured"}, captured)]
-
-
-class CudaGraphs:
-    """Capture networks on the current stream into graphs with a common memory pool."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, network: Network, pixels_NHWC: Tensor) -> Network:
-        """Return a function that replays `network` for batches of this shape.
-
-        Raises `RuntimeError` if the network cannot be captured, for example because it synchronises with the CPU.
-        """
-        graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        stream = torch.cuda.current_stream(pixels_NHWC.device)
-        given_NHWC = pixels_NHWC.clone()
-        network(given_NHWC)  # what is created at the first call, such as a workspace, must not become part of the graph
-        # Other threads allocate pinned memory for their copies meanwhile, which only this mode permits.
-        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-            made_NHWC = network(given_NHWC)
-
-        def replay(pixels_NHWC: Tensor) -> Tensor:
-            given_NHWC.copy_(pixels_NHWC)
-            graph.replay()
-            return made_NHWC.clone()
-
-        return replay
