@@ -418,7 +418,7 @@ def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result
         except SetupError as error:
             result[name] = str(error)
         except Exception as error:  # noqa: BLE001 (the other variants are still worth measuring)
-            result[name] = f"{type(error).__name__}: {error}"
+            result[name] = {"failed": f"{type(error).__name__}: {error}"}
         print(f"{name}: {result[name]}", flush=True)  # compiling takes minutes, and the time is limited
     return result
 
