@@ -1,4 +1,4 @@
-"""A broker and a model for the tests with real workers, as in tests/stream."""
+"""Fixtures of the tests with real workers: a broker and a model, as in tests/stream."""
 
 from tests.stream.conftest import broker, model
 
