@@ -132,5 +132,12 @@ class RestartingProducer:
 
 
 def _close_quietly(producer: Any) -> None:
-    with suppress(Exception):  # raises the error again for which it is discarded
+    """Close a producer without sending its pending messages, which have been reported as failed.
+
+    With pending messages `close` alone raises and leaves the sender's thread and connections; kafka-python has no
+    public call that drops them.
+    """
+    producer._sender.force_close()
+    producer._sender.join()
+    with suppress(Exception):
         producer.close(0)
