@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the CPU images from the Dockerfile where there is no Docker engine and no registry, and run them.
 #
-#   sudo sh deploy/try-image.sh [--min-free GB]      # needs debootstrap, podman and runc; uses 6 GB of disk
+#   sudo sh deploy/try-image.sh [--min-free GB]      # needs debootstrap, podman and runc; uses 6 GB of disk, 15 minutes
 #
 # The base image is a Debian with its own Python, made by debootstrap; the official one has the same Debian and the same
 # Python version. podman needs no daemon. Each step of the Dockerfile runs in a chroot; the images then run in containers
