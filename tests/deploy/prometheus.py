@@ -49,11 +49,15 @@ def hurried(rules: str) -> str:
     for group in groups["groups"]:
         for rule in group["rules"]:
             least_s = REBALANCES_RANGE_S if rule.get("alert") == "SolsticeRebalances" else SHORTEST_RANGE_S
-            rule["expr"] = _RANGE.sub(lambda m, least_s=least_s: _short(m[0], least_s), rule["expr"])
+            rule["expr"] = _with_short_ranges(rule["expr"], least_s)
             rule["expr"] = _AGE.sub(lambda m: f"{m[1]}{POLL_STALE_S}", rule["expr"])
             if "for" in rule:
                 rule["for"] = _short(rule["for"], 0.0)
     return yaml.safe_dump(groups)
+
+
+def _with_short_ranges(expression: str, least_s: float) -> str:
+    return _RANGE.sub(lambda m: _short(m[0], least_s), expression)
 
 
 def _short(duration: str, least_s: float) -> str:
