@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def _is_program(path: Path) -> bool:
 def _read_torch(path: Path) -> dict[Any, Any]:
     try:
         # Many scripts store their command line beside the weights; a Namespace is a plain object with attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch 2.11 warns of sparse tensors, which are refused by name below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on a file that is not a checkpoint
         needed = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)|unrecognized function (\S+)", str(error))
