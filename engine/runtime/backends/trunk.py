@@ -34,6 +34,10 @@ from engine.runtime.backends.trunk_kernels import apply, convolve, statistics
 
 _APPLY_ROWS = 16
 """Pixels that a program of `apply` stores."""
+_STATISTICS_CHANNELS = 32
+"""Channels that a program of `statistics` combines."""
+_STATISTICS_TILES = 64
+"""Tiles that it loads at once; an image of 256x256 has 33."""
 _LEAST_CHANNELS = 16
 """Smallest side of a matrix product in Triton."""
 
@@ -76,7 +80,10 @@ def conv_norm(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, eps: floa
     _launch(convolve, (count * tiles * (channels // columns),))(
         x, weight, made, sums, H, W, tiles, channels, TILING.rows, columns, depth, TILING.stages, num_warps=TILING.warps
     )
-    _launch(statistics, (count,))(sums, scale, shift, scales, H, W, tiles, eps, channels, TILING.rows)
+    together = min(_STATISTICS_CHANNELS, channels)
+    _launch(statistics, (count, channels // together))(
+        sums, scale, shift, scales, H, W, tiles, eps, channels, TILING.rows, together, _STATISTICS_TILES
+    )
     blocks = (height * width + _APPLY_ROWS - 1) // _APPLY_ROWS
     _launch(apply, (count * blocks,))(
         made, scales, x if residual is None else residual, padded, H, W, channels, _APPLY_ROWS, residual is not None

@@ -8,6 +8,12 @@ import triton.language as tl
 
 
 @triton.jit
+def pixels_before(row, W):
+    """Return the number of pixels among rows 0 to `row` - 1 of an image; of W + 2 rows, the first W are pixels."""
+    return row // (W + 2) * W + tl.minimum(row % (W + 2), W)
+
+
+@triton.jit
 def convolve(
     x, weight, made, sums, H, W, tiles,
     C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
@@ -32,33 +38,47 @@ def convolve(
         total = tl.dot(tl.load(x_rows + shift), tl.load(weight_rows + step * DEPTH * C), total)
     is_pixel = (row < H * width) & (row % width < W)
     half = total.to(made.dtype.element_ty)
-    pixel = image * H * W + row // width * W + row % width
+    pixel = image * H * W + pixels_before(row, W)
     tl.store(made + pixel[:, None] * C + column[None, :], half, mask=is_pixel[:, None])
     value = tl.where(is_pixel[:, None], half.to(tl.float32), 0.0)
     added = tl.sum(value, 0)
-    deviation = tl.where(is_pixel[:, None], value - added[None, :] / tl.sum(is_pixel.to(tl.float32), 0), 0.0)
+    count = pixels_before(tl.minimum(first + ROWS, H * width), W) - pixels_before(first, W)
+    deviation = tl.where(is_pixel[:, None], value - added[None, :] / count.to(tl.float32), 0.0)
     at = sums + tile.to(tl.int64) * 2 * C + column
     tl.store(at, added)
     tl.store(at + C, tl.sum(deviation * deviation, 0))
 
 
 @triton.jit
-def statistics(sums, norm_weight, norm_bias, scales, H, W, tiles, eps, C: tl.constexpr, ROWS: tl.constexpr):
-    """Combine sums [N, tiles, 2, C] into scales [N, 2, C]: the factor of each channel, and what is added to it."""
+def statistics(
+    sums, norm_weight, norm_bias, scales, H, W, tiles, eps,
+    C: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Combine sums [N, tiles, 2, C] into scales [N, 2, C]: the factor of each channel, and what is added to it.
+
+    A program combines CHANNELS of an image, TILES of its tiles at once, because it mostly waits for memory.
+    """
     image = tl.program_id(0).to(tl.int64)
-    channel = tl.arange(0, C)
-    at = sums + image * tiles * 2 * C + channel
-    mean = tl.zeros((C,), tl.float32)
-    for tile in range(tiles):
-        mean += tl.load(at + tile * 2 * C)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    rows = H * (W + 2)
+    at = sums + image * tiles * 2 * C + channel[None, :]
+    mean = tl.zeros((CHANNELS,), tl.float32)
+    begin = 0
+    while begin < tiles:  # the interpreter of Triton 3.6 has no loops over a range of arguments
+        tile = begin + tl.arange(0, TILES)[:, None]
+        mean += tl.sum(tl.load(at + tile * 2 * C, mask=tile < tiles, other=0.0), 0)
+        begin += TILES
     mean = mean / (H * W)
-    squares = tl.zeros((C,), tl.float32)
-    for tile in range(tiles):
-        row = tile * ROWS + tl.arange(0, ROWS)
-        is_pixel = (row < H * (W + 2)) & (row % (W + 2) < W)
-        count = tl.sum(is_pixel.to(tl.float32), 0)
-        away = tl.load(at + tile * 2 * C) / count - mean
-        squares += tl.load(at + tile * 2 * C + C) + count * away * away
+    squares = tl.zeros((CHANNELS,), tl.float32)
+    begin = 0
+    while begin < tiles:
+        tile = begin + tl.arange(0, TILES)[:, None]
+        end = tl.minimum(tile * ROWS + ROWS, rows)
+        count = tl.maximum(pixels_before(end, W) - pixels_before(tile * ROWS, W), 1).to(tl.float32)
+        away = tl.load(at + tile * 2 * C, mask=tile < tiles, other=0.0) / count - mean[None, :]
+        own = tl.load(at + tile * 2 * C + C, mask=tile < tiles, other=0.0)
+        squares += tl.sum(tl.where(tile < tiles, own + count * away * away, 0.0), 0)
+        begin += TILES
     scale = tl.load(norm_weight + channel) * tl.rsqrt(squares / (H * W) + eps)
     tl.store(scales + image * 2 * C + channel, scale)
     tl.store(scales + image * 2 * C + C + channel, tl.load(norm_bias + channel) - mean * scale)

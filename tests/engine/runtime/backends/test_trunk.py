@@ -42,7 +42,7 @@ def test_interpreted_it_agrees_with_float64_whatever_the_shape() -> None:
 
 
 @pytest.mark.needs_triton
-def test_for_a_hopper_gpu_the_convolution_compiles_to_its_matrix_instructions(
+def test_for_a_hopper_gpu_the_kernels_compile_to_its_matrix_instructions_and_wide_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triton.backends.compiler import GPUTarget
@@ -52,25 +52,46 @@ def test_for_a_hopper_gpu_the_convolution_compiles_to_its_matrix_instructions(
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
-    def assembly(kernel: Any, types: dict[str, str], constants: dict[str, int]) -> str:
+    def assembly(kernel: Any, types: dict[str, str], constants: dict[str, int], warps: int = 4) -> str:
         signature = types | dict.fromkeys(constants, "constexpr")
         pointers = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
         source = ASTSource(kernel, signature, constants, pointers)
         target = GPUTarget("cuda", 90, 32)
-        compiled = compile(source, target=target, options={"num_warps": trunk.TILING.warps})
+        compiled = compile(source, target=target, options={"num_warps": warps})
         assert compiled.metadata.shared <= 232_448, "bytes of shared memory that a program may have"
-        return str(compiled.asm["ptx"])
+        ptx = str(compiled.asm["ptx"])
+        assert "ld.local" not in ptx, "values stay in registers"
+        return ptx
 
-    half, sides = "*fp16", {"H": "i32", "W": "i32"}
+    half, single, sides = "*fp16", "*fp32", {"H": "i32", "W": "i32"}
     tiling = trunk.TILING
     ptx = assembly(
         trunk_kernels.convolve,
-        {"x": half, "weight": half, "made": half, "sums": "*fp32", **sides, "tiles": "i32"},
+        {"x": half, "weight": half, "made": half, "sums": single, **sides, "tiles": "i32"},
         {"C": 256, "ROWS": tiling.rows, "COLUMNS": 256, "DEPTH": tiling.depth, "STAGES": tiling.stages},
+        tiling.warps,
     )
     assert "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16" in ptx
     assert "cp.async" in ptx, "inputs of the next products are loaded beside the present one"
-    assert "ld.local" not in ptx, "sums stay in registers"
+    assembly(
+        trunk_kernels.statistics,
+        {
+            "sums": single,
+            "norm_weight": single,
+            "norm_bias": single,
+            "scales": single,
+            **sides,
+            "tiles": "i32",
+            "eps": "fp32",
+        },
+        {"C": 256, "ROWS": tiling.rows, "CHANNELS": trunk._STATISTICS_CHANNELS, "TILES": trunk._STATISTICS_TILES},
+    )
+    ptx = assembly(
+        trunk_kernels.apply,
+        {"made": half, "scales": single, "residual": half, "padded": half, **sides},
+        {"C": 256, "ROWS": trunk._APPLY_ROWS, "RESIDUAL": 1},
+    )
+    assert "st.global.v4" in ptx, "sixteen bytes at once"
 
 
 @pytest.mark.needs_triton
