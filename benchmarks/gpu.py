@@ -397,15 +397,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "eager, trunk in Triton": ("eager", {"trunk": "triton"}),
     "inductor, trunk in Triton": ("inductor", {"trunk": "triton"}),
     "inductor, trunk in Triton, CUDA graphs": ("inductor", {"trunk": "triton", "cuda_graph": True}),
+    "tensorrt, tuned for 64 images": ("tensorrt", {"tuned_batch": 64, "sides": (256,)}),
 }
 
 
 def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result:
-    """Check and time what is off by default, beside the same backend without it, by batch size at the first side."""
+    """Check and time what is off by default, beside the same backend without it, by batch at the first side."""
     packages = PackageCache(config.cache or default_cache())
     precision, threads = fastest_precision(plan.device), batches_in_flight_for(plan.device)
     side = plan.sides[0]
-    batches = sorted({plan.batches[0], plan.batches[len(plan.batches) // 2], batch_for(side, plan.device)})
+    batches = sorted({plan.batches[0], 8, batch_for(side, plan.device), plan.batches[-1]})
     result: Result = {}
     for name, (backend_name, changes) in VARIANTS.items():
         wanted = replace(config, **changes)
