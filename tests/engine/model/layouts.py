@@ -1,8 +1,12 @@
-"""Generators as other projects write them, independent of the engine's: the networks that checkpoints come from."""
+"""Generators written out in plain PyTorch after the published code of other projects, independent of the engine's.
+
+Checkpoints of these networks are imported (kinds.py), and the engine's networks are compared with them (variants.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +55,11 @@ class Block(nn.Module):
 
 
 class Reference(nn.Module):
-    """ResnetGenerator of pytorch-CycleGAN-and-pix2pix; with `antialias` that of CUT and FastCUT."""
+    """ResnetGenerator of pytorch-CycleGAN-and-pix2pix.
+
+    With `down` and `up` of `blur` it is that of CUT and FastCUT. `up` of `nearest` has the up-sampling of PyTorch-GAN,
+    and `resize` the same with reflection padding (Odena, Dumoulin, Olah: "Deconvolution and Checkerboard Artifacts").
+    """
 
     def __init__(
         self,
@@ -62,22 +70,28 @@ class Reference(nn.Module):
         bias: bool = True,
         padding: str = "reflect",
         dropout: bool = False,
-        antialias: bool = False,
+        down: Literal["strided", "blur"] = "strided",
+        up: Literal["transpose", "blur", "nearest", "resize"] = "transpose",
         channels: tuple[int, int] = (3, 3),
         downs: int = 2,
     ) -> None:
         super().__init__()
         model: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels[0], ngf, 7, bias=bias), norm(ngf)]
         model += [nn.ReLU(True)]
-        widths = [ngf * 2**down for down in range(downs + 1)]
+        widths = [ngf * 2**level for level in range(downs + 1)]
         for width in widths[:-1]:
-            stride = 1 if antialias else 2
+            stride = 1 if down == "blur" else 2
             model += [nn.Conv2d(width, width * 2, 3, stride, 1, bias=bias), norm(width * 2), nn.ReLU(True)]
-            model += [Downsample(width * 2)] if antialias else []
+            model += [Downsample(width * 2)] if down == "blur" else []
         model += [Block(widths[-1], norm, bias, padding, dropout) for _ in range(blocks)]
         for width in widths[:0:-1]:
-            if antialias:
-                model += [Upsample(width), nn.Conv2d(width, width // 2, 3, 1, 1, bias=bias)]
+            conv = nn.Conv2d(width, width // 2, 3, 1, 0 if up == "resize" else 1, bias=bias)
+            if up == "blur":
+                model += [Upsample(width), conv]
+            elif up == "nearest":
+                model += [nn.Upsample(scale_factor=2), conv]
+            elif up == "resize":
+                model += [nn.Sequential(nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), conv)]
             else:
                 model += [nn.ConvTranspose2d(width, width // 2, 3, 2, 1, 1, bias=bias)]
             model += [norm(width // 2), nn.ReLU(True)]

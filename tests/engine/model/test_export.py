@@ -48,7 +48,7 @@ NETWORKS: dict[str, tuple[Architecture, Callable[[], nn.Module], str]] = {
     ),
     "CUT": (
         Architecture(blocks=2, ngf=4, downsample="blur", upsample="blur"),
-        lambda: Reference(antialias=True),
+        lambda: Reference(down="blur", up="blur"),
         "Loads in CUT: --ngf 4 --norm instance --no_dropout and ResnetGenerator with n_blocks=2.",
     ),
     "PyTorch-GAN": (

@@ -22,7 +22,7 @@ def conv(first: int, second: int, kernel: int = 3) -> Tensor:
     [
         (Reference(3, ngf=6), {"blocks": 3, "ngf": 6, "padding": "reflect", "upsample": "transpose"}),
         (Reference(padding="zero", dropout=True), {"blocks": 2, "padding": "zero", "downsample": "strided"}),
-        (Reference(antialias=True), {"downsample": "blur", "upsample": "blur"}),
+        (Reference(down="blur", up="blur"), {"downsample": "blur", "upsample": "blur"}),
         (Reference(channels=(1, 4)), {"channels_in": 1, "channels_out": 4}),
         (PytorchGan(3), {"blocks": 3, "upsample": "nearest"}),
         (Unet(6, channels=(4, 1)), {"network": "unet", "levels": 6, "ngf": 2, "channels_in": 4, "channels_out": 1}),
