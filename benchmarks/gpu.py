@@ -411,7 +411,7 @@ def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result
     for name, (backend_name, changes) in VARIANTS.items():
         wanted = replace(config, **changes)
         try:
-            check_gpu_options(wanted, plan.device)
+            check_gpu_options(wanted, plan.device, generator.module.arch)
             backend = build(Choice(backend_name, precision), generator, wanted, plan.device, packages)
             parity = str(check(generator, backend, packages))
             rates = {str(batch): round(images_per_s(backend, batch, side, 0.5, threads), 1) for batch in batches}

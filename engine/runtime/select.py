@@ -16,6 +16,7 @@ import torch
 
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable, SetupError
+from engine.model.card import Architecture
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor, openvino, tensorrt
 from engine.runtime.backends.base import PRECISIONS, Backend, GpuOptions
@@ -168,8 +169,8 @@ def gpu_options(choice: Choice, config: GenerateConfig) -> GpuOptions:
     return GpuOptions(trunk, config.tuned_batch * 256 * 256 if config.cuda_graph else 0)
 
 
-def check_gpu_options(config: GenerateConfig, device: torch.device) -> None:
-    """Raise `SetupError` if the configuration asks for something that only a GPU, or another precision, has."""
+def check_gpu_options(config: GenerateConfig, device: torch.device, arch: Architecture) -> None:
+    """Raise `SetupError` if the configuration asks for what only a GPU, another precision or another generator has."""
     if config.trunk == "triton" and importlib.util.find_spec("triton") is None:
         raise SetupError(
             "--trunk triton needs Triton, which comes with PyTorch for CUDA; install that or leave it out."
@@ -180,6 +181,12 @@ def check_gpu_options(config: GenerateConfig, device: torch.device) -> None:
         raise SetupError("--cuda-graph needs an NVIDIA GPU; leave it out here.")
     if config.trunk == "triton" and config.precision not in ("auto", "fp16", "fp16-mixed"):
         raise SetupError("--trunk triton computes in fp16; use --precision fp16, or leave one of them out.")
+    if config.trunk == "triton":
+        from engine.runtime.backends.trunk import unfit  # not at the top: it imports Triton
+
+        need = unfit(arch, torch.float16)
+        if need is not None:
+            raise SetupError(f"--trunk triton needs {need}; leave it out for this model.")
 
 
 def is_built(

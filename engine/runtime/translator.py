@@ -48,7 +48,7 @@ class BatchTranslator:
         self._generator = generator
         self.card = generator.card
         self._device = choose_device(config.device)
-        check_gpu_options(config, self._device)
+        check_gpu_options(config, self._device, generator.module.arch)
         if self._device.type == "cpu":  # PyTorch ignores processor quotas, and its threads would be throttled
             torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
         self._loading = threading.Lock()

@@ -166,12 +166,15 @@ def test_what_only_a_gpu_has_is_refused_on_a_cpu_before_the_run(
 
 
 @pytest.mark.needs_triton
-def test_the_trunk_in_triton_is_refused_in_other_types_than_fp16() -> None:
+def test_the_trunk_in_triton_is_refused_in_other_types_than_fp16_and_for_other_networks() -> None:
+    gpu, resnet = torch.device("cuda", 0), Architecture()
     wanted = GenerateConfig(trunk="triton", precision="fp32")
     for precision in ("fp32", "bf16", "bf16-mixed"):
         with pytest.raises(SetupError, match="use --precision fp16"):
-            check_gpu_options(replace(wanted, precision=precision), torch.device("cuda", 0))
-    check_gpu_options(replace(wanted, precision="fp16", cuda_graph=True), torch.device("cuda", 0))
+            check_gpu_options(replace(wanted, precision=precision), gpu, resnet)
+    check_gpu_options(replace(wanted, precision="fp16", cuda_graph=True), gpu, resnet)
+    with pytest.raises(SetupError, match="needs a ResNet with residual blocks; leave it out for this model"):
+        check_gpu_options(replace(wanted, precision="auto"), gpu, Architecture(network="unet", levels=5))
 
 
 def test_the_last_resort_of_a_ladder_has_the_trunk_of_pytorch() -> None:

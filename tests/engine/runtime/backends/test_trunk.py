@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,9 @@ from engine.model.network import ResnetGenerator, build_generator
 from engine.model.weights import Generator, load_generator, save_generator
 from engine.runtime.backends.base import GpuOptions
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import Bounds, InductorBackend, _export
-from engine.runtime.cache import PackageCache
+from engine.runtime.backends.inductor import Bounds, _export
 from engine.runtime.parity import compare
 from tests.engine.model.variants import VARIANTS
-
-TRITON = GpuOptions(trunk="triton")
 
 
 @pytest.mark.needs_triton
@@ -137,14 +133,10 @@ def wide_generator(tmp_path: Path) -> Generator:
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("graph_pixels", [0, 1_000_000])
-def test_on_a_gpu_backends_with_it_pass_the_parity_check(
-    graph_pixels: int, wide_generator: Generator, tmp_path: Path
-) -> None:
-    device, options = torch.device("cuda", 0), replace(TRITON, graph_pixels=graph_pixels)
-    backends = (
-        EagerBackend(wide_generator, "fp16", device, options),
-        InductorBackend(wide_generator, "fp16", device, PackageCache(tmp_path / "cache"), options=options),
-    )
-    for backend in backends:
-        for case in backend.parity_cases:
-            assert compare(wide_generator, case.run).passed, (backend.name, case.key)
+def test_on_a_gpu_eager_with_it_passes_the_parity_check(graph_pixels: int, wide_generator: Generator) -> None:
+    """Part "variants" of benchmarks/gpu.py checks packages of `inductor` with it, which take minutes to compile."""
+    options = GpuOptions(trunk="triton", graph_pixels=graph_pixels)
+    backend = EagerBackend(wide_generator, "fp16", torch.device("cuda", 0), options)
+    assert len(backend.parity_cases) == (2 if graph_pixels else 1)
+    for case in backend.parity_cases:
+        assert compare(wide_generator, case.run).passed, case.key
