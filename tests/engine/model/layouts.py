@@ -238,7 +238,7 @@ class Discriminator(nn.Module):
 
 
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter and statistic a value that matters, and return the network in eval mode."""
+    """Set every parameter and statistic to a value that has an effect, and return the network in eval mode."""
     random = torch.Generator().manual_seed(seed)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -2,9 +2,9 @@
 
     python -m tests.engine.runtime.backends.rtx_without_gpu MODEL.safetensors
 
-Torch-TensorRT asks for a GPU when it is imported and when it has built an engine; its converters and the builder need
-none, as long as the builder is told for which card to build. So the questions are answered here for an L4 (SM 8.9), and
-the engine is taken from the builder before it would be loaded. What is converted, and how, is untouched.
+Torch-TensorRT queries a GPU when it is imported and after it has built an engine; its converters and the builder need
+none if the target is set. So its queries are answered here with an L4 (SM 8.9), and the engine is taken from the
+builder before it would be loaded. Conversion itself is not changed.
 """
 
 from __future__ import annotations

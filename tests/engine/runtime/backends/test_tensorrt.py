@@ -164,7 +164,7 @@ def test_a_batch_larger_than_an_engine_takes_is_split() -> None:
     assert len(given) == 3
 
 
-@pytest.mark.skipif(installed(), reason="says what to install where TensorRT is missing")
+@pytest.mark.skipif(installed(), reason="TensorRT is installed")
 def test_without_tensorrt_the_error_names_what_to_install() -> None:
     with pytest.raises(BackendUnavailable, match="pip install torch-tensorrt"):
         runtime()

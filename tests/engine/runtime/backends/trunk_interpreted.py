@@ -43,7 +43,7 @@ CASES = {
 
 
 def error(case: Case) -> dict[str, float]:
-    """Return the relative error against float64, and whether a batch gives what its images give alone."""
+    """Return the relative error against float64, and whether a batch equals its images translated alone."""
     arch = Architecture(ngf=case.ngf, blocks=case.blocks, affine=case.affine)
     torch.manual_seed(5)
     blocks = [ResnetBlock(4 * case.ngf, arch).eval() for _ in range(case.blocks)]
