@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.codec import detail
@@ -204,6 +205,18 @@ def test_bands_change_nothing(band_bytes: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("engine.codec.detail.BAND_BYTES", band_bytes)
     result = apply(coefficients, full).permute(2, 0, 1)
     assert (result - want.clamp(0, 255)).abs().max().item() < 0.51
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (3, 2, 9), (2, 31, 40)])
+@pytest.mark.parametrize("radius", [1, 5, 8])
+def test_windows_are_those_of_pooling(shape: tuple[int, ...], radius: int) -> None:
+    planes = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    mean = maximum = planes[None]
+    for kernel, padding in (((1, 2 * radius + 1), (0, radius)), ((2 * radius + 1, 1), (radius, 0))):
+        mean = F.avg_pool2d(mean, kernel, stride=1, padding=padding, count_include_pad=False)
+        maximum = F.max_pool2d(maximum, kernel, stride=1, padding=padding)
+    assert torch.equal(detail._box(planes, radius), mean[0])
+    assert torch.equal(detail._highest(planes, radius), maximum[0])
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1), (3, 7)])
