@@ -45,9 +45,10 @@ finish() {
   code=$?
   trap - EXIT
   pod rm --all --force --time 0 >/dev/null 2>&1 || :
-  umount "$work/store/overlay" 2>/dev/null || :
+  # What a signal left mounted: layers, and /proc and /sys in the base.
+  awk -v below="$work/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount || :
   find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null || :
-  [ -n "${WORK:-}" ] || rm -rf "$work"
+  [ -n "${WORK:-}" ] || rm -rf --one-file-system "$work"
   exit $code
 }
 trap finish EXIT
