@@ -40,6 +40,8 @@ class KafkaSourceConfig:
     """How long a broker may hold a fetch that finds no jobs; Kafka answers as soon as one comes."""
     readers: int = 128
     """Images read at the same time, half of them at most from one origin; more than cores, since they wait."""
+    read_bytes: int = 1 << 30
+    """Memory for images from below the input roots, from their read to the end of their job."""
     session_timeout_s: float = 45.0
     """Time without a heartbeat after which the group reassigns a worker's partitions."""
     drain_s: float = 10.0
@@ -130,10 +132,10 @@ class StreamConfig:
     reset_dead_letter_limit: bool = False
     """Start although earlier workers of the group stopped at the limit on dead letters."""
 
-    @property
-    def source(self) -> KafkaSourceConfig:
-        """Configuration of the source."""
+    def source(self, read_bytes: int) -> KafkaSourceConfig:
+        """Return the configuration of a source that may hold `read_bytes` of images it has read."""
         return KafkaSourceConfig(
+            read_bytes=read_bytes,
             topic=self.jobs,
             group=self.group,
             max_in_flight=self.max_in_flight,

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec.asyn
 
 from engine.errors import SetupError, SkipImage
+from engine.stream.read_memory import NeedsMemory, ReadLimits
 from engine.stream.web import ServerOverloaded, SourceTimeout, WebInput, require_plain
 from engine.system.storage import READ_ONLY, Storage, connect
 
@@ -41,10 +42,11 @@ class InputRoot(Protocol):
         """Return the URI of `name` below this root."""
         ...
 
-    def read(self, uri: str, max_bytes: int) -> bytes | None:
+    def read(self, uri: str, limits: ReadLimits) -> bytes | None:
         """Return the bytes at `uri`, or None when it is not below this root.
 
-        Raises `SkipImage` when this one can never be read, and `OSError` when trying again may help.
+        Raises `SkipImage` when this one can never be read, `NeedsMemory` when it is larger than what may be read now,
+        and `OSError` when trying again may help.
         """
         ...
 
@@ -76,20 +78,20 @@ class Inputs:
         """Return the bytes at `uri`, or at a name relative to the first root; see `read_from`."""
         return self.read_from(uri)[0]
 
-    def read_from(self, uri: str) -> tuple[bytes, int]:
+    def read_from(self, uri: str, now_bytes: int | None = None) -> tuple[bytes, int]:
         """Return the bytes at `uri`, or at a name relative to the first root, and the number of their root.
 
-        Raises `SkipImage` when it lies outside, is missing, too large or too slow, `SourceUnavailable` when its root
-        does not answer, and `OSError` when trying again may help.
+        Raises `SkipImage` when it lies outside, is missing, too large or too slow, `NeedsMemory` when it is larger than
+        `now_bytes`, `SourceUnavailable` when its root does not answer, and `OSError` when trying again may help.
         """
+        limits = ReadLimits(self._max_bytes, now_bytes)
         if not self._roots:
             raise SkipImage("this worker was given no --input-root, so a job must carry its image itself")
         if "://" not in uri and not uri.startswith("/"):
             uri = self._roots[0].uri(uri)
         for number, root in enumerate(self._roots):
-            data = self._read(root, number, uri)
+            data = self._read(root, number, uri, limits)
             if data is not None:
-                _check_size(len(data), self._max_bytes)
                 return data, number
         raise SkipImage("source is not under any --input-root of this worker")
 
@@ -105,10 +107,10 @@ class Inputs:
         path = rest if separator else uri
         return next((root for root in self._folders if path.startswith(f"{root}/")), "file://")
 
-    def _read(self, root: InputRoot, number: int, uri: str) -> bytes | None:
+    def _read(self, root: InputRoot, number: int, uri: str, limits: ReadLimits) -> bytes | None:
         """Read from one root, and tell an image that cannot be read from a root that does not answer."""
         try:
-            return root.read(uri, self._max_bytes)
+            return root.read(uri, limits)
         except ServerOverloaded as error:
             raise SourceUnavailable(str(error), number) from error
         except OSError as error:
@@ -157,7 +159,7 @@ class LocalInput:
         """Return the path of a file below this root."""
         return f"{self._as_given}/{name}"
 
-    def read(self, uri: str, max_bytes: int) -> bytes | None:
+    def read(self, uri: str, limits: ReadLimits) -> bytes | None:
         """Read a regular file that is below the root after all links are followed."""
         if "://" in uri and not uri.startswith("file://"):
             return None
@@ -184,9 +186,9 @@ class LocalInput:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
                 raise SkipImage("source is not a regular file")
-            _check_size(info.st_size, max_bytes)
+            limits.admit(info.st_size)
             with open(descriptor, "rb", closefd=False) as file:
-                return file.read(max_bytes + 1)
+                return limits.checked(file.read(limits.most + 1))
         finally:
             os.close(descriptor)
 
@@ -223,15 +225,14 @@ class StoreInput:
         except TimeoutError as error:
             raise SourceTimeout(f"source was not read within {self._timeout_s:g} s") from error
 
-    def read(self, uri: str, max_bytes: int) -> bytes | None:
+    def read(self, uri: str, limits: ReadLimits) -> bytes | None:
         """Read an object whose key begins with the root, part by part."""
         key = _key_below(uri, self._storage.url)
         if key is None:
             return None
         try:
             size = self._call("info", self._storage.path(key)).get("size")
-            if size is not None:
-                _check_size(int(size), max_bytes)
+            limits.admit(limits.max_bytes if size is None else int(size))
             data: bytes = self._call("cat_file", self._storage.path(key))
         except SourceTimeout:
             raise
@@ -239,11 +240,11 @@ class StoreInput:
             raise SkipImage("source does not exist") from None
         except PermissionError as error:
             raise SkipImage(f"source cannot be read: {error}") from None
-        except SkipImage:
+        except (SkipImage, NeedsMemory):
             raise
         except Exception as error:  # every store has its own classes
             raise OSError(str(error)) from error
-        return data
+        return limits.checked(data)
 
 
 def _key_below(uri: str, url: str) -> str | None:
@@ -256,11 +257,6 @@ def _key_below(uri: str, url: str) -> str | None:
         if any(part in ("..", ".") for part in name.replace("\\", "/").split("/")):
             raise SkipImage("source leads out of its root")
     return key
-
-
-def _check_size(num_bytes: int, max_bytes: int) -> None:
-    if num_bytes > max_bytes:
-        raise SkipImage(f"source has {num_bytes:,} bytes, over the limit of {max_bytes:,} (--max-bytes)")
 
 
 def _is_below(path: str, root: Path) -> bool:

@@ -238,6 +238,8 @@ class JobState(Origin):
     alone: bool = False
     """No other job is in progress: it was in progress when workers crashed."""
     read_s: float = 0.0
+    needs_bytes: int = 0
+    """Memory that its image takes, once it is known to be large; see `engine.stream.read_memory`."""
     result: dict[str, Any] = field(default_factory=dict)
     """Fields of the result that describe the image, once it is stored."""
 

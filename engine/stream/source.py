@@ -23,6 +23,7 @@ from engine.stream.crashes import CrashJournal
 from engine.stream.inputs import Inputs, SourceUnavailable
 from engine.stream.jobs import JobState, job_state, parse_job, read_id
 from engine.stream.member import GroupMember
+from engine.stream.read_memory import NeedsMemory, ReadMemory
 from engine.stream.reads import ReadShares
 from engine.stream.waiting import WaitingJobs
 from engine.system.retry import retried
@@ -76,6 +77,7 @@ class KafkaSource:
         self._waiting = WaitingJobs(metrics, health)
         # In a half of the jobs in flight, so that those of one slow origin never stop the fetching.
         self._shares = ReadShares(max(1, min(config.readers, config.max_in_flight // 2)))
+        self._memory = ReadMemory(config.read_bytes, config.readers)
 
     def start(self) -> None:
         """Join the group; raises `SetupError` when the brokers cannot be reached."""
@@ -121,6 +123,7 @@ class KafkaSource:
         job = job_state(outcome)
         if self._journal is not None:
             self._journal.end(job.message)
+        self._queue_again(self._memory.leave(job))
         self._member.finish(job)
         seconds = max(0.0, time.time() - job.message.timestamp_s)
         end = "failed" if isinstance(outcome, Failed) else "done"
@@ -160,7 +163,7 @@ class KafkaSource:
             if job is not None and self._crashes(job) >= self._config.max_crashes:
                 yield from self._alone(job)
             else:
-                self._queue_again(self._shares.ready() if job is None else ())
+                self._queue_again([] if job else [*self._shares.ready(), *self._memory.ready()])
                 yield job
         self._member.raise_error()
 
@@ -192,6 +195,7 @@ class KafkaSource:
         """Yield what the pipeline should process; a job that is answered already ends here."""
         if isinstance(item, JobState):
             self._trace(item)
+            self._queue_again(self._memory.leave(item))
             self._member.finish(item)
         elif item is not None:
             yield item
@@ -299,13 +303,33 @@ class KafkaSource:
         origin = self._inputs.origin_of(job.source)
         if not self._shares.enter(origin, state, before_waiting=self._member.park):
             return None
+        data = None
         try:
-            return self._read(state, job.source)
+            data = self._read_when_there_is_memory(state, job.source)
+            return data
         finally:
             self._queue_again(self._shares.leave(origin))
+            if data is None:
+                self._queue_again(self._memory.leave(state))
 
-    def _read(self, state: JobState, source: str) -> bytes | None:
-        """Read the image of a job; None when its input root does not answer and the job waits for it."""
+    def _read_when_there_is_memory(self, state: JobState, source: str) -> bytes | None:
+        """Read the image of a job; None when it waits for its input root, or for memory.
+
+        What it takes of the memory is given back by `_read_in_turn` without an image, or else when the job ends.
+        """
+        while not state.needs_bytes or self._memory.enter(state, before_waiting=self._member.park):
+            try:
+                return self._read(state, source, state.needs_bytes or self._memory.small_bytes)
+            except NeedsMemory as error:
+                self._queue_again(self._memory.leave(state))
+                state.needs_bytes = error.num_bytes
+        return None
+
+    def _read(self, state: JobState, source: str, now_bytes: int) -> bytes | None:
+        """Read the image of a job; None when its input root does not answer and the job waits for it.
+
+        Raises `NeedsMemory` when it is larger than `now_bytes`.
+        """
         started_s = time.perf_counter()
 
         def again(error: Exception) -> None:
@@ -316,7 +340,7 @@ class KafkaSource:
             log.warning("Reading the image of a job failed, trying again: %s", error)
 
         try:
-            data, root = retried(lambda: self._inputs.read_from(source), OSError, again)
+            data, root = retried(lambda: self._inputs.read_from(source, now_bytes), OSError, again)
         except SourceUnavailable as error:
             self._member.park(state)
             try:

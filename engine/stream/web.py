@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import fsspec.asyn
 
 from engine.errors import SetupError, SkipImage
+from engine.stream.read_memory import NeedsMemory, ReadLimits
 from engine.system.extras import install_hint
 from engine.system.storage import Login, login_for
 
@@ -65,18 +66,19 @@ class WebInput:
         """Return the URL of a file below this root."""
         return f"{self._url}/{name}"
 
-    def read(self, uri: str, max_bytes: int) -> bytes | None:
-        """Return the body at `uri`, at most `max_bytes` + 1 bytes of it, or None when it is not below this root.
+    def read(self, uri: str, limits: ReadLimits) -> bytes | None:
+        """Return the body at `uri`, or None when it is not below this root.
 
-        Raises `SkipImage` when the URL leads out, the address is private or the server refuses this one file,
-        `SourceTimeout` when the body takes too long, and `OSError` when trying again may help.
+        Raises `SkipImage` when the URL leads out, the address is private, the server refuses this one file or it is too
+        large, `NeedsMemory` when it is larger than what may be read now, `SourceTimeout` when the body takes too long,
+        and `OSError` when trying again may help.
         """
         if not uri.startswith(self._url + "/"):
             return None
         require_inside(uri.removeprefix(self._url + "/"))
         try:
-            body: bytes = fsspec.asyn.sync(self._fs.loop, self._fetch, uri, max_bytes + 1)
-        except (SkipImage, OSError):
+            body: bytes = fsspec.asyn.sync(self._fs.loop, self._fetch, uri, limits)
+        except (SkipImage, NeedsMemory, OSError):
             raise
         except Exception as error:
             raise OSError(str(error) or type(error).__name__) from error
@@ -97,7 +99,7 @@ class WebInput:
         async with session.get(self._fs.encode_url(f"{self._url}/"), allow_redirects=False) as answer:
             return int(answer.status)
 
-    async def _fetch(self, uri: str, max_bytes: int) -> bytes:
+    async def _fetch(self, uri: str, limits: ReadLimits) -> bytes:
         session = await self._fs.set_session()
         url, root = self._fs.encode_url(uri), self._fs.encode_url(self._url)
         if url.origin() != root.origin() or not url.raw_path.startswith(root.raw_path.rstrip("/") + "/"):
@@ -105,10 +107,11 @@ class WebInput:
         try:
             async with session.get(url, allow_redirects=False) as answer:
                 _check_status(answer.status)
+                limits.admit(answer.content_length or 0)  # a server need not tell
                 body = bytearray()
-                while len(body) < max_bytes and (part := await answer.content.read(max_bytes - len(body))):
+                while len(body) <= limits.most and (part := await answer.content.read(limits.most + 1 - len(body))):
                     body += part
-                return bytes(body)
+                return limits.checked(bytes(body))
         except TimeoutError as error:
             raise SourceTimeout(f"source was not read within {self._timeout_s:g} s") from error
 

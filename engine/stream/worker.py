@@ -19,7 +19,7 @@ from engine.observe.health import Health
 from engine.observe.metrics import Metrics, NoMetrics
 from engine.observe.prometheus import serve_metrics
 from engine.observe.tracing import Tracer
-from engine.pipeline import Pipeline, Translate
+from engine.pipeline import Pipeline, Translate, fitted
 from engine.runtime.cache import default_cache
 from engine.stream.canary import Canary
 from engine.stream.client import require_topics
@@ -106,6 +106,7 @@ class Worker:
             models_in_memory[canary.model]  # a new model that does not load is found here, not by a job
             log.info("%s%% of the jobs that name no model go to %s", f"{canary.share * 100:g}", canary.model)
         self.health.require("model", True)
+        pipeline = fitted(config.pipeline)
         self._config = config
         self._sink = KafkaSink(config.connection, config.sink(self.name), output, metrics, self.health)
         if not config.reset_dead_letter_limit:
@@ -113,7 +114,7 @@ class Worker:
         self._journal = CrashJournal(_journal_folder(config, output))
         self._source = KafkaSource(
             config.connection,
-            config.source,
+            config.source((pipeline.in_flight_bytes or 0) // 2),
             inputs,
             replace(config.pipeline.options, model=next(iter(files))),
             models_in_memory.sha256,
@@ -125,7 +126,7 @@ class Worker:
             canary,
             self._tracer,
         )
-        self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, config.pipeline, metrics)
+        self._pipeline = Pipeline(self._source, self._sink, models or models_in_memory, pipeline, metrics)
         self._stopping = threading.Event()
         self._ended = threading.Event()
 

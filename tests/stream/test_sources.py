@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,30 +13,38 @@ from tests.stream.brokers import free_port
 from tests.stream.stream import Stream, eventually, photo
 
 PHOTO = photo()
+LARGE = photo(width=960, height=720)
 
 
 class WebServer:
-    """A web server that can be stopped and started; `/photos/slow*` stops in the middle until `go_on` is set."""
+    """A web server that can be stopped and started; `/photos/slow*` stops in the middle until `go_on` is set.
+
+    `/photos/*large*` is a larger photo.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/photos"
         self.go_on = threading.Event()
+        self.stalls = threading.Event()
+        """A download has stopped in the middle."""
         self._server: ThreadingHTTPServer | None = None
 
     def come(self) -> None:
         """Start serving."""
-        go_on = self.go_on
+        go_on, stalls = self.go_on, self.stalls
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                body = LARGE if "large" in self.path else PHOTO
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(PHOTO)))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(PHOTO[:50])
+                self.wfile.write(body[:50])
                 if "slow" in self.path:
+                    stalls.set()
                     go_on.wait(60)
-                self.wfile.write(PHOTO[50:])
+                self.wfile.write(body[50:])
 
             def log_message(self, format: str, *args: object) -> None: ...
 
@@ -95,6 +104,25 @@ def test_a_stalled_server_does_not_block_other_sources(stream: Stream, web: WebS
     assert {result["status"] for result in results} == {"done"}
     assert len(results) == 260
     eventually(lambda: stream.committed() == 260)
+
+
+def test_large_images_wait_for_memory_and_hold_back_no_small_one(stream: Stream, web: WebServer) -> None:
+    # Given memory for one large image at a time, and one whose download stalls
+    web.come()
+    assert len(PHOTO) < len(LARGE) // 128
+    pipeline = replace(stream.config().pipeline, in_flight_bytes=4 * len(LARGE))
+    submit(stream, web, "slow-large.jpg")
+    stream.worker(input_roots=(web.url,), pipeline=pipeline)
+    assert web.stalls.wait(60)
+    # When others come
+    submit(stream, web, *(f"large-{i}.jpg" for i in range(8)), *(f"{i}.jpg" for i in range(20)))
+    # Then the small ones are done, while the other large ones are not read
+    results = stream.results(20)
+    assert {result["id"] for result in results} == {f"{i}.jpg" for i in range(20)}
+    # And all are done once the download goes on
+    web.go_on.set()
+    assert {result["status"] for result in stream.results(29)} == {"done"}
+    eventually(lambda: stream.committed() == 29)
 
 
 def test_a_download_over_the_read_timeout_is_a_dead_letter(stream: Stream, web: WebServer) -> None:
