@@ -161,6 +161,18 @@ def close_member(consumer: Any, timeout_ms: int) -> None:
     consumer.close(autocommit=False, timeout_ms=timeout_ms)
 
 
+def discard_producer(producer: Any) -> None:
+    """Close a producer without sending its pending messages, which have been reported as failed; may block.
+
+    With pending messages `close` alone raises and leaves the sender's thread and connections. There is no public call
+    that drops them.
+    """
+    producer._sender.force_close()
+    producer._sender.join()
+    with suppress(Exception):  # the error for which it is discarded, again
+        producer.close(0)
+
+
 def require_topics(connection: Connection, topics: Sequence[str], create_partitions: int | None = None) -> None:
     """Raise `SetupError` when one of `topics` is missing, or create it with `create_partitions` partitions."""
     admin = make_admin(connection)

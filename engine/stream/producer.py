@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from kafka.errors import InvalidRecordError, MessageSizeTooLargeError, RecordLis
 
 from engine.errors import EngineError
 from engine.observe.metrics import Metrics
-from engine.stream.client import make_producer
+from engine.stream.client import discard_producer, make_producer
 from engine.stream.connection import Connection
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
@@ -128,16 +127,4 @@ class RestartingProducer:
                 return  # another thread was faster
             self._producer = None
         self._metrics.count("producer_rebuilds_total")
-        threading.Thread(target=_close_quietly, args=(producer,), daemon=True).start()  # may block despite its time-out
-
-
-def _close_quietly(producer: Any) -> None:
-    """Close a producer without sending its pending messages, which have been reported as failed.
-
-    With pending messages `close` alone raises and leaves the sender's thread and connections; kafka-python has no
-    public call that drops them.
-    """
-    producer._sender.force_close()
-    producer._sender.join()
-    with suppress(Exception):
-        producer.close(0)
+        threading.Thread(target=discard_producer, args=(producer,), daemon=True).start()  # may block despite its time-out
