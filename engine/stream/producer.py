@@ -127,4 +127,6 @@ class RestartingProducer:
                 return  # another thread was faster
             self._producer = None
         self._metrics.count("producer_rebuilds_total")
-        threading.Thread(target=discard_producer, args=(producer,), daemon=True).start()  # may block despite its time-out
+        threading.Thread(
+            target=discard_producer, args=(producer,), daemon=True
+        ).start()  # may block despite its time-out
