@@ -44,6 +44,7 @@ from engine.observe.metrics import NoMetrics, StageName
 from engine.pipeline import Pipeline
 from engine.records import Outcome
 from engine.runtime.translator import BatchTranslator
+from engine.system.allocator import keep_freed_memory
 from engine.system.device import choose_device
 
 _SEND_EVERY_S = 0.1
@@ -74,6 +75,7 @@ class ShareTask:
 def translate_share(task: ShareTask, parent: Connection) -> None:
     """Translate one share of the archive and send messages to `parent`: the main function of a child process."""
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_freed_memory()
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
     with suppress(KeyboardInterrupt):
         run_share(task, PipeSender(parent))

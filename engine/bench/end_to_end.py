@@ -30,6 +30,7 @@ from engine.errors import EngineError, StopRun
 from engine.model.weights import load_generator
 from engine.pipeline import fitted
 from engine.runtime.translator import BatchTranslator
+from engine.system.allocator import keep_freed_memory
 from engine.system.device import choose_device
 
 T = TypeVar("T")
@@ -88,6 +89,7 @@ def in_new_process(work: Callable[..., T], *arguments: Any) -> T:
 
 def _answer(sender: Connection, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
+    keep_freed_memory()  # as `solstice convert` does
     try:
         result: object = work(*arguments)
     except EngineError as error:

@@ -38,6 +38,7 @@ from engine.config import BatchConfig, DecodeConfig, EncodeConfig, GenerateConfi
 from engine.errors import SetupError
 from engine.options import WORKING_SIDE, Detail, Options, Size, default_detail
 from engine.records import Failed, Outcome
+from engine.system.allocator import keep_freed_memory
 
 if TYPE_CHECKING:  # loading torch takes seconds, which `--help` and a mistyped option must not
     from engine.archive.run import RunProgress, Summary
@@ -197,6 +198,7 @@ def convert(
     if dry_run:
         _print_plan(src, dst, model, _config(options), archive, as_json)
         return
+    keep_freed_memory()
     from engine.cli.progress import ProgressLine
 
     if engine != "ray" and (address is not None or ray_actors is not None):
