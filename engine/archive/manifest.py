@@ -50,6 +50,9 @@ _COLUMNS = "key, identity, recipe, output, num_bytes, stage, error, notes"
 
 _COMMIT_EVERY_S = 0.5
 
+_MOST_HELD = 100_000
+"""Entries that are read at once, some 50 MB; a plan looks up each twice, which takes longer one by one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestEntry:
@@ -87,15 +90,25 @@ class EarlierRuns:
 class StoredEntries(Mapping[str, ManifestEntry]):
     """The entries of a manifest by key, read from the database when they are asked for: there may be millions.
 
-    Raises `StopRun` when the database cannot be read.
+    No more than `_MOST_HELD` are read at once, at the first look-up. Raises `StopRun` when the database cannot be read.
     """
 
     def __init__(self, connection: sqlite3.Connection, root: Path) -> None:
         self._connection = connection
         self._guarded = _StopOnError(root)
+        self._held: dict[str, ManifestEntry] | None = None
+        self._too_many: bool | None = None
 
     def __getitem__(self, key: str) -> ManifestEntry:
         """Return one entry; a key that is not text has none."""
+        if self._too_many is None:
+            self._too_many = len(self) > _MOST_HELD
+            if not self._too_many:
+                with self._guarded:
+                    rows = self._connection.execute(f"SELECT {_COLUMNS} FROM image")
+                    self._held = {row[0]: _entry(row) for row in rows}
+        if self._held is not None:
+            return self._held[key]
         try:
             with self._guarded:
                 row = self._connection.execute(f"SELECT {_COLUMNS} FROM image WHERE key = ?", (key,)).fetchone()

@@ -193,3 +193,19 @@ def test_a_lock_file_keeps_what_is_in_it(tmp_path: Path) -> None:
     with Manifest(tmp_path):
         pass
     assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("most_held", [0, 2])
+def test_entries_are_the_same_whether_read_at_once_or_one_by_one(
+    most_held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_module, "_MOST_HELD", most_held)
+    with Manifest(tmp_path) as manifest:
+        manifest.start_run("{}", "r")
+        manifest.record(DONE)
+        manifest.record(FAILED)
+    with Manifest(tmp_path) as manifest:
+        entries = manifest.earlier_runs().entries
+        assert (entries["a.jpg"], entries.get("b.jpg"), entries.get("c.jpg")) == (DONE, FAILED, None)
+        assert entries.get("\udce4.jpg") is None
+        assert list(entries) == ["a.jpg", "b.jpg"]
