@@ -53,7 +53,7 @@ def test_for_a_hopper_gpu_the_kernels_compile_to_its_matrix_instructions_and_wid
         pointers = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
         source = ASTSource(kernel, signature, constants, pointers)
         target = GPUTarget("cuda", 90, 32)
-        compiled = compile(source, target=target, options={"num_warps": warps})
+        compiled = compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True})
         assert compiled.metadata.shared <= 232_448, "bytes of shared memory that a program may have"
         ptx = str(compiled.asm["ptx"])
         assert "ld.local" not in ptx, "values stay in registers"
