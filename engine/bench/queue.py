@@ -30,10 +30,13 @@ from engine.bench.photos import Scenes
 from engine.bench.timing import Spread
 from engine.config import PipelineConfig
 from engine.errors import StopRun
+from engine.system.allocator import keep_freed_memory
 
 PARTITIONS = 4
 MAX_WAIT_S = 0.05
 """The default of `solstice stream --max-wait`."""
+FETCH_WAIT_MS = 5
+"""How long a fetch of results waits: some brokers hold one that finds nothing to the end even when messages arrive."""
 _SILENT_S = 60.0  # without a result, before the measurement is given up
 _WARM_UP_JOBS = 200
 _STOP_S = 30.0
@@ -104,11 +107,13 @@ class LoadRun:
 
 
 @contextmanager
-def inline_load(brokers: str, topics: Topics, photos: Sequence[bytes]) -> Iterator[QueueLoad]:
+def inline_load(
+    brokers: str, topics: Topics, photos: Sequence[bytes], fetch_wait_ms: int = FETCH_WAIT_MS
+) -> Iterator[QueueLoad]:
     """Yield a load of jobs that carry `photos` in turn."""
     from engine.stream.jobs import data_uri
 
-    load = QueueLoad(brokers, topics, [data_uri(photo) for photo in photos])
+    load = QueueLoad(brokers, topics, [data_uri(photo) for photo in photos], fetch_wait_ms)
     try:
         yield load
     finally:
@@ -118,7 +123,9 @@ def inline_load(brokers: str, topics: Topics, photos: Sequence[bytes]) -> Iterat
 class QueueLoad:
     """Sends jobs and waits for their results."""
 
-    def __init__(self, brokers: str, topics: Topics, sources: Sequence[str]) -> None:
+    def __init__(
+        self, brokers: str, topics: Topics, sources: Sequence[str], fetch_wait_ms: int = FETCH_WAIT_MS
+    ) -> None:
         """Connect; `sources` are those of the jobs, in turn."""
         from engine.stream.client import make_consumer, make_producer
         from engine.stream.connection import Connection
@@ -127,8 +134,7 @@ class QueueLoad:
         self._topics = topics
         self._sources = sources
         self._producer = make_producer(connection)
-        # Some brokers hold a fetch that finds nothing for all of this time even when messages arrive.
-        self._consumer = make_consumer(connection, topics.results, fetch_max_wait_ms=5)
+        self._consumer = make_consumer(connection, topics.results, fetch_max_wait_ms=fetch_wait_ms)
         self._sent = 0
 
     def run(self, count: int, jobs_per_s: float | None) -> LoadRun:
@@ -244,6 +250,7 @@ def _serve(
     from engine.stream.worker import Worker
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
+    keep_freed_memory()  # as the command does
     stream = StreamConfig(
         connection=Connection(brokers=brokers),
         jobs=topics.jobs,

@@ -31,6 +31,7 @@ from engine.observe.logs import LogFormat, service_log
 from engine.options import Detail, Options
 from engine.stream.canary import Canary
 from engine.stream.config import StreamConfig
+from engine.system.allocator import keep_freed_memory
 
 _MAX_WAIT_S = 0.05
 
@@ -224,6 +225,7 @@ def stream(log_format: LogFormat, **options: Any) -> None:
         config = _config(options)
         from engine.stream.worker import StoppedDuringStart, Worker, stoppable_start  # imports torch and kafka
 
+        keep_freed_memory()
         try:
             with stoppable_start():
                 code = Worker(config).run()
