@@ -29,9 +29,10 @@ class KafkaSourceConfig:
 
     topic: str
     group: str
-    max_in_flight: int = 256
+    max_in_flight: int = 512
     """Jobs fetched and not finished; fetching pauses at this number and resumes at half of it. Not counted are up to
-    `WAITING_SHARE` times as many whose source is busy or away."""
+    `WAITING_SHARE` times as many whose source is busy or away. The stages hold some 200 jobs, and slow sources up to 64
+    more."""
     max_in_flight_bytes: int = 256 << 20
     """Bytes of the messages of jobs in flight; likewise."""
     max_gap: int = 10_000
