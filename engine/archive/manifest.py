@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -96,17 +97,18 @@ class StoredEntries(Mapping[str, ManifestEntry]):
     def __init__(self, connection: sqlite3.Connection, root: Path) -> None:
         self._connection = connection
         self._guarded = _StopOnError(root)
-        self._held: dict[str, ManifestEntry] | None = None
-        self._too_many: bool | None = None
+
+    @cached_property
+    def _held(self) -> dict[str, ManifestEntry] | None:
+        """All entries, or None where there are too many."""
+        if len(self) > _MOST_HELD:
+            return None
+        with self._guarded:
+            rows = self._connection.execute(f"SELECT {_COLUMNS} FROM image")
+            return {row[0]: _entry(row) for row in rows}
 
     def __getitem__(self, key: str) -> ManifestEntry:
         """Return one entry; a key that is not text has none."""
-        if self._too_many is None:
-            self._too_many = len(self) > _MOST_HELD
-            if not self._too_many:
-                with self._guarded:
-                    rows = self._connection.execute(f"SELECT {_COLUMNS} FROM image")
-                    self._held = {row[0]: _entry(row) for row in rows}
         if self._held is not None:
             return self._held[key]
         try:

@@ -294,7 +294,7 @@ class KafkaSource:
         return self._defaults
 
     def _read_in_turn(self, state: JobState) -> bytes | None:
-        """Return the image of a job; None when it waits for its input root, or for other reads from its origin."""
+        """Return the image of a job; None when it waits for its input root, other reads from its origin, or memory."""
         job = state.job
         assert job is not None
         if job.data is not None:
