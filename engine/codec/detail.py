@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,9 @@ WIDE_SHARE = 0.1
 """Share of the wide window in the fit where all pixels count alike."""
 BAND_BYTES = 2 << 20
 """Size of the colours and results in flight; more than a core's own cache holds takes longer."""
+LEAST_BAND_PIXELS = 1024
+"""Pixels from one row of coefficients to the next below which many of these rows are applied in one call: in narrow
+images, calls take longer than their arithmetic."""
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """Entries of a symmetric 3x3 matrix that are computed."""
@@ -132,26 +136,56 @@ def apply(coefficients: Tensor, photo_HWC: Tensor) -> Tensor:
     white = 255 if photo_HWC.dtype == torch.uint8 else 65535
     factors = coefficients.permute(2, 1, 0, 3).contiguous()  # [h, 4, 3, w]: all outputs of one factor together
     factors[:, 3].mul_(float(white)).add_(0.5)  # levels, and rounding to nearest by cutting off
-    upper, lower, share = _bilinear_rows(len(factors), height)
+    rows = _bilinear_rows(len(factors), height)
     result = torch.empty_like(photo_HWC)
-    widened: dict[int, Tensor] = {}
-    for band in _bands(upper.tolist(), max(1, BAND_BYTES // (9 * 4 * width))):
-        rows = int(upper[band.start]), int(lower[band.start])
-        # Each row of factors is enlarged once, and what it makes of the colours is interpolated, not itself.
-        widened = {
-            row: widened[row] if row in widened else F.interpolate(factors[row], size=width, mode="linear")[:, :, None]
-            for row in rows
-        }
-        above, below = (widened[row] for row in rows)
-        colours = photo_HWC[band].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        value = _weighted(above, colours)
-        value.addcmul_(_weighted(below - above, colours), share[band, None])
+    pixels = -(-height // len(factors)) * width  # from one row of coefficients to the next
+    bands = _by_coefficient_rows if pixels >= LEAST_BAND_PIXELS else _by_pixel_rows
+    for band, value in bands(factors, rows, photo_HWC):
         result[band] = value.clamp_(0, white).to(photo_HWC.dtype).permute(1, 2, 0)
     return result
 
 
+def _by_coefficient_rows(factors: Tensor, rows: _BilinearRows, photo_HWC: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield bands of rows and their values [3, rows, W], one or more bands for each row of factors [h, 4, 3, w].
+
+    Each row of factors is enlarged once, and what it makes of the colours is interpolated, not itself.
+    """
+    width = photo_HWC.shape[1]
+    widened: dict[int, Tensor] = {}
+    for band in _bands(rows.upper.tolist(), max(1, BAND_BYTES // (9 * 4 * width))):
+        pair = int(rows.upper[band.start]), int(rows.lower[band.start])
+        widened = {
+            row: widened[row] if row in widened else F.interpolate(factors[row], size=width, mode="linear")[:, :, None]
+            for row in pair
+        }
+        above, below = (widened[row] for row in pair)
+        colours = photo_HWC[band].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        value = _weighted(above, colours)
+        yield band, value.addcmul_(_weighted(below - above, colours), rows.share[band, None])
+
+
+def _by_pixel_rows(factors: Tensor, rows: _BilinearRows, photo_HWC: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the same values as `_by_coefficient_rows`, in bands that span any number of rows of factors.
+
+    The factors of each row of the image are copied, which takes longer where the image is wide.
+    """
+    height, width, _ = photo_HWC.shape
+    most = max(1, BAND_BYTES // (42 * 4 * width))
+    for start in range(0, height, most):
+        band = slice(start, min(height, start + most))
+        upper, lower = rows.upper[band], rows.lower[band]
+        first, last = int(upper[0]), int(lower[-1])
+        needed = factors[first : last + 1].flatten(0, 1)
+        widened = F.interpolate(needed, size=width, mode="linear").view(-1, 4, 3, width).permute(1, 2, 0, 3)
+        above = widened[:, :, upper - first]
+        slope = widened[:, :, lower - first].sub_(above)
+        colours = photo_HWC[band].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        value = _weighted(above, colours)
+        yield band, value.addcmul_(_weighted(slope, colours), rows.share[band, None])
+
+
 def _weighted(factors: Tensor, colours: Tensor) -> Tensor:
-    """Return for each output its factors [4, 3, 1, W] applied to colours [3, rows, W]: [3, rows, W]."""
+    """Return for each output its factors [4, 3, rows or 1, W] applied to colours [3, rows, W]: [3, rows, W]."""
     value = torch.addcmul(factors[3], factors[0], colours[0])
     return value.addcmul_(factors[1], colours[1]).addcmul_(factors[2], colours[2])
 
@@ -282,8 +316,15 @@ def _solve(matrix: dict[tuple[int, int], Tensor], right: Tensor, out: Tensor) ->
             out[:, row].addcmul_(right[:, column], cofactors[min(row, column), max(row, column)])
 
 
-def _bilinear_rows(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each output row the input rows above and below and the share of the lower one."""
+class _BilinearRows(NamedTuple):
+    """For each output row, the input rows above and below it and the share of the lower one."""
+
+    upper: Tensor
+    lower: Tensor
+    share: Tensor
+
+
+def _bilinear_rows(size_in: int, size_out: int) -> _BilinearRows:
     position = ((torch.arange(size_out) + 0.5) * (size_in / size_out) - 0.5).clamp(0, size_in - 1)
     upper = position.floor().long()
-    return upper, (upper + 1).clamp(max=size_in - 1), position - upper
+    return _BilinearRows(upper, (upper + 1).clamp(max=size_in - 1), position - upper)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.codec import detail
 from engine.codec.detail import apply, fit, guided_upsample, restore
@@ -205,6 +208,42 @@ def test_bands_change_nothing(band_bytes: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("engine.codec.detail.BAND_BYTES", band_bytes)
     result = apply(coefficients, full).permute(2, 0, 1)
     assert (result - want.clamp(0, 255)).abs().max().item() < 0.51
+
+
+class CallCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types there
+    """Counts calls of PyTorch's operators."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_narrow_strip_takes_few_calls() -> None:
+    """Each call takes some microseconds, more than the arithmetic of a row of 8 pixels."""
+    full = photo(2000, 8)
+    coefficients = torch.rand(3, 4, 1000, 4, generator=torch.Generator().manual_seed(0)) / 3
+    with CallCounter() as counter:  # type: ignore[no-untyped-call]
+        apply(coefficients, full)
+    assert counter.calls < 200
+
+
+@pytest.mark.parametrize(
+    ("size", "coefficients"), [((90, 13), (30, 4)), ((40, 30), (80, 60)), ((7, 200), (7, 50)), ((300, 1), (1, 1))]
+)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_narrow_and_wide_images_take_the_same_values(
+    size: tuple[int, int], coefficients: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    full = (torch.rand(*size, 3, generator=random) * (255 if dtype == torch.uint8 else 65535)).to(dtype)
+    affine = torch.rand(3, 4, *coefficients, generator=random) / 3
+    results = []
+    for least in (0, 1 << 30):
+        monkeypatch.setattr(detail, "LEAST_BAND_PIXELS", least)
+        results.append(apply(affine, full))
+    assert torch.equal(results[0].int(), results[1].int())
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1), (3, 2, 9), (2, 31, 40)])
