@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # commands that send and count jobs must not wait for torch
 P = TypeVar("P")
 Q = TypeVar("Q")
 
-Reader = Literal["pillow", "tiff", "png", "raw"]
+Reader = Literal["pillow", "tiff", "png", "jp2", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)

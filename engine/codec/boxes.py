@@ -53,13 +53,29 @@ def left_out_of_boxes(data: bytes, format: str) -> Iterator[str]:
 def left_out_of_webp(data: bytes) -> Iterator[str]:
     """Yield a remark on the chunks of a WebP that are not carried over."""
     at, names = 12, set()
-    while at + 8 <= len(data) and data.startswith(b"RIFF"):
+    end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while at + 8 <= end and data.startswith(b"RIFF"):
         kind, size = struct.unpack_from("<4sI", data, at)
-        if kind not in _WEBP and at + 8 + size <= len(data):
+        if kind not in _WEBP and at + 8 + size <= end:
             names.add(_name(kind))
         at += 8 + size + size % 2
     if names:
         yield f"left out: WebP chunks {', '.join(sorted(names))}"
+
+
+def code_points(data: bytes) -> tuple[int, int]:
+    """Return colour primaries and transfer of the image of an AVIF or HEIC, by ITU-T H.273; 2 for unspecified.
+
+    They are those of the first `nclx` box; images of one file that differ in it are previews and gain maps.
+    """
+    for meta in _find(data, b"meta", 0, len(data)):
+        for iprp in _find(data, b"iprp", meta.body + 4, meta.end):
+            for ipco in _find(data, b"ipco", iprp.body, iprp.end):
+                for box in _find(data, b"colr", ipco.body, ipco.end):
+                    if data[box.body : box.body + 4] == b"nclx" and box.body + 8 <= box.end:
+                        primaries, transfer = struct.unpack_from(">HH", data, box.body + 4)
+                        return primaries, transfer
+    return 2, 2
 
 
 def with_size_of_alpha(data: bytes) -> bytes:

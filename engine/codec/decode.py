@@ -319,6 +319,7 @@ def _deep(source: Inspected, icc: bytes | None, *, keep_depth: bool) -> StoredPi
     readers = {
         "tiff": lambda: deep.read_tiff(source.data),
         "png": lambda: deep.read_png(source.data),
+        "jp2": lambda: deep.read_jp2(source.data, source.depth),
         "raw": lambda: deep.read_raw(source.data),
     }
     samples = readers[source.reader]()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,8 +33,10 @@ _FLOAT, _SIGNED = 3, 2
 _RELATIVE_COLORIMETRIC, _BLACK_POINT_COMPENSATION = 1, 0x2000
 
 
-# libpng's notes on how it is called, such as for interlaced images, which come out right.
+# libpng's notes on how it is called, such as for interlaced images, which come out right; and what tifffile finds
+# wrong, which is raised as well where it matters.
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,23 @@ def read_png(data: bytes) -> Samples:
         values = imagecodecs.png_decode(data)
     except Exception as error:  # whatever libpng finds wrong
         raise SkipImage(f"cannot be decoded: {error}") from error
-    values = values[..., None] if values.ndim == 2 else values
-    num_colours = 1 if values.shape[2] < 3 else 3
-    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
-    kind = "L" if num_colours == 1 else "RGB"
-    return Samples(values[..., :num_colours], kind, float(np.iinfo(values.dtype).max), alpha)
+    return _channels(values[..., None] if values.ndim == 2 else values, float(np.iinfo(values.dtype).max))
+
+
+def read_jp2(data: bytes, depth: int) -> Samples:
+    """Decode a JPEG 2000 of `depth` bits per channel, more than 8; raises `SkipImage` with the reason where that fails.
+
+    Pillow rounds such values up without a limit: white becomes 256, which is stored as 0.
+    """
+    import imagecodecs
+
+    try:
+        values = imagecodecs.jpeg2k_decode(data)
+    except Exception as error:  # whatever OpenJPEG finds wrong
+        raise SkipImage(f"cannot be decoded: {error}") from error
+    if values.dtype.kind != "u":
+        raise SkipImage("JPEG 2000 of signed integers is not read")
+    return _channels(values[..., None] if values.ndim == 2 else values, float(2**depth - 1))
 
 
 def to_16_bit(samples: Samples) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
@@ -217,6 +232,13 @@ def _open_raw(data: bytes) -> Any:
         raise SkipImage(f"not a RAW photo that LibRaw reads: {error}") from error
 
 
+def _channels(values: Array, white: float) -> Samples:
+    """Take gray or RGB, and alpha behind it, from an array [H, W, 1 to 4]."""
+    num_colours = 1 if values.shape[2] < 3 else 3
+    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
+    return Samples(values[..., :num_colours], "L" if num_colours == 1 else "RGB", white, alpha)
+
+
 def _as_uint16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     levels: NDArray[np.uint16] = np.clip(np.nan_to_num(values) * 65535.0 + 0.5, 0, 65535).astype(np.uint16)
     return levels
@@ -224,7 +246,9 @@ def _as_uint16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def _kind_of(page: Any) -> str:
     kind = _KINDS.get(int(page.photometric))
-    if kind is None or int(page.sampleformat) == _SIGNED or page.ndim > 3 or page.imagedepth > 1:
+    if int(page.sampleformat) == _SIGNED:
+        raise SkipImage(f"TIFF of a kind that is not read: signed integers ({page.dtype!s})")
+    if kind is None or page.ndim > 3 or page.imagedepth > 1:
         raise SkipImage(f"TIFF of a kind that is not read: {page.photometric!s}, {page.dtype!s}, {page.axes}")
     return kind
 
@@ -241,7 +265,8 @@ def _scaled(values: Array, page: Any, kind: str) -> Samples:
             values, notes = np.nan_to_num(values, posinf=0.0, neginf=0.0), ("values that are no numbers became black",)
         white = 1.0
     else:
-        white = float(2**page.bitspersample - 1)
+        # 32 bits of gray are mostly values of 16 bits or less, as for Pillow's 32-bit integers.
+        white = 65535.0 if kind == "L" and page.bitspersample == 32 else float(2**page.bitspersample - 1)
     largest = float(values.max(initial=0))
     if largest > white:
         white = largest
@@ -264,5 +289,7 @@ def _tiff_errors() -> Iterator[None]:
         yield
     except SkipImage:
         raise
+    except (LookupError, struct.error):  # of tables that the file does not have; their text is a number
+        raise SkipImage("cannot be decoded: the directory of the TIFF is broken") from None
     except Exception as error:
         raise SkipImage(f"cannot be decoded: {error}") from error

@@ -8,9 +8,10 @@ from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
-from engine.codec import boxes, deep, png, tiff
+from engine.codec import boxes, deep, jxl, png, tiff
 from engine.codec.bounds import count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
+from engine.codec.metadata.exif import DESCRIPTIVE
 from engine.codec.metadata.read import of_raw, of_tiff, read_opened
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
@@ -53,6 +54,8 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
     _register_plugins(data)
     require_bounded(data)
     data, notes = png.without_bad_chunks(boxes.with_size_of_alpha(data))
+    if tiff.is_tiff(data):
+        data, notes = _with_photo_first(data)
     try:
         with Image.open(io.BytesIO(png.with_text_first(data))) as image:
             width, height = image.size
@@ -80,22 +83,33 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
             )
     except UnidentifiedImageError:
         if tiff.is_tiff(data):
-            return _deep_tiff(data, max_pixels)
+            return _deep_tiff(data, max_pixels, notes)
         raise
+
+
+def _with_photo_first(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return a TIFF that begins with its photo, and remarks on the thumbnail before it."""
+    changed = tiff.with_photo_first(data, DESCRIPTIVE)
+    notes = () if changed is data else ("left out: a smaller copy of the photo that the file begins with",)
+    return changed, notes
 
 
 def _reader(image: Image.Image, data: bytes, depth: int) -> Reader:
     """Choose the reader of an image that Pillow has opened; Pillow where the optional ones are missing."""
     if image.format == "TIFF" and tiff.needs_deep_reader(data):
-        if not deep.installed() and tiff.has_planes(data):
+        if tiff.is_misread_by_pillow(data):
             deep.require()
         return "tiff" if deep.installed() else "pillow"
     if image.format == "PNG" and depth == 16 and deep.installed():
         return "png"
+    if image.format == "JPEG2000" and depth > 8:
+        if image.mode not in _GRAY_BITS:
+            deep.require()
+        return "jp2" if deep.installed() else "pillow"
     return "pillow"
 
 
-def _deep_tiff(data: bytes, max_pixels: int) -> Inspected:
+def _deep_tiff(data: bytes, max_pixels: int, notes: tuple[str, ...]) -> Inspected:
     """Read the header of a TIFF that Pillow does not open."""
     deep.require()
     width, height, mode, depth, translucent = deep.tiff_header(data)
@@ -110,6 +124,7 @@ def _deep_tiff(data: bytes, max_pixels: int) -> Inspected:
         translucent=translucent,
         depth=depth,
         reader="tiff",
+        notes=notes,
     )
 
 
@@ -133,15 +148,17 @@ def _raw(data: bytes, max_pixels: int) -> Inspected:
 
 def _depth(image: Image.Image, data: bytes) -> int:
     """Return the bits per channel of an image that Pillow has opened; 8 where its format does not tell."""
+    if image.format == "JPEG2000":
+        at = data.find(b"\xff\x4f\xff\x51")  # image and tile size (SIZ); the precision of its first component
+        return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
     if image.mode in _GRAY_BITS:
         return _GRAY_BITS[image.mode]
+    if image.format == "JXL":
+        return jxl.bits(data)
     if image.format == "PNG":
         return png.bits(data)
     if image.format == "TIFF":
         return tiff.bits(data)
-    if image.format == "JPEG2000":
-        at = data.find(b"\xff\x51", 0, 4096)  # image and tile size (SIZ); the precision of its first component
-        return (data[at + 40] & 0x7F) + 1 if 0 <= at < len(data) - 40 else 8
     if image.format == "AVIF":
         at = data.find(b"av1C", 0, 65_536)  # AV1 codec configuration: high_bitdepth and twelve_bit
         flags = data[at + 6] if 0 <= at < len(data) - 6 else 0

@@ -80,13 +80,22 @@ def decode(
     if UNKNOWN_SAMPLING in reason:
         return _by_pillow(data, colours), ("unusual chroma sampling; damage cannot be checked in it",)
     clean = rewritten(data)
-    oddity = reason.removeprefix("Corrupt JPEG data: ").removeprefix("Warning: ")
-    if _is_same_image(clean, data, colours):
-        return _strict(clean, colours, least), (f"odd but undamaged JPEG: {oddity}",)
     is_cut = all(marker != EOI for marker, _, _ in segments(data))
+    oddity = reason.removeprefix("Corrupt JPEG data: ").removeprefix("Warning: ")
+    if _is_same_image(clean, data + b"\xff\xd9" if is_cut and _shows_its_end(data) else data, colours):
+        return _strict(clean, colours, least), (f"odd but undamaged JPEG: {oddity}",)
     if is_cut or _share_of_broken_scans(clean, colours) > FINE_DETAIL:
         raise Damaged(reason)
     return decode_damaged(data, colours, least=least), (f"slightly damaged, in fine detail alone: {oddity}",)
+
+
+def _shows_its_end(data: bytes) -> bool:
+    """Return whether strict decoding finds out that pixels are missing: one scan holds all components of the frame."""
+    if simplejpeg is None:
+        return False
+    frames = [body for marker, body, _ in segments(data) if marker in SEQUENTIAL_FRAMES]
+    scans = [body for marker, body, _ in segments(data) if marker == SOS]
+    return len(frames) == len(scans) == 1 and frames[0][5:6] == scans[0][:1]
 
 
 def _is_same_image(clean: bytes, data: bytes, colours: ColourSpace) -> bool:
@@ -157,24 +166,38 @@ def rewritten(data: bytes) -> bytes:
     return b"".join([*parts, b"\xff\xd9"])
 
 
+def end_of_image(data: bytes) -> int | None:
+    """Return where the first image of a JPEG file ends; None where its end is missing.
+
+    A file that ends like an image and has no other one behind its first scan is not searched.
+    """
+    if data.endswith(b"\xff\xd9") and data.find(b"\xff\xd8\xff", data.find(b"\xff\xda")) < 0:
+        return len(data)
+    return next((end for marker, _, _, end in _positions(data) if marker == EOI), None)
+
+
 def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield marker, body and, behind a start of scan, its entropy-coded data, up to the end of the first image."""
+    for marker, start, body_end, end in _positions(data):
+        yield marker, data[start:body_end], data[body_end:end]
+
+
+def _positions(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each marker with the start and end of its body, and the end of the entropy-coded data behind it."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 2 <= len(data):
         marker = data[at + 1]
         if marker == EOI:
-            yield EOI, b"", b""
+            yield EOI, at + 2, at + 2, at + 2
             return
         if marker in (0x00, 0xFF, SOI) or marker in STANDALONE:
             at += 1 if marker == 0xFF else 2
             continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        body, scan = data[at + 4 : end], b""
+        body_end = end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if marker == SOS:
             following = _END_OF_SCAN.search(data, end)
-            after = len(data) if following is None else following.start()
-            scan, end = data[end:after], after
-        yield marker, body, scan
+            end = len(data) if following is None else following.start()
+        yield marker, at + 4, body_end, end
         at = end
 
 

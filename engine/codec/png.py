@@ -17,19 +17,26 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt", b"tIME"})
 _COMPRESSED = {b"zTXt", b"iTXt"}
 _ANCILLARY = 0x20
+_NO_END = "odd but undamaged PNG: it ends without the chunk that marks its end"
 _EMPTY_PIXELS = b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of each whole chunk; a cut chunk at the end is left out."""
+    """Yield kind, start and end of each whole chunk up to the last; a cut chunk at the end is left out."""
     start = len(SIGNATURE)
-    while start + 12 <= len(data):
+    kind = b""
+    while start + 12 <= len(data) and kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", data, start)
         end = start + 12 + size
         if end > len(data):
             return
         yield kind, start, end
         start = end
+
+
+def end_of_image(data: bytes) -> int | None:
+    """Return where the last chunk of a PNG ends; None where it is missing."""
+    return next((end for kind, _, end in chunks(data) if kind == b"IEND"), None)
 
 
 def without_bad_chunks(data: bytes) -> tuple[bytes, tuple[str, ...]]:
@@ -79,14 +86,15 @@ def check(data: bytes) -> tuple[str, ...]:
     """Check the checksums of the pixels.
 
     Returns:
-        A remark where a chunk's checksum is wrong but the one over all pixels (zlib's Adler-32) is right.
+        Remarks where a chunk's checksum is wrong but the one over all pixels (zlib's Adler-32) is right, and where the
+        chunk that ends a PNG is missing.
 
     Raises:
         Damaged: Both are wrong.
     """
     pixels = [(start, end) for kind, start, end in chunks(data) if kind == b"IDAT"]
     if all(_checksum_fits(data, start, end) for start, end in pixels):
-        return ()
+        return () if end_of_image(data) is not None else (_NO_END,)
     try:
         zlib.decompress(b"".join(data[start + 8 : end - 4] for start, end in pixels))
     except zlib.error as error:

@@ -1,8 +1,8 @@
 """Directories of a TIFF: read tags as they are stored, choose a reader, and check compressed strips for damage.
 
 TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and offsets. Pillow reads most TIFFs. It misreads samples of 16
-bits in separate planes and old palettes, and cannot read 10, 12 and 14 bits, floating-point colour and big-endian
-BigTIFFs; tifffile reads these (`engine.codec.deep`).
+bits in separate planes, gray of signed or of 32-bit unsigned integers, and old palettes, and cannot read 10, 12 and 14
+bits, floating-point colour and big-endian BigTIFFs; tifffile reads these (`engine.codec.deep`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,15 @@ BYTES_PER_VALUE_BIG = BYTES_PER_VALUE | {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _MAX_ENTRIES = 65_536
+_MAX_DIRECTORIES = 16
 
+KIND_OF_IMAGE, OLD_KIND_OF_IMAGE, WIDTH, HEIGHT = 254, 255, 256, 257
 BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339
 STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 273, 279, 324, 325, 347
 SUB_DIRECTORIES, COLOUR_MAP, DNG_VERSION = 330, 320, 50706
+EXTRA_SAMPLES = 338
+ALPHA = (1, 2)
+"""Kinds of extra samples that are alpha, premultiplied or not."""
 _DEFLATE, _JPEG = (8, 32946), 7
 _SENSOR = (32803, 34892)
 """Photometric interpretations of RAW files: colour filter array and linear RAW."""
@@ -97,6 +102,80 @@ def directory_at(data: bytes, offset: int) -> Directory:
     return found
 
 
+def with_photo_first(data: bytes, shared: frozenset[int]) -> bytes:
+    """Return a TIFF whose first directory is a photo, where the file begins with a smaller copy of it (a thumbnail).
+
+    The photo is the largest image in the chain of directories, or below the first one, that is no smaller copy of
+    another. Its directory is written anew behind the file, with the tags of `shared` that only the thumbnail's has.
+    Any other file is returned as it is.
+    """
+    first = first_directory(data)
+    if not _is_reduced(first):
+        return data
+    below = first[SUB_DIRECTORIES].integers() if SUB_DIRECTORIES in first else ()
+    offsets = [*_chain(data), *below[:_MAX_DIRECTORIES]]
+    photos = [
+        (_num_pixels(table), offset) for offset in offsets if not _is_reduced(table := directory_at(data, offset))
+    ]
+    num_pixels, offset = max(photos, default=(0, 0))
+    if num_pixels <= _num_pixels(first):
+        return data
+    order, big = _layout(data)
+    count_kind, _, kind = _row_layout(big)
+    own, following = _rows(data, offset)
+    others, _ = _rows(data, first_offset(data))
+    rows = {tag: row for tag, row in others.items() if tag in shared} | own
+    fill = bytes(-len(data) % 8)
+    at, start = 8 if big else 4, len(data) + len(fill)
+    directory = struct.pack(order + count_kind, len(rows)) + b"".join(rows[tag] for tag in sorted(rows)) + following
+    head = data[:at] + struct.pack(order + kind, start)
+    return b"".join([head, data[len(head) :], fill, directory])
+
+
+def _is_reduced(tags: Directory) -> bool:
+    """Return whether a directory holds a smaller copy of another image."""
+    kind, old_kind = _integers(tags, KIND_OF_IMAGE), _integers(tags, OLD_KIND_OF_IMAGE)
+    return bool(kind and kind[0] & 1) or (not kind and old_kind[:1] == (2,))
+
+
+def _num_pixels(tags: Directory) -> int:
+    width, height = _integers(tags, WIDTH), _integers(tags, HEIGHT)
+    return width[0] * height[0] if width and height else 0
+
+
+def _chain(data: bytes) -> Iterator[int]:
+    """Yield the offsets of the directories that follow each other, each once."""
+    order, big = _layout(data)
+    offset, seen = first_offset(data), set[int]()
+    while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
+        seen.add(offset)
+        yield offset
+        following = _rows(data, offset)[1]
+        offset = struct.unpack(order + _row_layout(big)[2], following)[0]
+
+
+def _rows(data: bytes, offset: int) -> tuple[dict[int, bytes], bytes]:
+    """Return the rows of a directory as they are stored, by tag, and the offset of the next one; zero for none."""
+    order, big = _layout(data)
+    count_kind, row_bytes, kind = _row_layout(big)
+    none = bytes(struct.calcsize(kind))
+    start = offset + struct.calcsize("=" + count_kind)
+    if start > len(data):
+        return {}, none
+    (count,) = struct.unpack_from(order + count_kind, data, offset)
+    end = start + min(count, _MAX_ENTRIES) * row_bytes
+    rows = (data[at : at + row_bytes] for at in range(start, min(end, len(data) - row_bytes + 1), row_bytes))
+    following = data[end : end + len(none)]
+    return {struct.unpack_from(order + "H", row)[0]: row for row in rows}, following if len(following) == len(
+        none
+    ) else none
+
+
+def _row_layout(big: bool) -> tuple[str, int, str]:
+    """Return the type of a directory's count, the bytes of a row, and the type of an offset, as in `struct`."""
+    return ("Q", 20, "Q") if big else ("H", 12, "I")
+
+
 def is_raw(data: bytes) -> bool:
     """Return whether the data are a RAW photo, by signature, or by a sensor's image in a directory of a TIFF."""
     if data[:4] == b"II*\x00" and data[8:10] == b"CR":
@@ -128,15 +207,23 @@ def needs_deep_reader(data: bytes) -> bool:
     """Return whether Pillow would misread the first image, or read fewer bits than it has."""
     tags = first_directory(data)
     sizes = _integers(tags, BITS) or (1,)
-    unsigned = set(_integers(tags, SAMPLE_FORMAT)) <= {1, 4}
+    formats = set(_integers(tags, SAMPLE_FORMAT))
+    unsigned = formats <= {1, 4}
     if len(sizes) > 1:
         return max(sizes) > 8 or not unsigned
-    return unsigned and 8 < sizes[0] <= 16
+    return 2 in formats or (unsigned and (8 < sizes[0] <= 16 or sizes[0] == 32))
 
 
-def has_planes(data: bytes) -> bool:
-    """Return whether the channels of the first image are stored one after the other."""
-    return 2 in _integers(first_directory(data), PLANES)
+def is_misread_by_pillow(data: bytes) -> bool:
+    """Return whether Pillow would make other pixels of the first image, not only fewer bits.
+
+    It does of channels that are stored one after the other, of signed integers, and of unsigned ones of 32 bits,
+    whose upper half it takes as negative.
+    """
+    tags = first_directory(data)
+    formats = set(_integers(tags, SAMPLE_FORMAT))
+    sizes = _integers(tags, BITS) or (1,)
+    return 2 in _integers(tags, PLANES) or 2 in formats or (formats <= {1, 4} and sizes == (32,))
 
 
 def old_palette(data: bytes) -> bytes | None:

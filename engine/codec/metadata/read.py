@@ -17,6 +17,8 @@ from PIL import Image, PngImagePlugin
 
 from engine.codec import boxes, deep, png, tiff
 from engine.codec.metadata import exif as exif_block
+from engine.codec.metadata.colours import unused_colours
+from engine.codec.trailing import left_out_behind
 from engine.records import NOTHING, Metadata
 
 XMP_IN_PNG = "XML:com.adobe.xmp"
@@ -39,9 +41,9 @@ _UUIDS_IN_JP2 = {
 }
 _PNG_KINDS = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP sBIT bKGD hIST pHYs sPLT tEXt zTXt iTXt eXIf acTL fcTL fdAT "
-    b"iDOT".split()
+    b"iDOT cICP".split()
 )
-"""PNG chunks that need no remark: pixels, colour, metadata that is carried, animation, and hints for decoders."""
+"""PNG chunks that need no remark here: pixels, colour, metadata that is carried, animation, and hints for decoders."""
 _GEOTIFF = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113})
 _TIFF_SILENT = exif_block.HOW_PIXELS_ARE_STORED | frozenset(
     {255, 256, 257, 280, 281, 297, 301, 318, 319, 330, 332, 333, 334, 336, 340, 341, 513, 514, 529, 530, 531, 532}
@@ -57,7 +59,7 @@ def read_opened(image: Image.Image, data: bytes, *, turned_by_decoder: bool) -> 
     """
     info = image.info
     if image.format == "JPEG" and not info.keys() & JPEG_BLOCKS:
-        notes = tuple(_left_out_of_jpeg(image, None))
+        notes = (*_left_out_of_jpeg(image, None), *left_out_behind(data, "JPEG"))
         return Metadata(notes=notes) if notes else NOTHING
     if image.format == "TIFF":
         return of_tiff(data, dpi=sound_dpi(info.get("dpi")), turned_by_decoder=turned_by_decoder)
@@ -83,6 +85,7 @@ def read_opened(image: Image.Image, data: bytes, *, turned_by_decoder: bool) -> 
         notes_ += boxes.left_out_of_webp(data)
     elif image.format == "GIF":
         blocks["xmp"] = blocks["xmp"] or xmp_of_gif(data)
+    notes_ += [*left_out_behind(data, image.format or ""), *unused_colours(image, data)]
     exif, icc = blocks["exif"], as_bytes(info.get("icc_profile"))
     return Metadata(
         orientation=1 if exif is None or turned_by_decoder else exif_block.orientation(exif),
@@ -272,6 +275,10 @@ def _left_out_of_tiff(tags: tiff.Directory) -> Iterator[str]:
     if tags.keys() & _GEOTIFF:
         yield "left out: GeoTIFF tags"
     known = exif_block.DESCRIPTIVE | _TIFF_SILENT | _GEOTIFF | {exif_block.EXIF_IFD, exif_block.GPS_IFD}
+    extra = tags[tiff.EXTRA_SAMPLES].integers() if tiff.EXTRA_SAMPLES in tags else ()
+    further = sum(kind not in tiff.ALPHA for kind in extra)
+    if further:
+        yield f"left out: {further} further channel{'s' if further > 1 else ''} of the TIFF"
     others = sorted(tags.keys() - known)
     if others:
         yield f"left out: TIFF tags {', '.join(map(str, others))}"

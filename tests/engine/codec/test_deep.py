@@ -13,9 +13,10 @@ from PIL import Image
 
 from engine.codec import deep, header
 from engine.codec.colour import adobe_rgb_icc, from_pixels
+from engine.codec.decode import Decoder
 from engine.codec.encode import Encoder
 from engine.codec.header import inspect
-from engine.config import EncodeConfig
+from engine.config import DecodeConfig, EncodeConfig
 from engine.errors import SkipImage
 from engine.options import Options
 from engine.records import Encoded, Failed, Record
@@ -103,6 +104,57 @@ def test_16_bit_pngs_are_rounded_with_their_alpha(channels: int) -> None:
         np.testing.assert_array_equal(result.alpha_HW.numpy(), np.round(values[..., -1] / 257))
 
 
+@pytest.mark.parametrize(("bits", "channels"), [(10, 3), (12, 3), (16, 1), (16, 2), (16, 3), (16, 4)])
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_white_of_a_deep_jpeg_2000_stays_white(bits: int, channels: int, codec: str) -> None:
+    """Pillow rounds it up to 256, which is stored as 0."""
+    white = 2**bits - 1
+    values = np.linspace(0, white, 24 * 32 * channels).round().astype(np.uint16).reshape(24, 32, channels)
+    data = bytes(
+        imagecodecs.jpeg2k_encode(
+            values if channels > 1 else values[..., 0], codecformat=codec, level=0, bitspersample=bits
+        )
+    )
+    result = decoded(data, depth=16)
+    expected = np.round(values[..., : 1 if channels < 3 else 3] / white * 255)
+    assert np.abs(result.pixels_HWC.numpy() - np.broadcast_to(expected, (24, 32, 3))).max() <= 1
+    assert (result.depth, int(result.pixels_HWC.max())) == (bits, 255)
+    assert result.deep_HWC is not None
+    assert (result.alpha_HW is None) == (channels in (1, 3))
+
+
+def test_the_depth_of_a_jpeg_2000_is_found_behind_long_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(imagecodecs.jpeg2k_encode(VALUES, codecformat="jp2", level=0))
+    at = data.index(b"jp2c") - 4
+    long = data[:at] + (100_008).to_bytes(4) + b"free" + bytes(100_000) + data[at:]
+    assert inspect(long, 1_000_000).depth == 16
+    monkeypatch.setattr(deep, "installed", lambda: False)
+    with pytest.raises(SkipImage, match=r"\[deep\]"):
+        inspect(long, 1_000_000)
+
+
+def test_gray_of_32_bits_is_read_without_a_sign() -> None:
+    values = np.linspace(0, 2**32 - 1, 24 * 32).reshape(24, 32)
+    result = decoded(written(values.astype(np.uint32), photometric="minisblack"))
+    assert np.abs(result.pixels_HWC.numpy()[..., 0] - values / (2**32 - 1) * 255).max() <= 1
+    assert result.notes == ("brightness scaled: the largest value, 4.29497e+09, is taken as white",)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_gray_of_signed_integers_is_refused(dtype: Any) -> None:
+    data = written(np.zeros((24, 32), dtype), photometric="minisblack")
+    record = Record(key="a", payload=inspect(data, 1_000_000), options=Options())
+    (failed,) = Decoder(DecodeConfig())([record])
+    assert isinstance(failed, Failed)
+    assert "signed integers" in failed.reason
+
+
+def test_channels_beside_colour_and_alpha_are_named() -> None:
+    five = np.zeros((24, 32, 5), np.uint8)
+    data = written(five, photometric="rgb", extrasamples=["unassalpha", "unspecified"])
+    assert described(data).notes == ("left out: 1 further channel of the TIFF",)
+
+
 def test_without_the_readers_pillow_reads_8_bits_or_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,8 +164,10 @@ def test_without_the_readers_pillow_reads_8_bits_or_the_extra_is_named(
         for array, kind in ((VALUES, "contig"), (np.moveaxis(VALUES, -1, 0), "separate"))
     )
     assert np.abs(decoded(chunky).pixels_HWC.numpy().astype(int) - ROUNDED).max() <= 1
-    with pytest.raises(SkipImage, match=r"\[deep\]"):
-        inspect(planar, 1_000_000)
+    gray = written(np.zeros((24, 32), np.uint32), photometric="minisblack")
+    for misread in (planar, gray):
+        with pytest.raises(SkipImage, match=r"\[deep\]"):
+            inspect(misread, 1_000_000)
 
 
 @pytest.mark.parametrize(("depth", "format", "kept"), [(16, "png", True), (16, "tiff", True), (16, "jpeg", False)])

@@ -150,3 +150,28 @@ def test_without_libjpeg_turbo_pillow_decodes_and_encodes(monkeypatch: pytest.Mo
 def test_flipped_bits_are_damage() -> None:
     with pytest.raises(Damaged):
         jpeg.decode(flipped(photo(400, 300, quality=95), 0.5), "RGB")
+
+
+@pytest.mark.parametrize("kind", ["baseline", "gray", "CMYK"])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_missing_end_marker_alone_is_a_remark(kind: str, cut: int) -> None:
+    colours, make = KINDS[kind]
+    whole = make()
+    found, notes = jpeg.decode(whole[:-cut], colours)
+    np.testing.assert_array_equal(found, jpeg.decode(whole, colours)[0])
+    assert notes == ("odd but undamaged JPEG: Premature end of JPEG file",)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "gray", "CMYK"])
+@pytest.mark.parametrize("cut", [8, 300])
+def test_missing_pixels_at_the_end_are_damage(kind: str, cut: int) -> None:
+    colours, make = KINDS[kind]
+    with pytest.raises(Damaged):
+        jpeg.decode(make()[:-cut], colours)
+
+
+def test_a_progressive_file_without_its_end_is_damage() -> None:
+    """Nothing shows whether scans are missing."""
+    colours, make = KINDS["progressive"]
+    with pytest.raises(Damaged):
+        jpeg.decode(make()[:-2], colours)

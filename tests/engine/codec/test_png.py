@@ -65,3 +65,9 @@ def test_metadata_chunks_move_to_another_png() -> None:
         image.load()
         assert image.info == {"Title": "Half Dome"}
         np.testing.assert_array_equal(np.asarray(image), pixels(target))
+
+
+def test_a_missing_end_is_a_remark() -> None:
+    whole = photo(format="PNG")
+    assert png.check(whole) == ()
+    assert png.check(whole[:-12]) == ("odd but undamaged PNG: it ends without the chunk that marks its end",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from engine.codec.damage import Damaged
 from engine.codec.decode import Decoder
 from engine.codec.header import inspect
 from engine.config import DecodeConfig
+from engine.errors import SkipImage
 from engine.options import Options, Size
 from engine.records import DecodedImage, Failed, Record
 from tests.images import encoded, flipped, photo, picture, zeroed
@@ -65,6 +67,49 @@ def test_flipped_bits_in_a_deflate_strip_are_damage() -> None:
 def test_other_files_have_no_tags(data: bytes) -> None:
     assert dict(tiff.first_directory(data)) == {}
     assert not tiff.is_raw(data)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_thumbnail_before_the_photo_is_not_taken_for_it(byteorder: str, bigtiff: bool) -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder=byteorder, bigtiff=bigtiff) as file:
+        file.write(ARRAY[::8, ::8], photometric="rgb", subfiletype=1, metadata=None, description="of both")
+        file.write(ARRAY, photometric="rgb", metadata=None)
+    result = decoded(buffer.getvalue())
+    np.testing.assert_array_equal(result.pixels_HWC.numpy(), ARRAY)
+    assert result.notes == ("left out: a smaller copy of the photo that the file begins with",)
+    assert result.metadata.exif is not None
+    assert b"of both" in result.metadata.exif
+
+
+def test_a_photo_below_its_thumbnail_is_found() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(ARRAY[::8, ::8], photometric="rgb", subfiletype=1, metadata=None, subifds=1)
+        file.write(ARRAY, photometric="rgb", metadata=None)
+    np.testing.assert_array_equal(decoded(buffer.getvalue()).pixels_HWC.numpy(), ARRAY)
+
+
+def test_a_page_that_is_no_smaller_copy_stays_first() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(ARRAY[::8, ::8], photometric="rgb", metadata=None)
+        file.write(ARRAY, photometric="rgb", metadata=None)
+    assert tiff.with_photo_first(buffer.getvalue(), frozenset()) == buffer.getvalue()
+
+
+def test_directories_in_a_circle_end() -> None:
+    data = bytearray(written(ARRAY[::8, ::8], photometric="rgb", subfiletype=1))
+    at = tiff.first_offset(bytes(data))
+    (count,) = struct.unpack_from("<H", data, at)
+    struct.pack_into("<I", data, at + 2 + 12 * count, at)
+    assert tiff.with_photo_first(bytes(data), frozenset()) == bytes(data)
+
+
+def test_a_tiff_without_a_directory_is_refused_with_a_reason() -> None:
+    with pytest.raises(SkipImage, match="directory of the TIFF is broken"):
+        inspect(b"II*\0" + bytes(4), 1_000_000)
 
 
 def test_a_palette_of_0_to_255_is_not_black() -> None:
