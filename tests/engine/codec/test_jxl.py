@@ -16,7 +16,7 @@ from engine.codec.header import inspect
 @pytest.mark.parametrize("shape", [(8, 8), (64, 96, 3), (65, 97, 4), (300, 200, 3), (3, 30, 40, 3)])
 @pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 16), (np.float16, 16), (np.float32, 32)])
 def test_bits_of_every_size_and_type(dtype: Any, bits: int, shape: tuple[int, ...], boxed: bool) -> None:
-    assert jxl.bits(imagecodecs.jpegxl_encode(np.zeros(shape, dtype), usecontainer=boxed)) == bits
+    assert jxl.bits(bytes(imagecodecs.jpegxl_encode(np.zeros(shape, dtype), usecontainer=boxed))) == bits
 
 
 @pytest.mark.parametrize("bits", [10, 12])
