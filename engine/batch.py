@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ _CHUNK_WAIT_S = 0.005
 """How long a chunk may wait for more images; longer than reading one from a local disk takes."""
 _PRESSURE_POLL_S = 0.1
 """How often to look whether held-back images must be let go."""
+_IDLE_POLL_S = 0.003
+"""How long no image may come before a group leaves for a generator that has nothing to do."""
 
 
 class Chunker:
@@ -75,6 +78,11 @@ class Batcher:
     `config.max_wait_s`, when the waiting images of all shapes together would exceed `config.max_pixels` (the oldest
     group goes first: no shape starves and memory stays bounded), and at the end. While `pressed` returns True, the
     oldest group closes at each tick, because images that wait here keep others from being admitted.
+
+    Where `config.max_wait_s` is finite, latency matters: the oldest group closes also at a tick while `generator_idle`
+    returns True, since waiting for more images would gain nothing. Batches grow by themselves as the load does, because
+    images collect while the generator is busy (adaptive batching: Crankshaw et al., Clipper, NSDI 2017). Then ticks
+    pass only while no image waits.
     """
 
     def __init__(
@@ -82,12 +90,15 @@ class Batcher:
         config: BatchConfig,
         clock: Callable[[], float] = time.monotonic,
         pressed: Callable[[], bool] = lambda: False,
+        generator_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._size = config.size or CPU_BATCH
         self._max_pixels = config.max_pixels or max(self._size, GPU_BATCH) * 256 * 256
         self._clock = clock
         self._pressed = pressed
+        self._generator_idle = generator_idle
+        self._leaves_early = math.isfinite(config.max_wait_s)
         self._groups: dict[_Shape, _Group] = {}  # in the order of opening
         self._waiting_pixels = 0
 
@@ -96,7 +107,8 @@ class Batcher:
         if not self._groups:
             return None
         oldest = next(iter(self._groups.values()))
-        return min(_PRESSURE_POLL_S, max(0.0, oldest.opened_s + self._config.max_wait_s - self._clock()))
+        poll_s = _IDLE_POLL_S if self._leaves_early else _PRESSURE_POLL_S
+        return min(poll_s, max(0.0, oldest.opened_s + self._config.max_wait_s - self._clock()))
 
     def __call__(self, decoded: Iterable[Decoded | None]) -> Iterator[Batch | Failed | None]:
         """Iterate over batches as they close."""
@@ -108,9 +120,10 @@ class Batcher:
                     yield from self._add(item)
             yield from self._overdue()
             if items is None:
-                if self._groups and self._pressed():
+                if self._groups and (self._pressed() or (self._leaves_early and self._generator_idle())):
                     yield self._close(next(iter(self._groups)))
-                yield None
+                if not (self._groups and self._leaves_early):
+                    yield None
         for shape in list(self._groups):
             yield self._close(shape)
 

@@ -62,7 +62,7 @@ class BatchConfig:
     """Maximum pixels in a batch, and of images waiting for one; a single larger image is a batch of its own. None is
     `size` images of 256x256, and at least `GPU_BATCH` of them."""
     max_wait_s: float = float("inf")
-    """Maximum wait for a batch to fill."""
+    """Maximum wait for a batch to fill. Where it is finite, a batch leaves earlier while the generator is idle."""
 
 
 TrunkName = Literal["torch", "triton"]

@@ -279,6 +279,29 @@ def _close(iterator: object) -> None:
         iterator.close()
 
 
+class InProgress:
+    """Number of items between two points of a pipeline; thread-safe."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no item is between the two points."""
+        return self._count == 0
+
+    def enter(self) -> None:
+        """Count an item that passes the first point."""
+        with self._lock:
+            self._count += 1
+
+    def leave(self) -> None:
+        """Count an item that passes the second point."""
+        with self._lock:
+            self._count -= 1
+
+
 class Budget:
     """A bounded amount, such as bytes of memory, that items take and return; first come, first served.
 

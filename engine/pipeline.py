@@ -6,7 +6,7 @@ This file alone decides which stage runs in which threads and how far each may r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from engine.codec.footprint import footprint_bytes
 from engine.codec.header import inspect_record
 from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
 from engine.errors import SkipImage
-from engine.flow import Budget, Scope, ahead, in_threads
+from engine.flow import Budget, InProgress, Scope, ahead, in_threads
 from engine.observe.metrics import Metrics, NoMetrics, StageName, timed
 from engine.observe.profiling import stage_range
 from engine.ports import Preview, Sink, Source
@@ -73,6 +73,8 @@ class Pipeline:
         self._decoder = Decoder(self._config.decode, jpeg_device(self._config))
         self._encoder = Encoder(self._config.encode, encode_device(self._config))
         self._budget = Budget(self._config.in_flight_bytes or 0)
+        self._batches = InProgress()
+        """Batches that wait for the generator or are in it."""
         self._footprints: dict[int, int] = {}  # bytes taken from the budget, by id() of the record's origin
 
     def run(self) -> None:
@@ -91,7 +93,11 @@ class Pipeline:
         config, scope = self._config, Scope()
         scope.add(self._budget.cancel)
         chunker = Chunker(config.decode)
-        batcher = Batcher(config.batch, pressed=lambda: self._budget.contended)
+        batcher = Batcher(
+            config.batch,
+            pressed=lambda: self._budget.contended,
+            generator_idle=lambda: self._batches.is_empty,
+        )
         records = ahead(self._source.records(), _READ_AHEAD, "read", scope)
         # mypy joins the unions that records, inspected and batches are to object
         inspected: Generator[Record[Inspected] | Failed | None, None, None] = in_threads(
@@ -112,7 +118,9 @@ class Pipeline:
             scope=scope,
             prepare=keep_to_one_thread,
         )
-        batches: Generator[Batch | Failed | None, None, None] = ahead(batcher(decoded), 1, "batch", scope)
+        batches: Generator[Batch | Failed | None, None, None] = ahead(
+            self._counted(batcher(decoded)), 1, "batch", scope
+        )
         in_flight = config.generate.batches_in_flight or 1
         translated = in_threads(self._generate, batches, in_flight, "generate", scope=scope)  # type: ignore[arg-type]
         encoded = in_threads(
@@ -145,13 +153,22 @@ class Pipeline:
         with self._timed("decode", chunk):
             return self._decoder(chunk)
 
+    def _counted(self, batches: Iterable[Batch | Failed | None]) -> Iterator[Batch | Failed | None]:
+        for batch in batches:
+            if isinstance(batch, Batch):
+                self._batches.enter()
+            yield batch
+
     def _generate(self, batch: Batch | Failed) -> list[Record[DecodedImage] | Failed]:
         if isinstance(batch, Failed):
             return [batch]
         self._metrics.observe("batch_images", len(batch.records))
         self._metrics.observe("batch_wait_seconds", batch.waited_s)
-        with self._timed("generate", batch.records):
-            return self._translated(batch)
+        try:
+            with self._timed("generate", batch.records):
+                return self._translated(batch)
+        finally:
+            self._batches.leave()
 
     def _translated(self, batch: Batch) -> list[Record[DecodedImage] | Failed]:
         try:

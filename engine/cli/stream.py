@@ -141,7 +141,10 @@ class CanaryType(click.ParamType[Canary]):
 )
 @result_options
 @SPEED.option(
-    "--max-wait", type=click.FloatRange(0), default=_MAX_WAIT_S, help="Maximum wait in seconds for a batch to fill."
+    "--max-wait",
+    type=click.FloatRange(0),
+    default=_MAX_WAIT_S,
+    help="Maximum wait in seconds for a batch to fill, while the generator is busy.",
 )
 @translate_options
 @LIMITS.option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -78,13 +78,16 @@ class Inputs:
         """Return the bytes at `uri`, or at a name relative to the first root; see `read_from`."""
         return self.read_from(uri)[0]
 
-    def read_from(self, uri: str, now_bytes: int | None = None) -> tuple[bytes, int]:
+    def read_from(
+        self, uri: str, now_bytes: int | None = None, more: Callable[[int], bool] = lambda _num_bytes: False
+    ) -> tuple[bytes, int]:
         """Return the bytes at `uri`, or at a name relative to the first root, and the number of their root.
 
-        Raises `SkipImage` when it lies outside, is missing, too large or too slow, `NeedsMemory` when it is larger than
-        `now_bytes`, `SourceUnavailable` when its root does not answer, and `OSError` when trying again may help.
+        `now_bytes` and `more` are those of `ReadLimits`. Raises `SkipImage` when it lies outside, is missing, too large
+        or too slow, `NeedsMemory` when it is larger than what may be read now, `SourceUnavailable` when its root does
+        not answer, and `OSError` when trying again may help.
         """
-        limits = ReadLimits(self._max_bytes, now_bytes)
+        limits = ReadLimits(self._max_bytes, now_bytes, more)
         if not self._roots:
             raise SkipImage("this worker was given no --input-root, so a job must carry its image itself")
         if "://" not in uri and not uri.startswith("/"):
@@ -188,7 +191,9 @@ class LocalInput:
                 raise SkipImage("source is not a regular file")
             limits.admit(info.st_size)
             with open(descriptor, "rb", closefd=False) as file:
-                return limits.checked(file.read(limits.most + 1))
+                data = file.read(limits.most + 1)
+            limits.admit_so_far(len(data))  # a file may have grown meanwhile
+            return data
         finally:
             os.close(descriptor)
 
@@ -244,7 +249,8 @@ class StoreInput:
             raise
         except Exception as error:  # every store has its own classes
             raise OSError(str(error)) from error
-        return limits.checked(data)
+        limits.admit_so_far(len(data))
+        return data
 
 
 def _key_below(uri: str, url: str) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from engine.errors import SkipImage
 from engine.stream.jobs import JobState
@@ -24,32 +23,34 @@ class NeedsMemory(Exception):
         self.num_bytes = num_bytes
 
 
-@dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """How large an image may be."""
+    """How large an image may be, for one read of it."""
 
-    max_bytes: int
-    """At most, or it is refused."""
-    now_bytes: int | None = None
-    """At most for this read; None for no other limit."""
+    def __init__(
+        self, max_bytes: int, now_bytes: int | None = None, more: Callable[[int], bool] = lambda _num_bytes: False
+    ) -> None:
+        """Refuse an image of more than `max_bytes`; read more than `now_bytes` only where `more` permits it.
 
-    @property
-    def most(self) -> int:
-        """The lower limit."""
-        return self.max_bytes if self.now_bytes is None else min(self.max_bytes, self.now_bytes)
+        `more` is called with the bytes that the image needs in all, and returns at once. None is no limit for now.
+        """
+        self.max_bytes = max_bytes
+        self.most = max_bytes if now_bytes is None else min(max_bytes, now_bytes)
+        """Bytes that may be read now; grows when `more` permits it."""
+        self._more = more
 
     def admit(self, num_bytes: int) -> None:
-        """Raise `SkipImage` or `NeedsMemory` if an image of `num_bytes` is too large."""
+        """Permit an image of `num_bytes`; raises `SkipImage` if it is too large, `NeedsMemory` if it has to wait."""
         if num_bytes > self.max_bytes:
             raise SkipImage(f"source has {num_bytes:,} bytes, over the limit of {self.max_bytes:,} (--max-bytes)")
         if num_bytes > self.most:
-            raise NeedsMemory(num_bytes)
+            if not self._more(num_bytes):
+                raise NeedsMemory(num_bytes)
+            self.most = num_bytes
 
-    def checked(self, data: bytes) -> bytes:
-        """Return `data`, read up to one byte more than `most`; raises as `admit` does where its size was not known."""
-        if len(data) > self.most:
-            self.admit(max(len(data), self.max_bytes) if self.most < self.max_bytes else len(data))
-        return data
+    def admit_so_far(self, num_bytes: int) -> None:
+        """Do the same for an image of unknown size, of which `num_bytes` have been read: it may need `max_bytes`."""
+        if num_bytes > self.most:
+            self.admit(max(num_bytes, self.max_bytes) if self.most < self.max_bytes else num_bytes)
 
 
 class ReadMemory:
@@ -70,13 +71,24 @@ class ReadMemory:
         `before_waiting` is called with a job that has to wait, before another thread may get it.
         """
         with self._lock:
-            if (not self._waiting or id(job) in self._called) and self._fits(job):
-                self._called.discard(id(job))
-                self._held[id(job)] = job.needs_bytes
+            if self._take(job, job.needs_bytes):
                 return True
             before_waiting(job)
             self._waiting.append(job)
             return False
+
+    def take(self, job: JobState, num_bytes: int) -> bool:
+        """Take `num_bytes` for `job`, in place of what it holds, if they are free and no other job waits for them."""
+        with self._lock:
+            return self._take(job, num_bytes)
+
+    def keep(self, job: JobState, num_bytes: int) -> list[JobState]:
+        """Give back what `job` holds over `num_bytes`, those that were read; return what `leave` returns."""
+        with self._lock:
+            if self._held.get(id(job), 0) <= num_bytes:
+                return []
+            self._held[id(job)] = num_bytes
+            return self._ready()
 
     def leave(self, job: JobState) -> list[JobState]:
         """Give back what `job` holds, if anything; return the job that should try to read now, if there is one."""
@@ -89,11 +101,19 @@ class ReadMemory:
             return self._ready()
 
     def _ready(self) -> list[JobState]:
-        if not self._waiting or not self._fits(self._waiting[0]):
+        if not self._waiting or not self._fits(self._waiting[0], self._waiting[0].needs_bytes):
             return []
         job = self._waiting.popleft()
         self._called.add(id(job))
         return [job]
 
-    def _fits(self, job: JobState) -> bool:
-        return not self._held or sum(self._held.values()) + job.needs_bytes <= self._limit
+    def _take(self, job: JobState, num_bytes: int) -> bool:
+        if (self._waiting and id(job) not in self._called) or not self._fits(job, num_bytes):
+            return False
+        self._called.discard(id(job))
+        self._held[id(job)] = num_bytes
+        return True
+
+    def _fits(self, job: JobState, num_bytes: int) -> bool:
+        held_by_others = sum(self._held.values()) - self._held.get(id(job), 0)
+        return not held_by_others or held_by_others + num_bytes <= self._limit

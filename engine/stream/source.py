@@ -306,6 +306,8 @@ class KafkaSource:
         data = None
         try:
             data = self._read_when_there_is_memory(state, job.source)
+            if data is not None:
+                self._queue_again(self._memory.keep(state, len(data)))
             return data
         finally:
             self._queue_again(self._shares.leave(origin))
@@ -328,9 +330,12 @@ class KafkaSource:
     def _read(self, state: JobState, source: str, now_bytes: int) -> bytes | None:
         """Read the image of a job; None when its input root does not answer and the job waits for it.
 
-        Raises `NeedsMemory` when it is larger than `now_bytes`.
+        Raises `NeedsMemory` when it is larger than `now_bytes` and no more memory is free.
         """
         started_s = time.perf_counter()
+
+        def more(num_bytes: int) -> bool:
+            return self._memory.take(state, num_bytes)
 
         def again(error: Exception) -> None:
             if isinstance(error, SourceUnavailable):
@@ -340,7 +345,7 @@ class KafkaSource:
             log.warning("Reading the image of a job failed, trying again: %s", error)
 
         try:
-            data, root = retried(lambda: self._inputs.read_from(source, now_bytes), OSError, again)
+            data, root = retried(lambda: self._inputs.read_from(source, now_bytes, more), OSError, again)
         except SourceUnavailable as error:
             self._member.park(state)
             try:

@@ -109,9 +109,10 @@ class WebInput:
                 _check_status(answer.status)
                 limits.admit(answer.content_length or 0)  # a server need not tell
                 body = bytearray()
-                while len(body) <= limits.most and (part := await answer.content.read(limits.most + 1 - len(body))):
+                while part := await answer.content.read(limits.most + 1 - len(body)):
                     body += part
-                return limits.checked(bytes(body))
+                    limits.admit_so_far(len(body))
+                return bytes(body)
         except TimeoutError as error:
             raise SourceTimeout(f"source was not read within {self._timeout_s:g} s") from error
 

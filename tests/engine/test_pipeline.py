@@ -276,6 +276,21 @@ def test_only_a_fixed_number_of_images_is_under_way() -> None:
     assert most <= 4 * 30
 
 
+def test_an_image_does_not_wait_for_others_while_the_generator_is_idle() -> None:
+    acknowledged = threading.Event()
+
+    class Waiting(MemorySource):
+        def records(self) -> Iterator[Record[bytes] | Failed | None]:
+            yield Record(key="one", payload=photo(), options=OPTIONS)
+            assert acknowledged.wait(60), "it waits for a full batch"
+
+        def acknowledge(self, outcome: Outcome) -> None:
+            acknowledged.set()
+
+    config = PipelineConfig(batch=BatchConfig(size=4, max_wait_s=3600.0))
+    Pipeline(Waiting([], OPTIONS), MemorySink(), {"": negative}, config).run()
+
+
 def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = fitted(PipelineConfig(generate=GenerateConfig(device="cpu")))
     assert (on_cpu.batch.size, on_cpu.generate.batches_in_flight, on_cpu.decode) == (4, 1, DecodeConfig())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,14 +29,17 @@ class WebServer:
         self.go_on = threading.Event()
         self.stalls = threading.Event()
         """A download has stopped in the middle."""
+        self.requests: Counter[str] = Counter()
+        """Requests by path."""
         self._server: ThreadingHTTPServer | None = None
 
     def come(self) -> None:
         """Start serving."""
-        go_on, stalls = self.go_on, self.stalls
+        go_on, stalls, requests = self.go_on, self.stalls, self.requests
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                requests[self.path] += 1
                 body = LARGE if "large" in self.path else PHOTO
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -123,6 +127,9 @@ def test_large_images_wait_for_memory_and_hold_back_no_small_one(stream: Stream,
     web.go_on.set()
     assert {result["status"] for result in stream.results(29)} == {"done"}
     eventually(lambda: stream.committed() == 29)
+    # And the one that found memory free was asked for once, the others again after their wait
+    assert web.requests["/photos/slow-large.jpg"] == 1
+    assert {web.requests[f"/photos/large-{i}.jpg"] for i in range(8)} == {2}
 
 
 def test_a_download_over_the_read_timeout_is_a_dead_letter(stream: Stream, web: WebServer) -> None:

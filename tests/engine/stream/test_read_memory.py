@@ -102,8 +102,48 @@ def test_an_image_of_known_size_is_admitted_told_its_need_or_refused(
 
 def test_an_image_of_unknown_size_needs_as_much_as_is_allowed_at_all() -> None:
     with pytest.raises(NeedsMemory) as raised:
-        ReadLimits(100, 10).checked(bytes(11))
+        ReadLimits(100, 10).admit_so_far(11)
     assert raised.value.num_bytes == 100
-    assert ReadLimits(100, 10).checked(bytes(10)) == bytes(10)
+    ReadLimits(100, 10).admit_so_far(10)
     with pytest.raises(SkipImage, match="101 bytes, over the limit of 100"):
-        ReadLimits(100, 100).checked(bytes(101))
+        ReadLimits(100, 100).admit_so_far(101)
+
+
+def test_a_read_goes_on_where_there_is_more_memory() -> None:
+    asked = list[int]()
+
+    def more(num_bytes: int) -> bool:
+        asked.append(num_bytes)
+        return num_bytes <= 50
+
+    known, unknown = ReadLimits(100, 10, more), ReadLimits(100, 10, more)
+    known.admit(40)
+    assert (known.most, asked) == (40, [40])
+    with pytest.raises(NeedsMemory):
+        known.admit_so_far(41)
+    with pytest.raises(NeedsMemory):
+        unknown.admit_so_far(11)
+    assert asked == [40, 100, 100], "nobody can say how long it is"
+
+
+def test_memory_is_taken_at_once_unless_another_job_waits_for_it() -> None:
+    memory = ReadMemory(1000, 5)
+    first, second, waiting = job(0), job(0), job(400)
+    assert memory.take(first, 300)
+    assert memory.take(first, 200), "in place of the 300"
+    assert memory.take(second, 300)
+    assert not memory.enter(waiting, lambda _: None)
+    assert not memory.take(second, 100), "it would pass the one that waits"
+    assert memory.leave(first) == []
+    assert memory.leave(second) == [waiting]
+
+
+def test_what_was_taken_and_not_read_is_given_back() -> None:
+    memory = ReadMemory(1000, 5)
+    first, waiting = job(500), job(400)
+    assert memory.enter(first, lambda _: None)
+    assert not memory.enter(waiting, lambda _: None)
+    assert memory.keep(first, 600) == []
+    assert memory.keep(first, 50) == [waiting]
+    assert memory.enter(waiting, lambda _: None)
+    assert not memory.take(job(0), 51), "50 and 400 are held"
