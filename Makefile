@@ -5,6 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := $(if $(shell command -v nvidia-smi),[gpu])
 
+# Processes of `make test`. Tests wait for a third of their time, for brokers and session timeouts, so half as many again
+# as cores keep the cores busy. Each takes about 1 GiB of memory. The order of files is that of tests/conftest.py.
+PROCESSES ?= $(shell expr $$(nproc) '*' 3 / 2)
+
 .PHONY: help demo test quick faults lint format docs wheel bare check-deploy clean
 
 help:  ## list the targets
@@ -16,7 +20,7 @@ demo: .venv/installed  ## translate the sample photos and write a before/after p
 	@echo "Open demo-output/winter/report.html and demo-output/summer/report.html in a browser."
 
 test: .venv/installed-for-tests  ## run all tests; needs no GPU and, once installed, no network
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 quick: .venv/installed-for-tests  ## run the tests that take seconds
 	$(BIN)/python -m pytest $(QUICK)

@@ -93,6 +93,31 @@ NEEDS: dict[str, tuple[str, Callable[[], bool], str]] = {
 """For each marker: NAME of SOLSTICE_REQUIRE_NAME, a function that returns whether it is there, the reason to skip."""
 
 
+SLOWEST_FIRST = (
+    "tests/stream/test_poison.py",
+    "tests/engine/runtime/backends/test_inductor.py",
+    "tests/stream/test_crashes.py",
+    "tests/trainer/test_tiny_pair.py",
+    "tests/stream/test_health.py",
+    "tests/engine/runtime/test_background.py",
+    "tests/faults/test_campaign.py",
+    "tests/trainer/test_scoring.py",
+    "tests/deploy/test_alerts.py",
+)
+"""Test files that take longest, those that compute and those that wait by turns."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first where several processes share the tests: none of them is left alone with one."""
+    root = Path(__file__).parents[1]
+    gone = [name for name in SLOWEST_FIRST if not (root / name).exists()]
+    if gone:
+        raise pytest.UsageError(f"SLOWEST_FIRST in tests/conftest.py names files that do not exist: {', '.join(gone)}")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ranks = {root / name: rank for rank, name in enumerate(SLOWEST_FIRST)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose need is missing, or fail it where SOLSTICE_REQUIRE_<NAME>=1."""
     for marker, (name, is_there, missing) in NEEDS.items():
@@ -101,6 +126,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get(f"SOLSTICE_REQUIRE_{name}") == "1":
             pytest.fail(f"{missing}, and SOLSTICE_REQUIRE_{name} is 1", pytrace=False)
         pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a temporary folder that all processes of a test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

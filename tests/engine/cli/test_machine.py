@@ -31,8 +31,9 @@ def test_every_fact_has_a_value() -> None:
     assert all(machine.facts.values())
 
 
-@pytest.mark.needs_compiler
-def test_the_backend_of_a_large_run_can_be_built_here(generator: Generator, tmp_path: Path) -> None:
+@pytest.mark.needs_cuda
+def test_the_backend_of_a_large_run_on_a_gpu_can_be_built(generator: Generator, tmp_path: Path) -> None:
+    """On a CPU, test_background.py compares the backend with that of a large run."""
     name, precision, _, device = examine().backend.split()
 
     backend, _ = choose_backend(generator, GenerateConfig(backend=name, device=device, cache=tmp_path))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.cli.machine import examine
 from engine.config import GenerateConfig
 from engine.model.weights import Generator
 from engine.runtime import background
@@ -44,6 +45,8 @@ def test_a_long_run_switches_to_a_package_compiled_in_the_background(
     with caplog.at_level(logging.INFO):
         translator(pixels())
     assert translator.backend.name == "inductor"
+    monkeypatch.setattr("engine.cli.machine.choose_device", lambda _: torch.device("cpu"))
+    assert examine().backend == f"inductor {translator.backend.precision} on cpu", "doctor names another backend"
     assert "compiled during this run" in translator.reason
     assert f"Changed to {translator.reason}." in caplog.text
     assert psnr_db(translator(pixels()).numpy(), before.numpy()) > 40

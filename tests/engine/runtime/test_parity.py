@@ -13,7 +13,7 @@ from engine.config import GenerateConfig
 from engine.model.weights import Generator
 from engine.runtime.backends.base import ParityCase
 from engine.runtime.backends.eager import EagerBackend
-from engine.runtime.backends.inductor import InductorBackend, package_key
+from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB, ParityResult, check, compare, parity_images
 from engine.runtime.select import choose_backend
@@ -116,18 +116,17 @@ def test_the_check_runs_once_and_its_result_is_kept_with_the_package(generator: 
 
 @pytest.mark.needs_compiler
 def test_a_refused_engine_is_replaced_by_the_next_backend_with_a_warning(
-    generator: Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    generator: Generator, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The package was compiled from other weights than those of its key, which stands for a compiler's defect."""
     other = Generator(type(generator.module)(generator.module.arch).eval(), generator.card, "other weights")
-    store = PackageCache(tmp_path)
-    InductorBackend(other, "fp32", CPU, store)
-    wrong = store.get(package_key(other, "fp32", CPU))
+    store = PackageCache(own_cache)
+    wrong = store.get(package_key(generator, "fp32", CPU))
     assert wrong is not None
-    put(store, package_key(generator, "fp32", CPU), wrong.read_bytes())
+    put(store, package_key(other, "fp32", CPU), wrong.read_bytes())
 
     with caplog.at_level(logging.WARNING):
-        backend, reason = choose_backend(generator, GenerateConfig(device="cpu", precision="fp32", cache=tmp_path))
+        backend, reason = choose_backend(other, GenerateConfig(device="cpu", precision="fp32", cache=own_cache))
 
     assert backend.name == "eager"
     assert "does not agree with the fp32 module" in caplog.text

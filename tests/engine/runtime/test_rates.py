@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.needs_compiler
-def test_every_backend_is_timed_and_auto_uses_the_fastest(generator: Generator, tmp_path: Path) -> None:
-    config = GenerateConfig(device="cpu", precision="fp32", cache=tmp_path, sides=(32, 64))
+def test_every_backend_is_timed_and_auto_uses_the_fastest(generator: Generator, own_cache: Path) -> None:
+    config = GenerateConfig(device="cpu", precision="fp32", cache=own_cache, sides=(32, 64))
 
     rows = list(measure_backends(generator, config))
 
     assert [(row.backend, row.side) for row in rows] == [(name, side) for name in measurable(CPU) for side in (32, 64)]
     assert all(row.images_per_s is not None and row.images_per_s > 0 for row in rows)
-    rates = PackageCache(tmp_path).notes(package_key(generator, "fp32", CPU))["rates"]
+    rates = PackageCache(own_cache).notes(package_key(generator, "fp32", CPU))["rates"]
     assert rates == {row.backend: row.images_per_s for row in rows if row.side == 32}
     translator = BatchTranslator(generator, config)
     assert translator.backend.name == max(rates, key=lambda name: rates[name])

@@ -234,8 +234,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.needs_compiler
-@pytest.mark.usefixtures("compiled")
-def test_loading_a_package_does_not_import_the_compiler(model_file: Path, cache: Path) -> None:
+def test_loading_a_package_does_not_import_the_compiler(model_file: Path, own_cache: Path) -> None:
     script = textwrap.dedent(
         """
         import sys
@@ -249,7 +248,7 @@ def test_loading_a_package_does_not_import_the_compiler(model_file: Path, cache:
         print(translator.backend.name, *({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
         """
     )
-    command = [sys.executable, "-c", script, str(model_file), str(cache)]
+    command = [sys.executable, "-c", script, str(model_file), str(own_cache)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["inductor"]
 

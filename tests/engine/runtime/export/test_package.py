@@ -18,16 +18,17 @@ from engine.runtime.export.package import CARD_FILE, export_package
 
 @pytest.mark.needs_compiler
 def test_plain_pytorch_runs_an_exported_package(
-    compiled: InductorBackend, cache: Path, generator: Generator, tmp_path: Path
+    compiled: InductorBackend, own_cache: Path, generator: Generator, tmp_path: Path
 ) -> None:
-    out = tmp_path / "net.pt2"
-    config = GenerateConfig(device="cpu", cache=cache)
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out/net.pt2"
+    config = GenerateConfig(device="cpu", cache=own_cache)
     assert export_package(generator, out, config).passed
     package = load_pt2(str(out))
     assert Card.from_json(package.extra_files[CARD_FILE]) == generator.card
     pixels = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
     assert torch.equal(torch._inductor.aoti_load_package(str(out))(pixels), compiled(pixels))
-    assert list(tmp_path.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_without_a_compiler_nothing_is_written(

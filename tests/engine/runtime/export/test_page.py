@@ -40,9 +40,8 @@ def test_torch(generator: Generator, model_file: Path, folder: Path) -> None:
 
 
 @pytest.mark.needs_compiler
-@pytest.mark.usefixtures("compiled")
-def test_package(generator: Generator, cache: Path, folder: Path) -> None:
-    export_package(generator, folder / "summer2winter.pt2", GenerateConfig(device="cpu", cache=cache))
+def test_package(generator: Generator, own_cache: Path, folder: Path) -> None:
+    export_package(generator, folder / "summer2winter.pt2", GenerateConfig(device="cpu", cache=own_cache))
     names: dict[str, Any] = {}
     exec(PACKAGE, names)
     assert names["translated"].shape == (1, 256, 320, 3)
