@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from engine.model.card import Architecture
+from trainer import loop
 from trainer.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, ScheduleConfig
 
 WARM = ((255, 120, 30), (140, 30, 20))
@@ -61,6 +63,20 @@ def tiny_run(domains: Path) -> RunConfig:
         schedule=ScheduleConfig(epochs=2, batch=5),
         machine=MachineConfig(device="cpu", precision="fp32", compile=False, log_every=2),
     )
+
+
+@pytest.fixture(scope="session")
+def finished_run(domains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of `tiny_run`; tests that need one take a copy, `run`."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert loop.fit(tiny_run(domains), folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """Return a copy of a finished run."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)

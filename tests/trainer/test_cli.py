@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.errors import SetupError
+from trainer import evaluate
 from trainer.checkpoints import load_checkpoint
 from trainer.cli import commands, run_config
 from trainer.config import DataConfig, RunConfig
@@ -21,7 +22,8 @@ def invoke(*arguments: object) -> str:
     return result.output
 
 
-def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path) -> None:
+def test_from_two_folders_to_two_model_files(domains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "SIDE", 64)
     invoke("fit", domains, "--out", tmp_path / "run", "--epochs", 1, *TINY)
     assert load_checkpoint(tmp_path / "run").steps_done == 4
 

@@ -15,12 +15,6 @@ from trainer.config import RunConfig
 from trainer.export import Labels, export, generator_of, load_pair, write_scores
 
 
-@pytest.fixture
-def run(config: RunConfig, tmp_path: Path) -> Path:
-    loop.fit(config, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def test_export_writes_two_files_with_cards_that_compute_what_was_trained(run: Path, tmp_path: Path) -> None:
     write_scores(run, {"scale": {"classifier_accuracy": 0.9}, "a_to_b": {"gap_closed": 0.5}})
     labels = Labels(domain_a="warm", domain_b="cold", data="gradients", licence="CC0", notes="tiny")

@@ -6,23 +6,35 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from engine.config import GenerateConfig
 from engine.errors import SetupError
 from engine.model.card import read_card
-from trainer import evaluate, loop, scoring
-from trainer.config import RunConfig
+from trainer import evaluate, scoring
 from trainer.export import Labels, export
+from trainer.scores.classifier import DomainClassifier, train_classifier
 from trainer.scores.fid import Fid
 
 EAGER = GenerateConfig(backend="eager")
 
 
-@pytest.fixture
-def run(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def judges() -> dict[bytes, DomainClassifier]:
+    """Return the classifiers that tests of this file have trained, by the photos that each was trained on."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _small_and_once(monkeypatch: pytest.MonkeyPatch, judges: dict[bytes, DomainClassifier]) -> None:
+    """Score squares of 64 pixels, and train a classifier once for the same photos: equal seeds give equal ones."""
+
+    def trained(a: Tensor, b: Tensor) -> DomainClassifier:
+        key = a.numpy().tobytes() + b.numpy().tobytes()
+        return judges.get(key) or judges.setdefault(key, train_classifier(a, b))
+
     monkeypatch.setattr(evaluate, "SIDE", 64)
-    loop.fit(config, tmp_path / "run")
-    return tmp_path / "run"
+    monkeypatch.setattr(evaluate, "train_classifier", trained)
 
 
 def test_a_run_is_scored_in_both_directions_and_stores_its_scores(run: Path, domains: Path) -> None:
