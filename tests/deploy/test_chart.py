@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import yaml
 
 from engine.cli.convert import convert
 from engine.cli.stream import stream
+from engine.observe.health import Health, HealthServer
 from tests import ROOT
 
 pytestmark = pytest.mark.needs_helm
@@ -128,6 +131,50 @@ def test_the_probes_are_those_of_the_worker_and_the_pod_outlives_the_drain(objec
     assert pod["terminationGracePeriodSeconds"] > settings(objects)["grace"]
 
 
+def test_ports_and_quantities_are_as_server_side_apply_compares_them(objects: dict[str, dict[str, Any]]) -> None:
+    """A port is found by number and protocol, which older API servers do not fill in; a quantity is a string."""
+
+    def check(value: object) -> None:
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, dict):
+                continue
+            for port in item.get("ports", []):
+                assert "protocol" in port, port
+            for quantities in (item.get(name) or {} for name in ("requests", "limits")):
+                assert all(isinstance(quantity, str) for quantity in quantities.values()), quantities
+            for inner in item.values():
+                check(inner)
+
+    check([objects[kind]["spec"] for kind in ("Service", "StatefulSet", "RayJob rel-convert") if kind in objects])
+
+
+def test_the_modes_of_files_on_a_volume_are_kept(objects: dict[str, dict[str, Any]]) -> None:
+    """By default kubelet lets a volume's group write to all that is on it, and the worker refuses such a cache."""
+    pods = [
+        document["spec"]["template"]["spec"]
+        for document in objects.values()
+        if document["kind"] in ("StatefulSet", "Job")
+    ]
+    assert pods
+    for pod in pods:
+        assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+def test_the_notes_show_why_a_worker_is_not_ready() -> None:
+    shown = helm("install", "rel", CHART, "--dry-run=client").stdout
+    found = re.search(r'-- python -c "(.+)"$', shown, re.MULTILINE)
+    assert found is not None
+    health = Health()
+    health.require("broker", False, "no broker answers")
+    server = HealthServer("127.0.0.1", 0, health, lambda *_: [])
+    try:
+        code = found[1].replace("9108", str(server.port))
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    finally:
+        server.close()
+    assert "no broker answers" in said.stdout, said.stderr
+
+
 def test_every_environment_variable_is_one_that_the_worker_reads(objects: dict[str, dict[str, Any]]) -> None:
     pod = objects["StatefulSet"]["spec"]["template"]["spec"]
     named = {entry["name"] for entry in pod["containers"][0]["env"]}
@@ -178,7 +225,7 @@ def test_a_bucket_is_converted_on_a_ray_cluster_by_the_command_that_the_worker_h
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     limits = groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert limits["nvidia.com/gpu"] == 1
+    assert limits["nvidia.com/gpu"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
+{{- /* Only for a new volume: later the group would be let write to the cache, which the worker then refuses to run. */}}
+fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -83,7 +85,7 @@ requests:
 limits:
   {{- toYaml .Values.resources.limits | nindent 2 }}
   {{- if .Values.gpus }}
-  {{ .Values.gpuResource }}: {{ .Values.gpus }}
+  {{ .Values.gpuResource }}: {{ .Values.gpus | quote }}
   {{- end }}
 {{- end -}}
 
