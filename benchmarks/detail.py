@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import run
-from trainer.sheets import Pixels, save_sheet
+from engine.codec.arrays import Pixels
+from trainer.sheets import save_sheet
 
 WAYS = (("native", "none"), ("512", "plain"), ("512", "guided"))
 """`--size` and `--detail` of the columns after the photo."""

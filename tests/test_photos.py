@@ -1,4 +1,4 @@
-"""Photos through the whole of `convert`: upright, in the right colours, with what they say about themselves."""
+"""Photos through all of `convert`: orientation, colours, transparency and metadata."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUFFIX_OUT = {".jxl": ".jpg", ".mpo": ".jpg", ".j2k": ".jpg", ".jp2": ".jpg", ".
 def run(
     src: Path, dst: Path, generator: Generator, *, format: str = "keep", size: str = "native", **options: Any
 ) -> Summary:
-    """Convert with a generator that leaves pixels as they are, so that all else can be seen."""
+    """Convert with an identity generator, so that everything else can be compared."""
     report, archive = options.pop("report", None), ArchiveConfig(keep_times=options.pop("keep_times", False))
     config = PipelineConfig(
         options=Options(size=Size.parse(size), format=format),
@@ -41,7 +41,7 @@ def run(
 
 
 def one(tmp_path: Path, generator: Generator, name: str, data: bytes, **options: Any) -> Path:
-    """Convert one file and give the only result."""
+    """Convert one file and return the path of its result."""
     source = tmp_path / "in" / name
     source.parent.mkdir()
     source.write_bytes(data)
@@ -51,14 +51,14 @@ def one(tmp_path: Path, generator: Generator, name: str, data: bytes, **options:
 
 
 def notes(dst: Path) -> dict[str, tuple[str, ...]]:
-    """Give the notes that the last run left in the manifest."""
+    """Return the remarks that the last run stored in the manifest, by photo."""
     with Manifest(dst) as manifest:
         manifest.run = 1
         return dict(manifest.remarks())
 
 
 def tags(*arguments: str | Path) -> dict[str, Any]:
-    """Give what exiftool finds in a file."""
+    """Return the tags that exiftool finds in a file."""
     done = subprocess.run(["exiftool", "-j", "-n", "-G1", *map(str, arguments)], capture_output=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)[0]
     return found
@@ -66,7 +66,7 @@ def tags(*arguments: str | Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", [0, 1, 3, 6, 7, 9])
-def test_every_format_comes_out_upright_with_orientation_1(
+def test_photos_of_every_format_are_turned_upright(
     tmp_path: Path, generator: Generator, format: str, orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -84,7 +84,7 @@ def test_every_format_comes_out_upright_with_orientation_1(
     assert np.abs(found.astype(int) - expected).mean() < 6
 
 
-def test_a_wide_gamut_photo_becomes_srgb_and_says_so(tmp_path: Path, generator: Generator) -> None:
+def test_a_wide_gamut_photo_becomes_srgb_with_an_srgb_profile(tmp_path: Path, generator: Generator) -> None:
     data = encoded(picture(), "PNG", icc_profile=adobe_rgb_icc())
     with Image.open(one(tmp_path, generator, "a.png", data)) as image:
         np.testing.assert_array_equal(np.asarray(image), from_pixels(np.asarray(picture()), adobe_rgb_icc()).pixels)
@@ -92,7 +92,7 @@ def test_a_wide_gamut_photo_becomes_srgb_and_says_so(tmp_path: Path, generator: 
         assert "sRGB" in (profile.profile.profile_description or "")
 
 
-def test_keep_profile_brings_the_colours_back(tmp_path: Path, generator: Generator) -> None:
+def test_keep_profile_converts_back_to_the_colours_of_the_photo(tmp_path: Path, generator: Generator) -> None:
     muted = Image.blend(picture(), Image.new("RGB", picture().size, (128, 128, 128)), 0.75)
     data = encoded(muted, "PNG", icc_profile=adobe_rgb_icc())
     with Image.open(one(tmp_path, generator, "a.png", data, keep_profile=True)) as image:
@@ -100,7 +100,7 @@ def test_keep_profile_brings_the_colours_back(tmp_path: Path, generator: Generat
         assert np.abs(np.asarray(image).astype(int) - np.asarray(muted)).max() <= 2
 
 
-def test_a_camera_that_says_adobe_rgb_in_exif_alone_is_believed(tmp_path: Path, generator: Generator) -> None:
+def test_adobe_rgb_declared_in_exif_alone_is_converted(tmp_path: Path, generator: Generator) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0xA001] = 65535
@@ -112,15 +112,15 @@ def test_a_camera_that_says_adobe_rgb_in_exif_alone_is_believed(tmp_path: Path, 
         assert image.getexif().get_ifd(0x8769)[0xA001] == 1
 
 
-def test_a_broken_profile_costs_a_remark_not_the_photo(tmp_path: Path, generator: Generator) -> None:
+def test_a_photo_with_a_broken_profile_is_converted_with_a_remark(tmp_path: Path, generator: Generator) -> None:
     result = one(tmp_path, generator, "a.png", encoded(picture(), "PNG", icc_profile=b"broken"))
     with Image.open(result) as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(picture()))
     assert "profile is broken" in notes(tmp_path / "out")["a.png"][0]
 
 
-def test_cmyk_goes_through_its_profile_whatever_the_size(tmp_path: Path, generator: Generator) -> None:
-    """No CMYK profile may be shipped, so gray ink alone: without a profile K is the darkness."""
+def test_cmyk_becomes_rgb_at_every_size(tmp_path: Path, generator: Generator) -> None:
+    """The photo has black ink only, because no CMYK profile may be distributed: without one, K is darkness."""
     ink = Image.merge("CMYK", [*[Image.new("L", (40, 30))] * 3, Image.linear_gradient("L").resize((40, 30))])
     with Image.open(one(tmp_path, generator, "a.jpg", encoded(ink, quality=100), size="16")) as image:
         assert image.mode == "RGB"
@@ -130,7 +130,9 @@ def test_cmyk_goes_through_its_profile_whatever_the_size(tmp_path: Path, generat
 
 
 @pytest.mark.parametrize(("format", "mode"), [("png", "RGBA"), ("webp", "RGBA"), ("tiff", "RGBA"), ("jpeg", "RGB")])
-def test_alpha_is_carried_or_laid_on_white(tmp_path: Path, generator: Generator, format: str, mode: str) -> None:
+def test_transparency_is_kept_or_composited_on_white(
+    tmp_path: Path, generator: Generator, format: str, mode: str
+) -> None:
     alpha = Image.linear_gradient("L").resize((61, 43))
     image = picture()
     image.putalpha(alpha)
@@ -145,11 +147,11 @@ def test_alpha_is_carried_or_laid_on_white(tmp_path: Path, generator: Generator,
     assert said == ({"a.png": ("transparency laid on white: JPEG has none",)} if mode == "RGB" else {})
 
 
-def test_alpha_follows_size_and_orientation(tmp_path: Path, generator: Generator) -> None:
+def test_transparency_is_resized_and_turned_with_the_photo(tmp_path: Path, generator: Generator) -> None:
     image = Image.new("RGBA", (64, 32), (200, 30, 30, 255))
     image.paste((200, 30, 30, 0), (0, 0, 32, 32))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the left half comes out on top
+    exif[0x0112] = 6  # the left half becomes the top
     with Image.open(one(tmp_path, generator, "a.png", encoded(image, "PNG", exif=exif), size="16")) as found:
         assert found.size == (16, 32)
         alpha = np.asarray(found.getchannel("A"))
@@ -157,7 +159,7 @@ def test_alpha_follows_size_and_orientation(tmp_path: Path, generator: Generator
     assert (alpha[20:] == 255).all()
 
 
-def test_detail_keeps_colour_alpha_and_size(tmp_path: Path, generator: Generator) -> None:
+def test_guided_detail_keeps_colours_transparency_and_size(tmp_path: Path, generator: Generator) -> None:
     image = picture(120, 90)
     image.putalpha(Image.linear_gradient("L").resize((120, 90)))
     (tmp_path / "in").mkdir()
@@ -171,7 +173,7 @@ def test_detail_keeps_colour_alpha_and_size(tmp_path: Path, generator: Generator
         assert np.abs(np.asarray(found.convert("RGB")).astype(int) - expected).mean() < 6
 
 
-def test_heic_comes_out_upright_as_jpeg(tmp_path: Path, generator: Generator) -> None:
+def test_heic_becomes_an_upright_jpeg(tmp_path: Path, generator: Generator) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "Maker"
@@ -194,7 +196,7 @@ def test_16_bits_are_rounded_to_8(tmp_path: Path, generator: Generator) -> None:
         assert np.abs(np.asarray(image) - values / 257).max() <= 1
 
 
-def test_strip_leaves_nothing_but_the_profile(tmp_path: Path, generator: Generator) -> None:
+def test_strip_removes_all_metadata_but_the_profile(tmp_path: Path, generator: Generator) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     data = encoded(picture(), exif=exif, comment=b"mine", icc_profile=adobe_rgb_icc())
@@ -203,7 +205,7 @@ def test_strip_leaves_nothing_but_the_profile(tmp_path: Path, generator: Generat
     assert result.icc is not None
 
 
-def test_an_animation_gives_its_first_frame_and_says_so(tmp_path: Path, generator: Generator) -> None:
+def test_an_animation_becomes_its_first_frame_with_a_remark(tmp_path: Path, generator: Generator) -> None:
     data = encoded(picture(seed=1), "GIF", save_all=True, append_images=[picture(seed=2), picture(seed=3)])
     result = one(tmp_path, generator, "a.gif", data)
     assert result.name == "a.png"
@@ -226,7 +228,7 @@ def test_times_of_files_and_archive_members_are_kept(tmp_path: Path, generator: 
     assert (tmp_path / "now" / "a.jpg").stat().st_mtime > 1_700_000_000
 
 
-def test_progressive_and_lossless(tmp_path: Path, generator: Generator) -> None:
+def test_progressive_and_lossless_encoding(tmp_path: Path, generator: Generator) -> None:
     with Image.open(one(tmp_path, generator, "a.jpg", photo(), progressive=True)) as image:
         assert image.info["progressive"]
     (tmp_path / "more").mkdir()
@@ -236,7 +238,7 @@ def test_progressive_and_lossless(tmp_path: Path, generator: Generator) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (3, 2)])
-def test_extreme_shapes_convert(tmp_path: Path, generator: Generator, shape: tuple[int, int]) -> None:
+def test_photos_of_extreme_shapes_are_converted(tmp_path: Path, generator: Generator, shape: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", shape, (200, 30, 30)), "PNG", icc_profile=adobe_rgb_icc())
     with Image.open(one(tmp_path, generator, "a.png", data)) as image:
         assert image.size == shape
@@ -244,7 +246,7 @@ def test_extreme_shapes_convert(tmp_path: Path, generator: Generator, shape: tup
 
 @pytest.mark.needs_exiftool
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-def test_exiftool_finds_what_it_wrote(tmp_path: Path, generator: Generator, suffix: str) -> None:
+def test_tags_written_by_exiftool_are_kept(tmp_path: Path, generator: Generator, suffix: str) -> None:
     (tmp_path / "in").mkdir()
     source = tmp_path / "in" / f"a.{suffix}"
     source.write_bytes(photo(format={"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())))
@@ -264,11 +266,11 @@ def test_exiftool_finds_what_it_wrote(tmp_path: Path, generator: Generator, suff
     assert "ExifTool:Warning" not in found
 
 
-# The shared collection.
+# The photo collection.
 
 
 @pytest.mark.needs_photos
-def test_the_18_orientation_photos_come_out_upright(tmp_path: Path, generator: Generator, photos: Path) -> None:
+def test_the_18_orientation_photos_become_upright(tmp_path: Path, generator: Generator, photos: Path) -> None:
     run(photos / "orientation", tmp_path, generator)
     for kind in ("landscape", "portrait"):
         upright_pixels = None
@@ -280,12 +282,14 @@ def test_the_18_orientation_photos_come_out_upright(tmp_path: Path, generator: G
                 small = np.asarray(image.resize((90, 60) if kind == "landscape" else (60, 90), Image.Resampling.BOX))
             if upright_pixels is None:
                 upright_pixels = small.astype(int)
-            # Each photo has its own number written on it, and was saved on its own.
+            # Each photo shows its own number and was compressed on its own.
             assert np.abs(small - upright_pixels).mean() < 12, path.name
 
 
 @pytest.mark.needs_photos
-def test_the_whole_collection_converts_or_is_refused(tmp_path: Path, generator: Generator, photos: Path) -> None:
+def test_every_photo_of_the_collection_is_converted_or_refused(
+    tmp_path: Path, generator: Generator, photos: Path
+) -> None:
     summary = run(photos, tmp_path, generator, size="64")
     failed = {failure["path"]: failure for failure in summary.failures}
     with (photos / "INDEX.tsv").open() as file:
@@ -309,8 +313,8 @@ def test_the_whole_collection_converts_or_is_refused(tmp_path: Path, generator: 
 
 @pytest.mark.needs_photos
 @pytest.mark.needs_exiftool
-def test_camera_metadata_survives(tmp_path: Path, generator: Generator, photos: Path) -> None:
-    """Everything that exiftool finds in camera files is still there, MakerNotes included, save what must change."""
+def test_camera_metadata_is_kept(tmp_path: Path, generator: Generator, photos: Path) -> None:
+    """Compare all tags that exiftool finds, MakerNotes included, except those that must change."""
     changed = {"ExifImageWidth", "ExifImageHeight", "ImageWidth", "ImageHeight", "ImageSize"}
     groups = ("IFD0", "ExifIFD", "GPS", "Canon", "Nikon", "Panasonic", "XMP-", "IPTC", "InteropIFD")
     stored = {"BitsPerSample", "PhotometricInterpretation", "SamplesPerPixel", "Compression"}
@@ -327,7 +331,7 @@ def test_camera_metadata_survives(tmp_path: Path, generator: Generator, photos: 
 
 @pytest.mark.needs_photos
 def test_colours_agree_with_littlecms_at_full_size(tmp_path: Path, generator: Generator, photos: Path) -> None:
-    """Against ImageCms's own one-call conversion, photo by photo."""
+    """Compare each photo with the result of `ImageCms.profileToProfile`."""
     run(photos / "formats", tmp_path, generator, format="png")
     checked = 0
     for source in sorted((photos / "formats").iterdir()):
@@ -353,8 +357,8 @@ def test_colours_agree_with_littlecms_at_full_size(tmp_path: Path, generator: Ge
     assert checked >= 8
 
 
-def test_a_kept_profile_is_what_to_profile_gives(tmp_path: Path, generator: Generator) -> None:
-    """Colours out of sRGB are clipped once on the way in, and not again on the way out."""
+def test_keep_profile_equals_one_conversion_back_from_srgb(tmp_path: Path, generator: Generator) -> None:
+    """Colours outside sRGB are clipped on decoding and not a second time on encoding."""
     data = encoded(picture(), "PNG", icc_profile=adobe_rgb_icc())
     with Image.open(one(tmp_path, generator, "a.png", data, keep_profile=True)) as image:
         clipped = from_pixels(np.asarray(picture()), adobe_rgb_icc()).pixels

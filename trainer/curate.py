@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.codec.arrays import Pixels
 from engine.errors import SetupError, SkipImage
 from trainer.photos import image_paths, load_photo, training_paths
-from trainer.sheets import Pixels, save_labelled_sheet
+from trainer.sheets import save_labelled_sheet
 
 SIDE = 64
 SKIPPED_ROWS = 24

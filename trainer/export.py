@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from engine.codec.arrays import Pixels
 from engine.errors import SetupError, SkipImage
 from engine.model.card import Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator, load_generator, save_generator
 from trainer.checkpoints import Checkpoint, load_checkpoint
 from trainer.preview import EpochSheet
-from trainer.sheets import Pixels, save_sheet
+from trainer.sheets import save_sheet
 
 logger = logging.getLogger(__name__)
 

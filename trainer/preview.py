@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engine.codec.arrays import Pixels
 from engine.model.network import ResnetGenerator
 from engine.model.pixels import to_network, to_pixels
 from trainer.config import RunConfig
 from trainer.photos import image_paths, load_photo
-from trainer.sheets import Pixels
 
 PHOTOS = 4
 """Photos of each domain on a sheet."""

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from trainer.sheets import Pixels, draw_curves, save_sheet
+from engine.codec.arrays import Pixels
+from trainer.sheets import draw_curves, save_sheet
 
 LOG_NAME = "losses.jsonl"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from engine.codec.arrays import Pixels
 from engine.config import GenerateConfig
 from engine.model.card import find_model, read_card
 from engine.model.weights import load_generator
@@ -17,7 +18,7 @@ from trainer.evaluate import evaluate
 from trainer.export import load_pair, write_scores
 from trainer.photos import load_photo
 from trainer.scores.fid import Fid
-from trainer.sheets import Pixels, save_sheet
+from trainer.sheets import save_sheet
 
 
 def score(

@@ -1,4 +1,4 @@
-"""Sheets of photos beside their translations, and loss curves."""
+"""Sheets, which show photos beside their translations, and plots of losses."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.codec.arrays import Pixels
 from engine.system.files import write_atomically
 
-Pixels = NDArray[np.uint8]
-"""One image, uint8 [H, W, 3]."""
-
 LOSSES = ("fool", "cycle", "identity", "real")
-"""First parts of the names of losses in a log."""
+"""Prefixes of the names of losses in a log."""
 GAP = 4
-"""White pixels between two images."""
+"""Width in pixels of the white space around each image."""
 LABEL = 14
 """Height in pixels of the label below an image."""
 
 
 def draw_sheet(rows: Sequence[Sequence[Pixels]]) -> Pixels:
-    """Arrange `rows` of images on white; images of a row are side by side, with aligned top edges."""
+    """Return a sheet, uint8 [H, W, 3], with `rows` of images on white.
+
+    Images, uint8 [H, W, 3], may differ in size; those of a row are side by side with aligned top edges.
+    """
     heights = [max(image.shape[0] for image in row) for row in rows]
     width = max(sum(image.shape[1] + GAP for image in row) for row in rows)
     sheet = np.full((sum(heights) + GAP * (len(rows) + 1), width + GAP, 3), 255, np.uint8)
@@ -39,7 +39,7 @@ def draw_sheet(rows: Sequence[Sequence[Pixels]]) -> Pixels:
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Pixels]]) -> Pixels:
-    """Write `rows` to `path` as PNG, or as JPEG for a name in .jpg, and return the pixels."""
+    """Write the sheet of `rows` to `path` and return its pixels; the suffix .jpg or .jpeg means JPEG, any other PNG."""
     sheet = draw_sheet(rows)
     kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     buffer = io.BytesIO()
@@ -49,7 +49,7 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Pixels]]) -> Pixels:
 
 
 def save_labelled_sheet(path: Path, rows: Sequence[Sequence[tuple[Pixels, str]]]) -> Pixels:
-    """Write rows of images with a line of text below each, as `save_sheet` does."""
+    """Write a sheet like `save_sheet`, with a line of text below each image."""
     return save_sheet(path, [[_labelled(image, text) for image, text in row] for row in rows])
 
 
@@ -61,8 +61,11 @@ def _labelled(image: Pixels, text: str) -> Pixels:
 
 
 def draw_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
-    """Draw every loss in `log` over the epochs to `path` as PNG."""
-    from matplotlib.figure import Figure  # slow to import, needed once at the end
+    """Plot every loss of `log` over the epochs, and write the plot to `path` as PNG.
+
+    Entries of `log` map `epoch` and the names of losses to values.
+    """
+    from matplotlib.figure import Figure  # not at the top: slow to import, and used only at the end of a run
 
     names = [name for name in (log[0] if log else {}) if name.startswith(LOSSES)]
     figure = Figure(figsize=(9, 5), layout="constrained")

@@ -28,7 +28,7 @@ def test_a_run_prints_tables_and_writes_the_document_and_pictures() -> None:
     assert run.document["settings"]["model"] == "random-ngf4"
 
 
-def test_compare_measures_nothing_and_marks_what_changed(tmp_path: Path) -> None:
+def test_compare_marks_changes_without_measuring(tmp_path: Path) -> None:
     faster = copy.deepcopy(tiny_run().document)
     rates = Spread.from_document(faster["generator"]["reference_images_per_s"]).scaled(50)
     faster["generator"]["reference_images_per_s"] = rates.to_document()
@@ -42,20 +42,20 @@ def test_compare_measures_nothing_and_marks_what_changed(tmp_path: Path) -> None
     assert "better" in result.stdout
 
 
-def test_compare_refuses_what_is_no_document(tmp_path: Path) -> None:
+def test_compare_refuses_a_file_that_is_not_a_document(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
 
     with pytest.raises(SetupError, match=r"a\.json is not a document of `solstice bench`"):
         bench("--compare", tmp_path / "a.json", tmp_path / "a.json")
 
 
-def test_a_missing_folder_for_the_document_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_missing_folder_for_the_document_is_refused_before_measuring(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="there is no folder"):
         bench("--json", tmp_path / "missing" / "run.json")
 
 
-def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What follows is refused, so that nothing is measured."""
+def test_without_matplotlib_a_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model does not exist, so that nothing is measured."""
     monkeypatch.setattr(engine.cli.bench, "can_draw", lambda: False)
     runner = CliRunner()
 
@@ -67,7 +67,7 @@ def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tm
     assert isinstance(result.exception, SetupError)
 
 
-def test_help_describes_every_option() -> None:
+def test_help_lists_the_options() -> None:
     text = bench("--help").stdout
 
     for option in ("--device", "--model", "--ngf", "--quick", "--json", "--pictures", "--compare", "--stream"):

@@ -1,4 +1,4 @@
-"""Arguments become configuration, and the summary is printed."""
+"""`solstice convert`: from arguments to configuration, and the printed summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def invoke(*arguments: str | Path) -> Result:
         (["SRC", "DST"], None),
     ],
 )
-def test_report_may_stand_anywhere(
+def test_report_may_be_anywhere_on_the_command_line(
     arguments: list[str], report: str | None, src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
@@ -127,17 +127,17 @@ def test_an_invalid_option_is_a_usage_error(options: list[str], complaint: str, 
         (["--devices", "cpu,cpu", "--device", "cpu"], "leave one of them out"),
     ],
 )
-def test_invalid_devices_are_one_sentence(options: list[str], complaint: str, src: Path) -> None:
+def test_invalid_devices_are_refused(options: list[str], complaint: str, src: Path) -> None:
     result = invoke(src, src.parent / "dst", "--model", "m", *options)
     assert isinstance(result.exception, SetupError)
     assert complaint in str(result.exception)
 
 
-def test_one_of_several_devices_is_a_device(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_entry_of_devices_is_the_device(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_of(monkeypatch, src, "--devices", "cpu").generate.device == "cpu"
 
 
-def test_the_summary_of_a_run(src: Path, model_file: Path) -> None:
+def test_the_summary_counts_converted_existing_and_failed_photos(src: Path, model_file: Path) -> None:
     dst = src.parent / "dst"
     (src / "empty.jpg").touch()
     first = invoke(src, dst, "--model", model_file, "--size", "48x32", "--format", "png", *EAGER)
@@ -153,7 +153,7 @@ def test_the_summary_of_a_run(src: Path, model_file: Path) -> None:
     assert "Results are in" not in second.output
 
 
-def test_twenty_failures_are_shown_and_json_has_all(src: Path, model_file: Path) -> None:
+def test_twenty_failures_are_printed_and_json_has_all(src: Path, model_file: Path) -> None:
     for i in range(25):
         (src / f"bad{i:02}.jpg").touch()
     result = invoke(src, src.parent / "dst", "--model", model_file, *EAGER)
@@ -163,14 +163,14 @@ def test_twenty_failures_are_shown_and_json_has_all(src: Path, model_file: Path)
     assert len(json.loads(result.stdout)["failures"]) == 25
 
 
-def test_native_output_of_a_run_is_in_the_log_beside_the_manifest(src: Path, model_file: Path) -> None:
+def test_output_of_native_libraries_is_in_a_log_beside_the_manifest(src: Path, model_file: Path) -> None:
     (src / "cut.png").write_bytes(photo(200, 150, format="PNG")[:-3000])
     result = invoke(src, src.parent / "dst", "--model", model_file, *EAGER)
     assert result.exit_code == 1
     assert (src.parent / "dst/.solstice/native.log").exists()
 
 
-def test_a_relative_output_is_named_by_its_absolute_path_in_quotes(
+def test_the_summary_has_the_absolute_path_of_a_relative_output(
     src: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (src.parent / "dst/here").mkdir(parents=True)
@@ -179,7 +179,7 @@ def test_a_relative_output_is_named_by_its_absolute_path_in_quotes(
     assert f'Results are in "{src.parent}/dst".\n' in result.output
 
 
-def test_remarks_and_what_is_left_out_are_printed(src: Path, model_file: Path) -> None:
+def test_remarks_and_left_out_files_are_printed(src: Path, model_file: Path) -> None:
     (src / "a.bmp").write_bytes(photo(format="BMP"))
     (src / "film.mov").write_bytes(b"x")
     result = invoke(src, src.parent / "dst", "--model", model_file, "--format", "jpeg", *EAGER)
@@ -210,7 +210,7 @@ def test_every_archive_option_reaches_the_run(src: Path, monkeypatch: pytest.Mon
     ]  # fmt: skip
 
 
-def test_without_options_an_archive_has_its_defaults(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_the_archive_has_its_defaults(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ArchiveConfig] = []
 
     def note(*_: Any, archive: ArchiveConfig, **__: Any) -> Summary:
@@ -222,8 +222,8 @@ def test_without_options_an_archive_has_its_defaults(src: Path, monkeypatch: pyt
     assert seen == [ArchiveConfig()]
 
 
-def test_the_tree_is_walked_once(src: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the number of photos, the plan and the run together."""
+def test_the_folder_is_listed_once(src: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One listing serves the number of photos, the plan and the run."""
     (src / "deep").mkdir()
     (src / "deep/b.jpg").write_bytes(photo())
     walked: list[str] = []
@@ -253,6 +253,6 @@ def test_backends_are_tuned_for_the_size_of_most_photos(
         (("--on", "ray", "--devices", "cpu,cpu"), "--devices and --on ray cannot be combined"),
     ],
 )
-def test_options_of_ray_go_with_ray_alone(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+def test_options_of_ray_need_ray(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=complaint):
         CliRunner().invoke(convert, [str(tmp_path), "out", "--model", "x", *arguments], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""`solstice doctor` prints what was found, as text or JSON."""
+"""`solstice doctor` prints the facts of this machine as text or JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_json_has_the_same_facts() -> None:
     assert found["facts"]["PyTorch"] in CliRunner().invoke(doctor).output
 
 
-def test_a_machine_that_lacks_nothing() -> None:
+def test_a_machine_that_lacks_nothing_gets_no_advice() -> None:
     words = describe(MachineReport(facts={"GPU": "one"}, backend="tensorrt fp16 on cuda:0"))
 
     assert words.endswith("Nothing is missing for the fastest backend of this machine.")

@@ -1,4 +1,4 @@
-"""`solstice export` checks its arguments before it works, and leaves nothing half-written."""
+"""`solstice export` checks its arguments first and leaves no partly written file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.errors import SetupError
         (["net.onnx", "--to", "onnx", "--dtype", "bf16"], "use --dtype fp16 or fp32"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(
+def test_incompatible_options_are_refused(
     arguments: list[str], reason: str, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -32,7 +32,7 @@ def test_options_that_do_not_fit_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_is_exported_with_where_it_loads(model_file: Path, tmp_path: Path) -> None:
+def test_exporting_a_checkpoint_prints_the_project_that_loads_it(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "net_G.pth"
     result = CliRunner().invoke(export_model, [str(model_file), str(out), "--to", "torch"])
     assert result.exit_code == 0, result.exception
@@ -40,7 +40,7 @@ def test_a_checkpoint_is_exported_with_where_it_loads(model_file: Path, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["net_G.pth"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(model_file: Path, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(export_model, [str(model_file), str(tmp_path / "file/net.pth"), "--to", "torch"])
     assert isinstance(result.exception, SetupError)

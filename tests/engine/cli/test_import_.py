@@ -1,4 +1,4 @@
-"""`solstice import` converts checkpoints, prints what it assumed, and compares with an image of the old code."""
+"""`solstice import` converts checkpoints, prints its assumptions, and compares with an image of the original code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def saved(content: Any, tmp_path: Path) -> Path:
 
 
 def refused(*arguments: str | Path) -> str:
-    """Run an import that must fail; return its sentence."""
+    """Run an import that must fail; return its error message."""
     model = Path(arguments[1])
     result = run(*arguments)
     assert isinstance(result.exception, SetupError), result.output
@@ -72,7 +72,7 @@ def test_assumptions_are_printed_and_stored_on_the_card(tmp_path: Path) -> None:
     assert load_generator(model).card.notes == f"Imported from latest_net_G_A.pth, netG_A. {assumed}"
 
 
-def test_norms_whose_keys_other_norms_share_are_announced_too(tmp_path: Path) -> None:
+def test_ambiguous_norms_are_assumptions_too(tmp_path: Path) -> None:
     """A GroupNorm has the keys of an InstanceNorm with scale and shift."""
     path, model = (
         saved(Reference(1, norm=lambda n: nn.GroupNorm(1, n)).state_dict(), tmp_path),
@@ -81,7 +81,7 @@ def test_norms_whose_keys_other_norms_share_are_announced_too(tmp_path: Path) ->
     assert "Assumed, as the file cannot tell: instance norms with scale and shift; padding" in run(path, model).output
 
 
-def test_what_is_stated_is_not_assumed(tmp_path: Path) -> None:
+def test_a_given_option_is_not_an_assumption(tmp_path: Path) -> None:
     path, model = saved(Reference(1).state_dict(), tmp_path), tmp_path / "model.safetensors"
     result = run(path, model, "--norm", "none", "--padding", "zero", "--learn-residual")
     assert "Assumed, as the file cannot tell: the rest as in the original" in result.output
@@ -90,7 +90,7 @@ def test_what_is_stated_is_not_assumed(tmp_path: Path) -> None:
 
 
 def made_by(network: nn.Module, tmp_path: Path, suffix: str = ".png") -> tuple[Path, Path]:
-    """Save an image and what `network` makes of it, as the reference's tensor2im does: fractions cut off."""
+    """Save an image and its translation by `network`, truncated to integers as the reference's tensor2im does."""
     image = picture(48, 32)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
@@ -112,7 +112,7 @@ class Residual(nn.Module):
 
 
 def with_zero_pads(network: nn.Module) -> nn.Module:
-    """Pad with zeros by layers of their own, which leaves the keys as they are."""
+    """Replace padding by layers that pad with zeros, which does not change the keys."""
     for block in network.modules():
         if isinstance(block, layouts.Block):
             block.conv_block[0] = block.conv_block[4] = nn.ZeroPad2d(1)
@@ -138,9 +138,7 @@ def state_of(network: nn.Module, kind: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", SILENT)
-def test_an_import_that_would_be_wrong_is_refused_by_the_check_with_the_options_that_fit(
-    kind: str, tmp_path: Path
-) -> None:
+def test_the_comparison_refuses_a_wrong_import_and_names_the_right_options(kind: str, tmp_path: Path) -> None:
     network, layout, options = SILENT[kind]
     path, model = saved(state_of(network, layout), tmp_path), tmp_path / "model.safetensors"
     given, expected = made_by(network, tmp_path)
@@ -155,14 +153,14 @@ def test_an_import_that_would_be_wrong_is_refused_by_the_check_with_the_options_
     assert "Its output was compared with an image that the original code made: 5" in load_generator(model).card.notes
 
 
-def test_a_right_import_passes_the_check_also_with_a_jpeg(tmp_path: Path) -> None:
+def test_a_right_import_passes_the_comparison_with_a_png_or_jpeg(tmp_path: Path) -> None:
     network = randomised(Reference(2))
     path, model = saved(network.state_dict(), tmp_path), tmp_path / "model.safetensors"
     for suffix in (".png", ".jpg"):
         assert run(path, model, "--check", *made_by(network, tmp_path, suffix)).exit_code == 0
 
 
-def test_a_gray_network_is_checked_with_gray_images(tmp_path: Path) -> None:
+def test_a_gray_network_is_compared_on_gray_images(tmp_path: Path) -> None:
     network = randomised(Reference(2, channels=(1, 1)))
     path, model = saved(network.state_dict(), tmp_path), tmp_path / "model.safetensors"
     image = picture(48, 32).convert("L")
@@ -174,14 +172,14 @@ def test_a_gray_network_is_checked_with_gray_images(tmp_path: Path) -> None:
     assert run(path, model, "--check", tmp_path / "real_A.png", tmp_path / "fake_B.png").exit_code == 0
 
 
-def test_a_u_net_is_checked_at_a_multiple_of_its_stride(tmp_path: Path) -> None:
+def test_a_u_net_is_compared_at_a_multiple_of_its_stride(tmp_path: Path) -> None:
     path, model = saved(randomised(Unet(5)).state_dict(), tmp_path), tmp_path / "model.safetensors"
     given, _ = made_by(nn.Identity(), tmp_path)
     sentence = refused(path, model, "--check", given, given)
     assert "The input is 48x32, and the network takes multiples of 32 from 32" in sentence
 
 
-def test_an_image_of_another_network_fits_no_reading(tmp_path: Path) -> None:
+def test_an_image_of_another_network_matches_no_combination_of_options(tmp_path: Path) -> None:
     path, model = saved(randomised(Reference(2)).state_dict(), tmp_path), tmp_path / "model.safetensors"
     check = made_by(randomised(Reference(2), seed=1), tmp_path)
     sentence = refused(path, model, "--check", *check)
@@ -200,7 +198,7 @@ def test_images_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     assert "cannot be read as an image" in refused(path, model, "--check", tmp_path / "missing.png", given)
 
 
-def test_refusals_name_what_the_file_holds_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_refusals_name_the_content_of_the_file_and_leave_no_file(tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     for content, reason in (
         (Discriminator().state_dict(), "holds a discriminator (PatchGAN) of 5 convolutions, which is not imported"),
@@ -233,7 +231,7 @@ def test_a_model_file_without_its_suffix_is_refused(tmp_path: Path) -> None:
     assert "must end in .safetensors" in str(result.exception)
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error(tmp_path: Path) -> None:
     path = saved(Reference(1).state_dict(), tmp_path)
     result = run(path, path / "model.safetensors")
     assert isinstance(result.exception, SetupError)

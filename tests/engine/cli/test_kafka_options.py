@@ -1,4 +1,4 @@
-"""Settings from a file: each option may be there, and the command line and the environment win over it."""
+"""Settings file: it may hold every option; the command line and the environment take precedence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDED = {"brokers": "b:1", "jobs": "j", "results": "r", "dead-letters": "d", "g
 
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[StreamConfig]:
-    """Give the configurations with which workers would have run."""
+    """Replace the worker, and return a list that collects the configurations it would have had."""
     import engine.stream.worker as module
 
     made: list[StreamConfig] = []
@@ -53,7 +53,7 @@ def written(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def example(option: click.Option, folder: Path) -> Any:
-    """Give a value that the option takes and that is not its default."""
+    """Return a valid value of the option that is not its default."""
     kind = option.type
     if option.is_flag:
         return True
@@ -71,7 +71,7 @@ def example(option: click.Option, folder: Path) -> Any:
     return [word, f"{word}-2"] if option.multiple else word
 
 
-def test_every_option_of_a_worker_may_stand_in_the_file(configs: list[StreamConfig], tmp_path: Path) -> None:
+def test_the_file_may_hold_every_option_of_a_worker(configs: list[StreamConfig], tmp_path: Path) -> None:
     options = {
         option.opts[0].removeprefix("--"): option
         for option in stream.params
@@ -91,14 +91,14 @@ def test_every_option_of_a_worker_may_stand_in_the_file(configs: list[StreamConf
     assert configs[0].models == ("my-models", "my-models-2")
 
 
-def test_the_example_in_the_docs_has_no_key_that_a_worker_does_not_know() -> None:
+def test_every_key_of_the_example_in_the_docs_is_an_option() -> None:
     text = (ROOT / "docs/streaming.md").read_text()
     example = tomllib.loads(text.split("```toml")[1].split("```")[0])
     assert len(example) > 10
     assert {f"--{key}" for key in example} <= {name for option in stream.params for name in option.opts}
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     configs: list[StreamConfig], tmp_path: Path
 ) -> None:
     file = written(tmp_path, NEEDED)
@@ -108,7 +108,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     assert (config.group, config.jobs, config.results) == ("line", "environment", "r")
 
 
-def test_the_environment_may_name_the_file_and_one_model_needs_no_list(
+def test_the_environment_may_name_the_file_and_a_single_model_needs_no_list(
     configs: list[StreamConfig], tmp_path: Path
 ) -> None:
     done = run(None, env={"SOLSTICE_CONFIG": str(written(tmp_path, NEEDED))})
@@ -129,7 +129,7 @@ def test_the_environment_may_name_the_file_and_one_model_needs_no_list(
         ("group = s3cret", "is not TOML"),
     ],
 )
-def test_what_the_file_must_not_hold_is_named_and_no_value_is_shown(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_key_is_named_without_its_value(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "worker.toml"
     file.write_text(text)
     done = run(file)
@@ -140,7 +140,7 @@ def test_what_the_file_must_not_hold_is_named_and_no_value_is_shown(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"\xff", "not UTF-8"), (None, "No such file")])
-def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, data: bytes | None, said: str) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, data: bytes | None, said: str) -> None:
     if data is not None:
         (tmp_path / "worker.toml").write_bytes(data)
     done = run(tmp_path / "worker.toml")
@@ -156,7 +156,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize("option", TYPED, ids=lambda option: option.opts[0])
-def test_a_value_of_the_wrong_kind_names_its_option_and_is_not_shown(option: click.Option, tmp_path: Path) -> None:
+def test_a_value_of_the_wrong_type_is_an_error_that_names_only_the_option(option: click.Option, tmp_path: Path) -> None:
     key = option.opts[0].removeprefix("--")
     done = run(written(tmp_path, {**NEEDED, key: "s3cret"}))
     assert isinstance(done.exception, SetupError)
@@ -164,7 +164,7 @@ def test_a_value_of_the_wrong_kind_names_its_option_and_is_not_shown(option: cli
     assert "s3cret" not in str(done.exception) + done.output
 
 
-def test_a_password_may_stand_in_the_file(configs: list[StreamConfig], tmp_path: Path) -> None:
+def test_the_file_may_hold_a_password(configs: list[StreamConfig], tmp_path: Path) -> None:
     url = "https://user:s3cret@images.example/photos"
     assert run(written(tmp_path, {**NEEDED, "input-root": [url]})).exit_code == 0
     assert configs[0].input_roots == (url,)
@@ -175,17 +175,17 @@ def test_a_password_may_stand_in_the_file(configs: list[StreamConfig], tmp_path:
     [(stream, []), (submit, ["photos"]), (results, []), (replay, [])],
     ids=lambda value: str(value),
 )
-def test_one_file_serves_all_commands_of_the_queue(
+def test_all_commands_of_the_queue_can_share_one_file(
     command: click.Command, arguments: list[str], tmp_path: Path
 ) -> None:
-    """Each command takes what it knows and passes over the settings of the others."""
+    """Each command uses its own settings and ignores those of the others."""
     file = written(tmp_path, {**NEEDED, "max-in-flight": 8})
     with command.make_context(command.name, ["--config", str(file), *arguments]) as ctx:
         assert ctx.params["brokers"] == NEEDED["brokers"]
         assert ("max_in_flight" in ctx.params) == (command is stream)
 
 
-def test_a_command_with_no_file_is_as_before() -> None:
+def test_a_command_without_a_file_uses_its_options() -> None:
     @click.command()
     @kafka_options
     def plain(brokers: str, **_: object) -> None:

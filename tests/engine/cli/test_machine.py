@@ -1,4 +1,4 @@
-"""What `solstice doctor` finds on this machine, and its advice."""
+"""Facts that `solstice doctor` finds on this machine, and its advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real command in its own process: output, exit codes, and what is left when it is stopped."""
+"""The real command in its own process: output, exit codes, and the state after it was stopped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def states(dst: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model that takes long enough for a signal to come in the middle of an archive."""
+    """Return a model that is slow enough for a signal to arrive in the middle of an archive."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "slow.safetensors"
     save_generator(path, ResnetGenerator(Architecture(blocks=4, ngf=16)), Card(name="slow"))
@@ -88,7 +88,7 @@ def undisturbed(archive: Path, slow_model: Path, tmp_path_factory: pytest.TempPa
 
 
 def start_and_wait_for_results(dst: Path, arguments: Sequence[str | Path]) -> subprocess.Popen[str]:
-    """Start a run and come back when it has stored a few results."""
+    """Start a run; return when it has stored a few results."""
     process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline_s = time.monotonic() + 150
     while len(list(dst.glob("*.jpg"))) < 6:
@@ -99,10 +99,10 @@ def start_and_wait_for_results(dst: Path, arguments: Sequence[str | Path]) -> su
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-def test_a_stopped_run_that_is_run_again_ends_like_an_undisturbed_one(
+def test_a_stopped_run_that_is_started_again_ends_like_an_undisturbed_one(
     number: signal.Signals, code: int, archive: Path, slow_model: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Byte for byte, with nothing half-written under a final name, and nothing left of what was under way."""
+    """Files are equal byte for byte; no file is partly written, and no temporary file is left."""
     process = start_and_wait_for_results(tmp_path, eager(archive, tmp_path, slow_model))
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
@@ -124,11 +124,11 @@ def test_a_stopped_run_that_is_run_again_ends_like_an_undisturbed_one(
     assert list((tmp_path / FOLDER).glob("partial/*")) == []
 
 
-def test_a_second_run_at_the_same_time_is_refused_and_the_first_goes_on(
+def test_a_second_run_at_the_same_time_is_refused_and_the_first_continues(
     archive: Path, slow_model: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     first = start_and_wait_for_results(tmp_path, eager(archive, tmp_path, slow_model))
-    first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second has tried
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second has started
     second = solstice(*eager(archive, tmp_path, slow_model))
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
@@ -143,7 +143,9 @@ def test_a_second_run_at_the_same_time_is_refused_and_the_first_goes_on(
 KEYS = {"images", "converted", "skipped", "failed", "images_per_second", "seconds", "backend", "stages", "failures"}
 
 
-def test_some_failures_end_with_1_and_a_json_object_alone_on_standard_output(model_file: Path, tmp_path: Path) -> None:
+def test_failures_end_with_exit_code_1_and_only_a_json_object_on_standard_output(
+    model_file: Path, tmp_path: Path
+) -> None:
     src, dst = tmp_path / "src", tmp_path / "dst"
     src.mkdir()
     for i in range(5):
@@ -164,7 +166,7 @@ def test_some_failures_end_with_1_and_a_json_object_alone_on_standard_output(mod
     assert 0 < summary["images_per_second"] <= 5 / summary["seconds"] + 1
 
 
-def test_metrics_of_a_run_can_be_read_while_it_goes_on(archive: Path, slow_model: Path, tmp_path: Path) -> None:
+def test_metrics_can_be_read_during_a_run(archive: Path, slow_model: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(*eager(archive, tmp_path, slow_model, "--metrics-port", "0")),
         cwd=ROOT,
@@ -196,7 +198,7 @@ def metric_values(text: str, series: str) -> list[float]:
     return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(series)]
 
 
-def test_a_metrics_port_in_use_is_one_sentence_before_anything_is_created(model_file: Path, tmp_path: Path) -> None:
+def test_a_metrics_port_in_use_is_refused_before_anything_is_created(model_file: Path, tmp_path: Path) -> None:
     src = tmp_path / "a.jpg"
     src.write_bytes(photo(60, 40))
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -209,10 +211,10 @@ def test_a_metrics_port_in_use_is_one_sentence_before_anything_is_created(model_
 
 
 @pytest.mark.needs_mount
-def test_a_full_disk_is_exit_code_2_and_one_sentence_and_the_manifest_stays_whole(
+def test_a_full_disk_ends_with_exit_code_2_and_keeps_the_manifest_intact(
     archive: Path, slow_model: Path, tmp_path: Path
 ) -> None:
-    """On a file system of 256 kB in a namespace of its own, which also ends when the test is killed."""
+    """The file system has 256 kB, in a namespace that is removed even if the test is killed."""
     dst, kept = tmp_path / "dst", tmp_path / "kept"
     dst.mkdir()
     script = """
@@ -243,7 +245,7 @@ def test_a_full_disk_is_exit_code_2_and_one_sentence_and_the_manifest_stays_whol
         (["convert", ".", "out", "--model", "m", "--size", "12"], "Error: Invalid value for '--size': sides must be"),
     ],
 )
-def test_a_run_that_cannot_start_is_exit_code_2_without_traceback(
+def test_a_run_that_cannot_start_ends_with_exit_code_2_without_traceback(
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -257,7 +259,7 @@ def test_a_run_that_cannot_start_is_exit_code_2_without_traceback(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_subcommand_is_where_the_table_says(name: str) -> None:
+def test_every_subcommand_of_the_table_can_be_loaded(name: str) -> None:
     shown = CliRunner().invoke(solstice_command, [name, "--help"])
 
     assert shown.exit_code == 0, shown.output
@@ -265,7 +267,7 @@ def test_every_subcommand_is_where_the_table_says(name: str) -> None:
 
 
 def test_ctrl_c_while_libraries_load_prints_no_traceback() -> None:
-    """Before the first image is looked for, and long before the pipeline has its own way of stopping."""
+    """The signal arrives during imports, before the pipeline has its own handler."""
     arguments = command("convert", "no-such-folder", "out", "--model", "summer2winter")
     verbose = {**os.environ, "PYTHONVERBOSE": "1"}
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=verbose) as started:
@@ -280,7 +282,7 @@ def test_ctrl_c_while_libraries_load_prints_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_another_operating_system_gets_one_sentence(platform: str) -> None:
+def test_another_operating_system_is_refused(platform: str) -> None:
     script = f"import sys; from engine.cli.main import main; sys.platform = {platform!r}; main()"
     done = subprocess.run([sys.executable, "-c", script, "doctor"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
@@ -288,7 +290,7 @@ def test_another_operating_system_gets_one_sentence(platform: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failing_url_is_one_sentence(model_file: Path, tmp_path: Path) -> None:
+def test_an_unusable_url_ends_with_exit_code_2_and_one_sentence(model_file: Path, tmp_path: Path) -> None:
     for src, dst in (("ftp://127.0.0.1:1/x", tmp_path / "dst"), ("nosuch://x", tmp_path / "dst")):
         done = solstice("convert", src, dst, "--model", model_file)
         assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`solstice models` lists models."""
+"""`solstice models` lists the named models and their cards."""
 
 from __future__ import annotations
 

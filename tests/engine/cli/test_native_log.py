@@ -1,4 +1,4 @@
-"""Output of native libraries goes to a file, and that of Solstice to the terminal."""
+"""Redirect the output of native libraries to a file; Solstice's own stays on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.cli.native_log import NativeLog
 from tests import ROOT
 
 
-def test_native_output_is_in_the_file_and_our_own_on_the_terminal(
+def test_native_output_is_in_the_file_and_python_output_on_the_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "native.log"
@@ -29,7 +29,7 @@ def test_native_output_is_in_the_file_and_our_own_on_the_terminal(
     assert log.read_text() == "a library complains\n"
 
 
-def test_nothing_is_redirected_when_the_user_wants_to_see_it(
+def test_an_environment_variable_turns_redirection_off(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOLSTICE_DECODER_LOG", "1")
@@ -40,7 +40,7 @@ def test_nothing_is_redirected_when_the_user_wants_to_see_it(
     assert not (tmp_path / "native.log").exists()
 
 
-def test_a_temporary_file_goes_with_the_run(
+def test_a_temporary_file_is_deleted_with_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -52,7 +52,7 @@ def test_a_temporary_file_goes_with_the_run(
     assert capfd.readouterr().err == ""
 
 
-def test_a_native_crash_leaves_its_trace_in_the_file(tmp_path: Path) -> None:
+def test_the_trace_of_a_native_crash_is_in_the_file(tmp_path: Path) -> None:
     script = (
         "import ctypes, sys; from pathlib import Path; from engine.cli.native_log import NativeLog\n"
         "with NativeLog() as native:\n    native.open(Path(sys.argv[1]))\n    ctypes.string_at(0)"

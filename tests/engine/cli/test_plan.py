@@ -25,7 +25,7 @@ def test_a_plan_from_a_measurement_prints_a_table_and_values_for_helm(document: 
     assert set(values) == {"kafka", "keda", "resources"}
 
 
-def test_a_plan_as_json_has_every_number(document: Document, tmp_path: Path) -> None:
+def test_a_plan_as_json_has_workers_and_values_for_helm(document: Document, tmp_path: Path) -> None:
     save(document, tmp_path / "run.json")
     printed = run("--images-per-day", "1000000", "--size", "48", "--bench", str(tmp_path / "run.json"), "--json")
     made = json.loads(printed)
@@ -42,7 +42,7 @@ def test_an_archive_is_planned_by_hours_machines_and_requests(document: Document
     assert made["machines"] >= made["machine_hours"] / 48
 
 
-def test_either_a_queue_or_an_archive_is_planned() -> None:
+def test_exactly_one_of_queue_and_archive_is_planned() -> None:
     for arguments in ((), ("--archive", "1", "--images-per-day", "1")):
         with pytest.raises(SetupError, match="Name one of --images-per-day, for a queue, and --archive"):
             run("--size", "48", *arguments)

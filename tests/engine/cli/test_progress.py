@@ -1,4 +1,4 @@
-"""The progress line: a smoothed rate, time left by work, and the image that takes long."""
+"""Progress line: smoothed rate, remaining time by pixels, and the name of a slow image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.options import Options
 from engine.records import Failed, Record, Stored
 
 
-def test_a_steady_rate_is_found_at_once_and_kept() -> None:
+def test_a_steady_rate_is_estimated_from_the_start() -> None:
     rate = SmoothedRate(smoothing_s=20)
     assert rate.per_second(0) is None
     for i in range(200):
@@ -31,7 +31,7 @@ def test_the_time_before_the_first_image_does_not_count() -> None:
     assert rate.per_second(102.0) == pytest.approx(1.0, rel=0.1)
 
 
-def test_a_rate_follows_a_change_and_falls_while_nothing_ends() -> None:
+def test_a_rate_follows_changes_and_falls_while_no_image_is_finished() -> None:
     rate = SmoothedRate(smoothing_s=10)
     for i in range(100):
         rate.add(10, float(i))
@@ -48,7 +48,7 @@ def line(total: int | None = None) -> tuple[ProgressLine, io.StringIO]:
     return ProgressLine("converting", total, Console(file=shown, force_terminal=True, width=200)), shown
 
 
-def test_images_that_were_done_before_are_shown_at_once_and_are_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_earlier_runs_are_counted_at_once_but_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [0.0]
     monkeypatch.setattr("engine.cli.progress.time.monotonic", lambda: now_s[0])
     progress, shown = line()
@@ -64,8 +64,8 @@ def test_images_that_were_done_before_are_shown_at_once_and_are_no_speed(monkeyp
     assert "1005/1010" in shown.getvalue()
 
 
-def test_the_time_left_is_that_of_the_pixels_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a large photo at the end, the number of images would promise a tenth of the time."""
+def test_the_remaining_time_is_estimated_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a large photo at the end, the number of images would give a tenth of the time."""
     now_s = [0.0]
     monkeypatch.setattr("engine.cli.progress.time.monotonic", lambda: now_s[0])
     progress, _ = line()
@@ -87,14 +87,14 @@ def test_an_image_that_takes_long_is_named() -> None:
     assert progress.status() == "panorama.tif: 83 s so far"
 
 
-def test_nothing_is_shown_where_there_is_no_terminal() -> None:
+def test_without_a_terminal_no_progress_is_shown() -> None:
     shown = io.StringIO()
     with ProgressLine("converting", 3, Console(file=shown)) as progress:
         progress.show(1, 0)
     assert shown.getvalue() == ""
 
 
-def test_pixels_to_come_are_estimated_from_the_bytes_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_pixels_are_estimated_by_remaining_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int, float | None, float | None]] = []
     progress, _ = line()
 

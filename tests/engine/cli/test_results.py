@@ -1,4 +1,4 @@
-"""What `solstice results` prints while nothing comes."""
+"""`solstice results` reports when no results arrive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def test_silence_is_reported_once_a_minute_with_the_number_of_missing_results() 
     }
 
 
-def test_a_result_ends_the_silence() -> None:
+def test_a_result_restarts_the_interval() -> None:
     notice = SilenceNotice(expect=8)
     assert notice.due(70.0, 0.0, 0) is not None
     assert notice.due(75.0, 70.0, 3) is None
     assert notice.due(131.0, 70.0, 3) == "No result for 60 s; 5 missing."
 
 
-def test_without_an_expected_number_none_is_missing() -> None:
+def test_without_an_expected_number_no_missing_results_are_reported() -> None:
     assert SilenceNotice(expect=None).due(61.0, 0.0, 5) == "No result for 60 s."

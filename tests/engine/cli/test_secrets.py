@@ -1,4 +1,4 @@
-"""A password in a URL is refused on the command line, and taken from everywhere else."""
+"""A password in a URL is refused on the command line, where other users could see it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_a_password_on_the_command_line_is_refused_and_not_shown(command: click.
     assert "s3cret" not in str(done.exception) + done.output
 
 
-def test_an_address_without_a_password_is_taken() -> None:
+def test_an_address_without_a_password_is_accepted() -> None:
     done = CliRunner().invoke(submit, ["abfs://photos@account/in", "--brokers", "127.0.0.1:1"])
     assert "Missing option '--jobs'" in done.output

@@ -24,7 +24,7 @@ def test_a_heartbeat_is_missed_after_its_limit() -> None:
     assert health.silent() == []
 
 
-def test_ready_means_that_every_condition_holds() -> None:
+def test_readiness_requires_every_condition() -> None:
     health = Health()
     health.require("model", False)
     assert health.missing() == ["model"]
@@ -32,7 +32,7 @@ def test_ready_means_that_every_condition_holds() -> None:
     assert health.missing() == []
 
 
-def test_reasons_tell_what_is_done_and_for_how_long() -> None:
+def test_reasons_name_the_activity_and_its_duration() -> None:
     now = [0.0]
     health = Health(lambda: now[0])
     health.require("model", False, "compiling winter")
@@ -45,7 +45,7 @@ def test_reasons_tell_what_is_done_and_for_how_long() -> None:
     assert health.reasons() == {}
 
 
-def test_readiness_is_answered_with_the_reasons() -> None:
+def test_readyz_returns_503_with_the_reasons() -> None:
     health = Health()
     health.require("model", False, "compiling winter")
     _, server = serve_metrics(0, health=health)
@@ -62,7 +62,7 @@ def test_readiness_is_answered_with_the_reasons() -> None:
         server.close()
 
 
-def test_a_scraper_that_goes_away_writes_nothing_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_scraper_that_disconnects_causes_no_output_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     metrics, server = serve_metrics(0)
     for i in range(3000):  # an answer larger than the buffers of a connection
         metrics.gauge("lag_jobs", 1.0, str(i))

@@ -1,4 +1,4 @@
-"""A service's log lines: readable, or one JSON object each, whatever happens in the process."""
+"""Log of a service: readable text or one JSON object per line, including output of libraries and crashes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with service_log(sys.argv[1]):
 
 
 def run(format: str, extra: str = "pass") -> tuple[int, str]:
-    """Run a service in a process of its own; gives its exit code and what it wrote to standard error."""
+    """Run a service in a process of its own; return its exit code and its standard error."""
     code = SERVICE.replace("EXTRA", extra)
     done = subprocess.run([sys.executable, "-c", code, format], capture_output=True, text=True, timeout=60)
     assert done.stdout == ""
@@ -39,12 +39,12 @@ def run(format: str, extra: str = "pass") -> tuple[int, str]:
 
 
 def lines(extra: str = "pass") -> tuple[int, list[dict[str, Any]]]:
-    """Run a service that logs in JSON; gives its exit code and its lines, each of which must be an object."""
+    """Run a service that logs in JSON; return its exit code and its lines, each of which must be an object."""
     code, text = run("json", extra)
     return code, [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_line_has_time_level_logger_and_message() -> None:
+def test_a_json_line_has_time_level_logger_and_message() -> None:
     record = logging.LogRecord("engine.x", logging.WARNING, "x.py", 1, "lost %d", (3,), None)
     record.created, record.msecs = 1_800_000_000.25, 250.0
     assert json.loads(JsonFormatter().format(record)) == {
@@ -55,7 +55,7 @@ def test_a_line_has_time_level_logger_and_message() -> None:
     }
 
 
-def test_our_messages_and_others_warnings_are_logged_and_passing_trouble_is_not() -> None:
+def test_own_messages_and_warnings_of_libraries_are_logged_and_temporary_broker_errors_are_not() -> None:
     code, found = lines()
     assert code == 0
     assert [(line["logger"], line["level"]) for line in found] == [
@@ -65,7 +65,7 @@ def test_our_messages_and_others_warnings_are_logged_and_passing_trouble_is_not(
     assert found[0]["message"] == "starts with a café\nand a second line"
 
 
-def test_text_is_for_people() -> None:
+def test_text_format_has_level_and_message() -> None:
     code, text = run("text")
     assert code == 0
     assert "INFO starts with a café" in text
@@ -82,7 +82,7 @@ def test_text_is_for_people() -> None:
         ("sys.exit(7)", 7, "else's"),
     ],
 )
-def test_what_ends_the_service_is_a_line_too(ending: str, code: int, message: str) -> None:
+def test_the_error_that_ends_a_service_is_logged_as_one_line(ending: str, code: int, message: str) -> None:
     ended, found = lines(ending)
     assert (ended, found[-1]["message"]) == (code, message)
     assert ("traceback" in found[-1]) == (code == 1)
@@ -97,13 +97,13 @@ def test_what_ends_the_service_is_a_line_too(ending: str, code: int, message: st
         ("t = threading.Thread(target=fail); t.start(); t.join()", "ZeroDivisionError: in a thread"),
     ],
 )
-def test_what_others_write_is_logged_line_by_line(extra: str, said: str) -> None:
+def test_output_of_libraries_and_threads_is_logged_line_by_line(extra: str, said: str) -> None:
     code, found = lines(extra)
     assert code == 0
     assert said in "\n".join(line["message"] for line in found)
 
 
-def test_a_sentence_that_ends_a_service_in_text_is_left_to_the_command_line() -> None:
+def test_in_text_format_the_error_that_ends_a_service_is_raised() -> None:
     code, text = run("text", "raise SetupError('There is no broker.')")
     assert code == 1
     assert "There is no broker." in text.splitlines()[-1]

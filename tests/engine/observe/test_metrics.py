@@ -1,4 +1,4 @@
-"""Measurements add up, from any thread."""
+"""Measurements of any thread are added up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from engine.observe.metrics import NoMetrics, Tally, timed
 
 
-def test_a_tally_adds_up_what_many_threads_report() -> None:
+def test_a_tally_adds_up_reports_of_many_threads() -> None:
     tally = Tally()
 
     def report(i: int) -> None:
@@ -22,7 +22,7 @@ def test_a_tally_adds_up_what_many_threads_report() -> None:
     assert (tally.converted, tally.failed) == (300, 100)
 
 
-def test_a_call_that_fails_is_timed_all_the_same() -> None:
+def test_a_call_that_fails_is_timed_too() -> None:
     tally = Tally()
     with pytest.raises(ZeroDivisionError), timed(tally, "encode", 3):
         raise ZeroDivisionError
@@ -30,7 +30,7 @@ def test_a_call_that_fails_is_timed_all_the_same() -> None:
     assert tally.stage_seconds["encode"] > 0
 
 
-def test_the_silent_default_takes_everything() -> None:
+def test_the_default_accepts_and_ignores_every_measurement() -> None:
     silent = NoMetrics()
     silent.stage("read", 1.0, 1)
     silent.outcome(None)

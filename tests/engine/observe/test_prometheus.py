@@ -1,4 +1,4 @@
-"""Every metric is there under its name and unit, and nothing outside this machine reaches it by default."""
+"""Names, units and values of metrics, and their server, which listens on the loopback address by default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.observe.metrics import METRICS
 from engine.observe.prometheus import PrometheusMetrics, serve_metrics
 
 
-def test_every_metric_has_an_example_value() -> None:
+def test_every_metric_is_exposed_with_its_labels_and_help() -> None:
     metrics = PrometheusMetrics()
     for metric in METRICS:
         values = [f"a {label}" for label in metric.labels]
@@ -31,7 +31,7 @@ def test_every_metric_has_an_example_value() -> None:
         assert f"# HELP solstice_{metric.name} {metric.help}" in text
 
 
-def test_names_tell_kind_and_unit() -> None:
+def test_names_follow_the_kind_of_the_metric() -> None:
     for metric in METRICS:
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
         assert bool(metric.buckets) == (metric.kind == "histogram"), metric.name
@@ -56,7 +56,7 @@ def test_stages_and_outcomes_are_counted() -> None:
         assert line in text.splitlines()
 
 
-def test_a_partition_that_has_gone_is_forgotten() -> None:
+def test_the_series_of_a_revoked_partition_is_removed() -> None:
     metrics = PrometheusMetrics()
     metrics.gauge("lag_jobs", 5.0, "0")
     metrics.gauge("lag_jobs", 6.0, "1")
@@ -67,14 +67,14 @@ def test_a_partition_that_has_gone_is_forgotten() -> None:
     assert 'partition="0"' not in text
 
 
-def test_two_runs_in_one_process_do_not_mix() -> None:
+def test_two_runs_in_one_process_have_separate_metrics() -> None:
     one, other = PrometheusMetrics(), PrometheusMetrics()
     one.outcome(None)
     assert b'solstice_jobs_total{outcome="done",reason=""} 1.0' in one.exposition()
     assert b'solstice_jobs_total{outcome="done",reason=""} 0.0' in other.exposition()
 
 
-def test_the_first_event_after_the_start_is_growth_of_a_series() -> None:
+def test_counters_are_exposed_as_zero_before_the_first_event() -> None:
     """`rate` and `increase` do not count an event that is the first sample of its series."""
     before = PrometheusMetrics().exposition().decode().splitlines()
     for line in (
@@ -86,13 +86,13 @@ def test_the_first_event_after_the_start_is_growth_of_a_series() -> None:
         assert line in before
 
 
-def test_versions_are_labels_and_the_process_is_measured() -> None:
+def test_versions_and_memory_of_the_process_are_exposed() -> None:
     text = PrometheusMetrics().exposition().decode()
     assert 'solstice_build_info{kafka_python="' in text
     assert "process_resident_memory_bytes" in text
 
 
-def test_it_is_served_on_the_loopback_address_until_it_is_closed() -> None:
+def test_metrics_are_served_on_the_loopback_address_until_closed() -> None:
     health = Health()
     health.require("model", False)
     metrics, server = serve_metrics(0, health=health)
@@ -111,7 +111,7 @@ def test_it_is_served_on_the_loopback_address_until_it_is_closed() -> None:
         urllib.request.urlopen(f"{url}/metrics", timeout=10)
 
 
-def test_a_port_that_is_taken_is_a_sentence() -> None:
+def test_a_port_in_use_is_an_error_that_names_the_option() -> None:
     _, server = serve_metrics(0)
     with pytest.raises(SetupError, match="choose another --metrics-port"):
         serve_metrics(server.port)

@@ -1,4 +1,4 @@
-"""Spans reach a collector with the right parents, and a collector that is away costs spans, not jobs."""
+"""Spans reach a collector with the right parents; an unavailable collector loses spans and delays no job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def received() -> Iterator[Collector]:
         yield running
 
 
-def test_a_job_is_a_span_below_that_of_its_sender(received: Collector) -> None:
+def test_the_span_of_a_job_is_a_child_of_its_senders_span(received: Collector) -> None:
     tracer = Tracer(received.url, "host:1", NoMetrics())
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     assert tracer.job("process jobs", STAGES, headers, {"solstice.job.id": "a"}, "broken") == TRACE
@@ -64,9 +64,7 @@ def test_a_job_without_a_valid_parent_begins_a_trace(received: Collector, header
     assert job.parent_span_id == b""
 
 
-def test_the_name_of_the_service_is_taken_from_the_environment(
-    received: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_sets_the_name_of_the_service(received: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "seasons")
     tracer = Tracer(received.url, "host:1", NoMetrics())
     tracer.job("process jobs", STAGES, {}, {})
@@ -74,7 +72,7 @@ def test_the_name_of_the_service_is_taken_from_the_environment(
     assert [resource["service.name"] for resource in received.resources] == ["seasons"]
 
 
-def test_a_collector_that_goes_away_and_comes_back_costs_spans_and_two_log_lines(
+def test_an_outage_of_the_collector_loses_spans_and_logs_two_lines(
     received: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
@@ -102,7 +100,7 @@ def test_a_collector_that_goes_away_and_comes_back_costs_spans_and_two_log_lines
     assert sum("takes spans again" in line for line in told) == 1
 
 
-def test_a_collector_that_never_answers_keeps_nothing_waiting() -> None:
+def test_a_collector_that_never_answers_delays_no_job() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracer = Tracer(f"http://127.0.0.1:{silent.getsockname()[1]}", "host:1", NoMetrics())
         for _ in range(2_000):  # more spans than are kept
@@ -110,11 +108,11 @@ def test_a_collector_that_never_answers_keeps_nothing_waiting() -> None:
         tracer.close(0.1)
 
 
-def test_nothing_goes_on_after_the_end() -> None:
+def test_closing_ends_the_exporting_thread() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     before = set(threading.enumerate())
-    tracer = Tracer(f"http://127.0.0.1:{port}", "host:1", NoMetrics())  # nobody listens there any more
+    tracer = Tracer(f"http://127.0.0.1:{port}", "host:1", NoMetrics())  # the port is closed
     tracer.job("process jobs", STAGES, {}, {})
     tracer.close(0.1)
     for _ in range(200):
@@ -125,7 +123,7 @@ def test_nothing_goes_on_after_the_end() -> None:
     raise AssertionError(left)
 
 
-def test_stages_are_remembered_with_their_times() -> None:
+def test_the_stages_of_a_job_include_fetch_wait_and_acknowledge() -> None:
     times = StageTimes(begun_ns=2_000_000_000)
     times["read"] = 0.001
     times["decode"] = 0.002
@@ -154,18 +152,18 @@ def test_the_path_of_traces_is_added_to_a_base_url(endpoint: str, url: str) -> N
 
 
 @pytest.mark.parametrize("endpoint", ["", "collector:4318", "grpc://collector:4317", "http://", "/v1/traces"])
-def test_an_endpoint_that_is_no_url_is_refused_with_a_sentence(endpoint: str) -> None:
+def test_an_endpoint_that_is_not_a_url_is_refused(endpoint: str) -> None:
     with pytest.raises(SetupError, match="--trace-endpoint must be the URL of an OTLP collector"):
         traces_url(endpoint)
 
 
-def test_without_opentelemetry_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opentelemetry_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SetupError, match=r"Tracing needs OpenTelemetry: pip install .*\[tracing\]"):
         Tracer("http://localhost:4318", "host:1", NoMetrics())
 
 
-def test_the_trace_of_a_job_is_the_exemplar_of_its_time() -> None:
+def test_the_trace_of_a_job_is_the_exemplar_of_its_duration() -> None:
     metrics, server = serve_metrics(0)
     metrics.observe("job_seconds", 0.3, "winter", "done", trace_id=TRACE)
     asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers={"Accept": OPEN_METRICS})

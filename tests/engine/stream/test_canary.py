@@ -1,4 +1,4 @@
-"""A share of the jobs, chosen by their ids alone."""
+"""The canary receives a share of the jobs, chosen by their ids."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ IDS = [f"photos/{number}.jpg" for number in range(20_000)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_the_share_of_jobs_is_the_one_asked_for(share: float) -> None:
+def test_the_share_of_jobs_is_the_configured_one(share: float) -> None:
     taken = sum(Canary("new", share).takes(id) for id in IDS)
     assert taken / len(IDS) == pytest.approx(share, abs=0.01)
 
 
-def test_the_jobs_of_a_smaller_share_are_among_those_of_a_larger_one() -> None:
+def test_a_larger_share_includes_the_jobs_of_a_smaller_one() -> None:
     few, many = ({id for id in IDS if Canary("new", share).takes(id)} for share in (0.05, 0.2))
     assert few < many
 
@@ -37,7 +37,7 @@ def test_name_and_share_are_parsed(text: str, model: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "new", "new=", "=5%", "new=5", "new=0.05", "new=101%", "new=-5%", "new=nan%"])
-def test_nonsense_is_refused_with_one_sentence(text: str) -> None:
+def test_an_invalid_canary_is_refused(text: str) -> None:
     required = ["--brokers", "b:1", "--group", "g", "--jobs", "j", "--results", "r", "--dead-letters", "d"]
     shown = CliRunner().invoke(stream, [*required, "--model", "summer2winter", "--canary", text])
     assert shown.exit_code == 2

@@ -1,4 +1,4 @@
-"""Connection errors as sentences, and the calls into private parts of kafka-python."""
+"""Sentences for connection errors, and calls of kafka-python's private parts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from tests.stream.stream import eventually, make_topics
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a client give up soon."""
+    """Shorten the time limit for connecting."""
     monkeypatch.setattr("engine.stream.connection.BOOTSTRAP_S", 0.5)
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Give the address of somebody who takes connections and says nothing."""
+    """Return the address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("make", [make_consumer, make_producer, make_admin])
-def test_each_kind_of_client_says_that_nobody_listens(make: Any) -> None:
+def test_every_kind_of_client_reports_a_closed_port(make: Any) -> None:
     with pytest.raises(SetupError, match=r"Nothing listens at 127\.0\.0\.1:1"):
         make(Connection(brokers="127.0.0.1:1"))
 
 
 @pytest.mark.usefixtures("hurried")
-def test_the_trouble_of_another_client_is_not_taken_for_its_own(silent: str) -> None:
+def test_errors_of_another_client_are_not_reported_as_its_own(silent: str) -> None:
     calm = threading.Event()
 
     def complain() -> None:
@@ -63,7 +63,7 @@ def test_the_trouble_of_another_client_is_not_taken_for_its_own(silent: str) -> 
 
 
 @pytest.mark.usefixtures("hurried")
-def test_logging_is_afterwards_as_it_was(silent: str) -> None:
+def test_logging_is_restored_afterwards(silent: str) -> None:
     logger = logging.getLogger("kafka")
     before = (logger.level, logger.propagate, list(logger.handlers))
     threads = [threading.Thread(target=refused, args=(silent,)) for _ in range(3)]
@@ -93,7 +93,7 @@ def refused(brokers: str) -> None:
         ("Connection reset by peer", "if it wants TLS"),
     ],
 )
-def test_every_cause_has_its_sentence(said: str, sentence: str) -> None:
+def test_every_cause_of_a_failed_connection_has_its_sentence(said: str, sentence: str) -> None:
     told = explain(Connection(brokers="b:1"), ["Bootstrap failed", said])
     assert sentence in told
     assert told.endswith(".")
@@ -101,7 +101,7 @@ def test_every_cause_has_its_sentence(said: str, sentence: str) -> None:
 
 
 def test_the_installed_kafka_python_is_one_whose_private_parts_were_reviewed() -> None:
-    """A failure here asks for a look at the private calls in `engine.stream.client` before the bound is raised."""
+    """When this fails, review the private calls in `engine.stream.client` before raising the bound."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (bounds,) = [found for line in project["dependencies"] if (found := re.match(r"kafka-python>=(.+),<(.+)", line))]
     version, low, high = (
@@ -112,7 +112,7 @@ def test_the_installed_kafka_python_is_one_whose_private_parts_were_reviewed() -
 
 @pytest.fixture(scope="module")
 def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a broker whose topics have ids; gives its address."""
+    """Run a broker whose topics have ids, and return its address."""
     with tansu(tmp_path_factory.mktemp("tansu") / "log") as address:
         yield address
 
@@ -132,7 +132,9 @@ def test_private_calls_of_the_consumer_work(brokers: str) -> None:
     consumer = make_consumer(Connection(brokers=brokers), group_id=topic, session_timeout_ms=6000)
     try:
         consumer.subscribe([topic], listener=Listener())
-        eventually(lambda: bool(consumer.poll(timeout_ms=10_000)) or bool(slept_s))  # joins only while it polls
+        eventually(
+            lambda: bool(consumer.poll(timeout_ms=10_000)) or bool(slept_s)
+        )  # it joins the group only while it polls
         assert slept_s[0] >= 0.09
         assert topic_id(consumer, topic) is not None
         assert topic_id(consumer, "unknown") is None
@@ -140,7 +142,7 @@ def test_private_calls_of_the_consumer_work(brokers: str) -> None:
         consumer.close(autocommit=False, timeout_ms=1000)
 
 
-def test_no_other_module_reaches_into_private_parts_of_kafka_python() -> None:
+def test_no_other_module_uses_private_parts_of_kafka_python() -> None:
     private = re.compile(r"(consumer|producer|admin|raw)\._[a-z]")
     found = [
         path.name

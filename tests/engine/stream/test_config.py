@@ -1,4 +1,4 @@
-"""Defaults are written once: the worker's are those of its parts, and the command line's are the worker's."""
+"""Defaults are defined once: a worker uses those of its parts, and the command line those of the worker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_command_line_has_the_defaults_of_the_worker() -> None:
     assert given == {name: worker[name] for name in given}
 
 
-def test_a_job_waits_for_company_no_longer_than_50_ms() -> None:
+def test_the_maximum_wait_for_a_batch_to_fill_is_50_ms() -> None:
     pipeline = dataclasses.fields(StreamConfig)[
         [field.name for field in dataclasses.fields(StreamConfig)].index("pipeline")
     ]
@@ -51,6 +51,6 @@ def test_a_job_waits_for_company_no_longer_than_50_ms() -> None:
     assert option.default == 0.05
 
 
-def test_metrics_listen_on_the_loopback_address_and_only_when_asked_for() -> None:
+def test_metrics_are_off_by_default_and_served_on_the_loopback_address() -> None:
     worker = defaults(StreamConfig)
     assert (worker["metrics_host"], worker["metrics_port"]) == ("127.0.0.1", None)

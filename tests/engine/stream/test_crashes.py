@@ -1,4 +1,4 @@
-"""Jobs that were in progress when a worker crashed are counted, and those of workers that live or have left are not."""
+"""Count jobs that were in progress when a worker crashed; running and stopped workers do not count."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def message(offset: int, timestamp_s: float = 1.0) -> Message:
 
 
 def crash(folder: Path, *words: str) -> None:
-    """Begin (+), begin alone (!) and end (-) jobs in a process that is killed then."""
+    """Begin (+), begin alone (!) and end (-) jobs in a process, and then kill it."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder), *words], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
 
@@ -49,7 +49,7 @@ def test_jobs_in_progress_at_a_crash_are_counted_across_processes(tmp_path: Path
     assert journal.suspicion(message(2, timestamp_s=2.0)) == INNOCENT, "of a topic that was created anew"
 
 
-def test_workers_that_live_or_have_left_are_not_counted(tmp_path: Path) -> None:
+def test_running_and_stopped_workers_are_not_counted(tmp_path: Path) -> None:
     alive, left = CrashJournal(tmp_path), CrashJournal(tmp_path)
     alive.begin(message(1))
     left.begin(message(2))
@@ -61,7 +61,7 @@ def test_workers_that_live_or_have_left_are_not_counted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_crash_is_seen_by_a_worker_that_was_there_before(tmp_path: Path) -> None:
+def test_a_worker_that_was_already_running_counts_a_crash(tmp_path: Path) -> None:
     journal = CrashJournal(tmp_path)
     crash(tmp_path, "+1")
     assert journal.suspicion(message(1)) == INNOCENT
@@ -69,7 +69,7 @@ def test_a_crash_is_seen_by_a_worker_that_was_there_before(tmp_path: Path) -> No
     assert journal.suspicion(message(1)) == Suspicion(1)
 
 
-def test_a_long_life_leaves_a_short_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.stream.crashes._MAX_BYTES", 1000)
     journal = CrashJournal(tmp_path)
     journal.begin(message(0))
@@ -83,7 +83,7 @@ def test_a_long_life_leaves_a_short_journal(tmp_path: Path, monkeypatch: pytest.
     assert CrashJournal(tmp_path).suspicion(message(0)) == Suspicion(1)
 
 
-def test_journals_that_are_damaged_or_old_are_no_evidence(tmp_path: Path) -> None:
+def test_damaged_lines_and_old_journals_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "cut.begun").write_bytes(b"+jobs/0/1/1000\n+jobs/0/2/10")
     (tmp_path / "noise.begun").write_bytes(bytes(range(256)))
     (tmp_path / "old.begun").write_bytes(b"+jobs/0/3/1000\n")
@@ -92,7 +92,7 @@ def test_journals_that_are_damaged_or_old_are_no_evidence(tmp_path: Path) -> Non
     assert [journal.suspicion(message(offset)).crashes for offset in (1, 2, 3)] == [1, 0, 0]
 
 
-def test_without_a_folder_to_write_to_nothing_is_counted(tmp_path: Path) -> None:
+def test_without_a_writable_folder_no_crash_is_counted(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     journal = CrashJournal(tmp_path / "file")
     journal.begin(message(1))

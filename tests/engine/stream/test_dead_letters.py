@@ -1,4 +1,4 @@
-"""The limit on failed jobs, and what the next worker of the group remembers of it."""
+"""Limit on failed jobs, which is kept across restarts of workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.stream.config import DeadLetterLimit
 from engine.stream.dead_letters import DeadLetterGuard
 
 
-def test_failures_in_a_row_stop_and_a_success_between_them_does_not() -> None:
+def test_consecutive_failures_stop_the_worker_and_a_success_resets_their_number() -> None:
     guard = DeadLetterGuard(DeadLetterLimit(consecutive=3))
     for failed in [True, True, True, False, True, True, True]:
         guard.saw(failed)
@@ -17,17 +17,17 @@ def test_failures_in_a_row_stop_and_a_success_between_them_does_not() -> None:
         guard.saw(failed=True)
 
 
-def test_too_large_a_share_of_the_last_jobs_stops() -> None:
+def test_too_large_a_share_of_failures_stops_the_worker() -> None:
     guard = DeadLetterGuard(DeadLetterLimit(consecutive=100, ratio=0.5, window=10))
     for _ in range(50):
         guard.saw(failed=True)
         guard.saw(failed=False)
-    guard.saw(failed=True)  # takes the place of another failure
+    guard.saw(failed=True)  # replaces another failure
     with pytest.raises(StopRun, match="6 of the last 10"):
         guard.saw(failed=True)
 
 
-def test_a_restart_continues_the_count() -> None:
+def test_a_restarted_worker_continues_the_count() -> None:
     first, second = (DeadLetterGuard(DeadLetterLimit(consecutive=3)) for _ in range(2))
     first.saw(failed=True)
     first.saw(failed=True)
@@ -37,7 +37,7 @@ def test_a_restart_continues_the_count() -> None:
         second.saw(failed=True)
 
 
-def test_a_restart_after_the_limit_is_refused_with_the_reason_and_the_way_out() -> None:
+def test_a_restart_after_the_limit_is_refused_with_the_reason_and_the_remedy() -> None:
     first, second = (DeadLetterGuard(DeadLetterLimit(consecutive=1)) for _ in range(2))
     first.saw(failed=True)
     with pytest.raises(StopRun):
@@ -46,7 +46,7 @@ def test_a_restart_after_the_limit_is_refused_with_the_reason_and_the_way_out() 
         second.restore([first.remember()])
 
 
-def test_a_share_over_the_limit_is_remembered() -> None:
+def test_a_share_over_the_limit_is_kept_across_restarts() -> None:
     limit = DeadLetterLimit(consecutive=100, ratio=0.5, window=4)
     first, second = DeadLetterGuard(limit), DeadLetterGuard(limit)
     for failed in (True, False, True):
@@ -57,7 +57,7 @@ def test_a_share_over_the_limit_is_remembered() -> None:
         second.restore([first.remember()])
 
 
-def test_the_newest_note_counts_and_notes_of_others_are_ignored() -> None:
+def test_the_newest_stored_count_is_used_and_invalid_ones_are_ignored() -> None:
     guard = DeadLetterGuard(DeadLetterLimit(consecutive=10))
     old = '{"consecutive":50,"failed":50,"of":50,"at":1.0}'
     new = '{"consecutive":0,"failed":0,"of":5,"at":2.0}'

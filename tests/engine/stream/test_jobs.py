@@ -21,29 +21,29 @@ def parse(**fields: object) -> Job:
     return parse_job(json.dumps(fields).encode(), None, "t-0-0", lambda _: DEFAULTS)
 
 
-def test_a_job_asks_for_what_it_names_and_takes_defaults_for_the_rest() -> None:
+def test_fields_that_a_job_omits_have_defaults() -> None:
     job = parse(id="a", source="s3://b/a.jpg", size=128, quality=70, format="png")
     assert job.options == Options(model="first", size=Size.parse("128"), quality=70, format="png")
     assert (job.id, job.source, job.output, job.inline) == ("a", "s3://b/a.jpg", None, False)
 
 
-def test_the_suffix_of_an_output_gives_the_format() -> None:
+def test_the_suffix_of_the_output_sets_the_format() -> None:
     assert parse(id="a", source="a.png", output="x/a.webp").options.format == "webp"
     assert parse(id="a", source="a.png", output="x/a.webp", format="jpeg").output == "x/a.jpg"
 
 
-def test_an_image_may_be_in_the_job() -> None:
+def test_a_job_may_contain_its_image() -> None:
     assert parse(id="a", source=data_uri(b"\xff\xd8")).data == b"\xff\xd8"
     assert parse(id="a", source="data:,%41").data == b"A"
 
 
-def test_other_bytes_are_an_image_with_the_key_as_id() -> None:
+def test_a_message_that_is_not_json_is_an_image_with_the_key_as_id() -> None:
     job = parse_job(b"\xff\xd8", b"cat", "t-0-0", lambda _: DEFAULTS)
     assert (job.id, job.data) == ("cat", b"\xff\xd8")
     assert parse_job(b"\xff\xd8", None, "t-0-7", lambda _: DEFAULTS).id == "t-0-7"
 
 
-def test_names_that_begin_with_x_are_ignored_and_other_unknown_ones_refused() -> None:
+def test_unknown_fields_are_refused_unless_they_begin_with_x() -> None:
     assert parse(**{"id": "a", "source": "a", "x-trace": {"deep": 1}}).id == "a"
     with pytest.raises(SkipImage, match="colour"):
         parse(id="a", source="a", colour="red")
@@ -51,18 +51,18 @@ def test_names_that_begin_with_x_are_ignored_and_other_unknown_ones_refused() ->
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # the first text needs Unicode's tables
 @given(st.dictionaries(st.sampled_from([*schema("job-v1")["properties"], "y"]), st.text() | st.integers() | st.none()))
-def test_whatever_comes_is_a_job_or_one_line(fields: dict[str, object]) -> None:
+def test_any_message_is_a_job_or_an_error_of_one_line(fields: dict[str, object]) -> None:
     with suppress(SkipImage):
         assert parse(**fields).id == fields["id"]
 
 
 @given(st.binary())
-def test_an_id_is_found_for_anything(value: bytes) -> None:
+def test_every_message_has_an_id(value: bytes) -> None:
     assert read_id(value, None, "t-0-0").encode()
     assert read_id(value, b"\xff", "t-0-0").encode()
 
 
-def test_equal_jobs_have_equal_digests_and_any_difference_shows() -> None:
+def test_digests_are_equal_for_equal_jobs_only() -> None:
     job = parse(id="a", source="a.jpg", output="a.jpg")
     digest = job.digest(b"image", "sha")
     assert job.digest(b"image", "sha") == digest
@@ -76,7 +76,7 @@ def test_equal_jobs_have_equal_digests_and_any_difference_shows() -> None:
     assert len({digest, *others}) == 6
 
 
-def test_base64_must_be_whole() -> None:
+def test_incomplete_base64_is_refused() -> None:
     with pytest.raises(SkipImage, match="base64"):
         parse(id="a", source="data:;base64," + base64.b64encode(b"image").decode()[:-1])
 
@@ -85,22 +85,22 @@ def message(value: bytes = b"", key: bytes | None = None) -> Message:
     return Message(topic="jobs", partition=3, offset=42, timestamp_s=0.0, key=key, value=value)
 
 
-def test_it_is_named_by_its_position_which_no_other_has() -> None:
+def test_the_position_of_a_message_has_topic_partition_and_offset() -> None:
     assert message().position == "jobs-3-42"
 
 
-def test_its_size_has_value_and_key_and_something_for_empty_ones() -> None:
+def test_the_size_of_a_message_counts_value_key_and_an_overhead() -> None:
     assert message(bytes(1000), b"key").num_bytes - message().num_bytes == 1003
     assert message().num_bytes > 0, "a million empty messages are not nothing"
 
 
-def test_an_image_inside_a_message_is_not_printed() -> None:
+def test_the_representation_of_a_message_omits_its_image() -> None:
     state = JobState(message=message(b"pixels" * 1000), epoch=1, id="x", wait_s=0.0)
     assert "pixels" not in repr(state)
     assert len(repr(state)) < 1000
 
 
-def test_two_jobs_share_no_result() -> None:
+def test_every_job_has_a_result_of_its_own() -> None:
     one, other = (JobState(message=message(), epoch=1, id=id, wait_s=0.0) for id in "ab")
     one.result["output"] = "a.jpg"
     assert other.result == {}
@@ -116,13 +116,13 @@ def test_two_jobs_share_no_result() -> None:
         (b"\0\0\0\1\0\x02\x0aabcde", "framing of a schema registry (schema id 256)"),
     ],
 )
-def test_an_encoding_that_is_not_read_is_named(value: bytes, reason: str) -> None:
+def test_an_unsupported_encoding_of_a_message_is_named(value: bytes, reason: str) -> None:
     with pytest.raises(SkipImage, match=re.escape(reason)):
         parse_job(value, b"k", "t-0-0", lambda _: DEFAULTS)
 
 
 @pytest.mark.parametrize("head", [b"\0\0\0\x20ftypheic", b"\0\0\0\x0cjP  \r\n", b"\0\0\0\x0cJXL \r\n", b"\0\0\1\0\1\0"])
-def test_an_image_that_begins_with_a_zero_is_an_image(head: bytes) -> None:
+def test_an_image_may_begin_with_a_zero_byte(head: bytes) -> None:
     assert parse_job(head + bytes(50), b"k", "t-0-0", lambda _: DEFAULTS).data == head + bytes(50)
 
 

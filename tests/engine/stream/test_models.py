@@ -1,4 +1,4 @@
-"""A bounded number of generators is in memory, and one that breaks is tried again."""
+"""Model cache: a bounded number of generators in memory, and a second try for a batch that fails."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ GREY_NHWC = torch.full((1, 32, 32, 3), 128, dtype=torch.uint8)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give three models' files by name."""
+    """Return the files of three models by name."""
     folder = tmp_path_factory.mktemp("models")
     return {name: tiny_model(folder / f"{name}.safetensors", seed) for seed, name in enumerate("abc")}
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the names of the models that are loaded, in their order."""
+    """Return a list that collects the names of models as they are loaded."""
     names: list[str] = []
 
     def note(path: Path) -> Generator:
@@ -42,7 +42,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_the_one_unused_for_longest_makes_room(files: dict[str, Path], loaded: list[str]) -> None:
+def test_the_least_recently_used_model_is_removed(files: dict[str, Path], loaded: list[str]) -> None:
     models = ModelCache(files, CPU, room=2)
     assert loaded == ["a"], "the default is ready before the first job"
     for name in "abacab":
@@ -57,14 +57,14 @@ def test_each_name_has_its_own_weights_and_hash(files: dict[str, Path]) -> None:
     assert models.sha256 == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
-def test_threads_that_want_the_same_model_load_it_once(files: dict[str, Path], loaded: list[str]) -> None:
+def test_concurrent_requests_load_a_model_once(files: dict[str, Path], loaded: list[str]) -> None:
     models = ModelCache(files, CPU, room=3)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: models["b"], range(8)))
     assert loaded == ["a", "b"]
 
 
-def test_a_file_that_is_missing_or_damaged_is_a_sentence(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_or_damaged_file_is_an_error(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         ModelCache({"a": tmp_path / "nothing.safetensors"}, CPU)
     damaged = tmp_path / "damaged.safetensors"
@@ -74,7 +74,7 @@ def test_a_file_that_is_missing_or_damaged_is_a_sentence(files: dict[str, Path],
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -> None:
+def test_a_batch_that_fails_twice_fails_its_images(failures: int) -> None:
     left = iter(range(failures))
     retries: list[str] = []
 
@@ -96,8 +96,8 @@ def test_a_batch_is_tried_twice_and_then_it_is_the_images_fault(failures: int) -
     assert retries == ["retries_total generate"]
 
 
-def test_lanes_that_want_more_models_than_there_is_room_for_get_their_own_results(files: dict[str, Path]) -> None:
-    """Given a model that leaves memory while another thread translates with it, then that thread is not disturbed."""
+def test_concurrent_batches_of_more_models_than_fit_in_memory_get_the_right_results(files: dict[str, Path]) -> None:
+    """A model may be removed from the cache while another thread translates with it."""
     expected = {name: ModelCache({name: path}, CPU)[name](GREY_NHWC) for name, path in files.items()}
     models = ModelCache(files, CPU, room=1)
     names = [*"abc"] * 10

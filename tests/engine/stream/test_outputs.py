@@ -1,4 +1,4 @@
-"""Results go only below their root, no link is followed, and a root that is gone stays gone."""
+"""Results are stored only below their root, never through a link, and a missing root is not created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.errors import SetupError, SkipImage
 from engine.stream.outputs import HIDDEN, Output
 
 
-def test_what_is_stored_is_whole_and_can_be_named(tmp_path: Path) -> None:
+def test_a_stored_result_is_complete_at_its_location(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     output.write("a/b.jpg", b"image")
     assert (tmp_path / "out/a/b.jpg").read_bytes() == b"image"
@@ -30,7 +30,7 @@ def test_receipts_are_found_again(tmp_path: Path) -> None:
     assert Output(str(tmp_path / "out")).read_receipt("ab" * 32) == b"{}"
 
 
-def test_an_output_root_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+def test_an_output_root_that_disappears_is_not_created_again(tmp_path: Path) -> None:
     root = tmp_path / "out"
     output = Output(str(root))
     shutil.rmtree(root)
@@ -38,12 +38,12 @@ def test_an_output_root_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
         output.write("a/b.jpg", b"image")
     output.write_receipt("ab" * 32, b"{}")
     assert not root.exists()
-    root.mkdir()  # the folder that a disk was mounted on
+    root.mkdir()  # the mount point of a disk
     with pytest.raises(OSError, match="is gone"):
         output.write("a/b.jpg", b"image")
 
 
-def test_a_linked_folder_is_not_written_through(tmp_path: Path) -> None:
+def test_no_result_is_written_through_a_linked_folder(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     (tmp_path / "other").mkdir()
     (tmp_path / "out/way").symlink_to(tmp_path / "other")
@@ -53,7 +53,7 @@ def test_a_linked_folder_is_not_written_through(tmp_path: Path) -> None:
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_link_in_the_place_of_a_result_is_replaced_not_followed(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_a_result_is_replaced(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     (tmp_path / "other.jpg").write_bytes(b"precious")
     (tmp_path / "out/a.jpg").symlink_to(tmp_path / "other.jpg")
@@ -64,7 +64,7 @@ def test_a_link_in_the_place_of_a_result_is_replaced_not_followed(tmp_path: Path
 
 
 @pytest.mark.parametrize("planted", [".solstice", ".solstice/partial"])
-def test_a_planted_folder_of_unfinished_files_loses_nothing_where_it_points(planted: str, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_temporary_folder_is_refused(planted: str, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / "partial").mkdir(parents=True)
     for path in (other / "old", other / "partial/old"):
@@ -86,7 +86,7 @@ def test_a_receipt_behind_a_link_is_not_read(tmp_path: Path) -> None:
     assert output.read_receipt("ab" * 32) is None
 
 
-def test_a_folder_in_the_place_of_a_result_costs_only_this_job(tmp_path: Path) -> None:
+def test_a_folder_at_the_path_of_a_result_fails_only_this_job(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     output.write("a/b.jpg", b"image")
     for name in ("a", "a/b.jpg/c.jpg"):
@@ -94,7 +94,7 @@ def test_a_folder_in_the_place_of_a_result_costs_only_this_job(tmp_path: Path) -
             output.write(name, b"image")
 
 
-def test_what_killed_workers_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
+def test_old_temporary_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
     partial = tmp_path / "out" / HIDDEN / "partial"
     partial.mkdir(parents=True)
     for name, age_s in (("old", 7200.0), ("new", 60.0)):
@@ -105,12 +105,12 @@ def test_what_killed_workers_left_is_swept_and_what_others_write_is_not(tmp_path
 
 
 @pytest.mark.parametrize("root", ["https://127.0.0.1:1/out", "nothing://there"])
-def test_a_root_that_cannot_be_written_is_a_sentence(root: str) -> None:
+def test_an_unwritable_root_is_an_error(root: str) -> None:
     with pytest.raises(SetupError):
         Output(root)
 
 
-def test_a_file_in_the_place_of_the_root_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_the_root_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(SetupError, match="cannot be written to"):
         Output(str(tmp_path / "out"))

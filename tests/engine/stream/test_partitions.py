@@ -1,4 +1,4 @@
-"""Watermarks and jobs in flight, without a broker."""
+"""Watermarks and jobs in flight of partitions, without a broker."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def test_the_watermark_never_passes_an_unfinished_offset(data: st.DataObject) ->
         if unfinished and ends_one:
             tracker.finish(unfinished.pop(data.draw(st.integers(0, len(unfinished) - 1))))
         else:
-            last += data.draw(st.integers(1, 5))  # gaps, as compaction leaves
+            last += data.draw(st.integers(1, 5))  # gaps, as after compaction
             tracker.take(last)
             unfinished.append(last)
-        # It stands at the first unfinished offset, or after the last one, and never goes back.
+        # The watermark is the first unfinished offset or the one after the last, and never decreases.
         assert tracker.watermark == (min(unfinished) if unfinished else last + 1)
         assert tracker.watermark >= watermark
         watermark = tracker.watermark
         assert tracker.gap == (last + 1 - min(unfinished) if unfinished else 0)
 
 
-def test_before_the_first_job_there_is_nothing_to_commit() -> None:
+def test_without_a_job_there_is_nothing_to_commit() -> None:
     assert OffsetTracker().watermark is None
     assert OffsetTracker().gap == 0
 
 
-def test_offsets_that_go_back_are_refused() -> None:
+def test_a_decreasing_offset_is_refused() -> None:
     tracker = OffsetTracker()
     tracker.take(5)
     with pytest.raises(ValueError, match="offset 5 comes after 5"):
         tracker.take(5)
 
 
-def test_a_job_ends_once() -> None:
+def test_a_job_can_end_only_once() -> None:
     tracker = OffsetTracker()
     tracker.take(5)
     tracker.finish(5)
@@ -71,7 +71,7 @@ def begin_all(partitions: Assignment) -> list[JobState]:
     return list(iter(partitions.begin, None))
 
 
-def test_jobs_begin_in_the_order_of_fetching_and_are_counted_until_they_finish() -> None:
+def test_jobs_begin_in_fetch_order_and_are_in_flight_until_they_finish() -> None:
     partitions = assignment(A, B)
     jobs = take(partitions, A, 7, 8) + take(partitions, B, 3)
     assert partitions.num_queued == partitions.num_in_flight == 3
@@ -84,7 +84,7 @@ def test_jobs_begin_in_the_order_of_fetching_and_are_counted_until_they_finish()
     assert (partitions.num_in_flight, partitions.in_flight_bytes, partitions.num_begun([A, B])) == (0, 0, 0)
 
 
-def test_the_oldest_job_is_the_first_fetched_of_those_in_flight() -> None:
+def test_the_oldest_job_in_flight_is_the_one_fetched_first() -> None:
     partitions = assignment(A)
     seen = [partitions.oldest_timestamp_s]
     take(partitions, A, 5, 6)
@@ -108,7 +108,7 @@ def test_each_watermark_is_committed_once() -> None:
     assert partitions.watermarks() == {A: 9, B: None}
 
 
-def test_no_job_begins_while_a_rebalance_drains() -> None:
+def test_no_job_begins_during_the_drain_of_a_rebalance() -> None:
     partitions = assignment(A)
     take(partitions, A, 1)
     partitions.draining = True
@@ -117,7 +117,7 @@ def test_no_job_begins_while_a_rebalance_drains() -> None:
     assert partitions.begin() is not None
 
 
-def test_a_partition_that_comes_back_keeps_its_watermark_and_jobs() -> None:
+def test_a_partition_that_is_assigned_again_keeps_its_watermark_and_jobs() -> None:
     partitions = assignment(A, B)
     (job,) = take(partitions, A, 1)
     begin_all(partitions)
@@ -128,7 +128,7 @@ def test_a_partition_that_comes_back_keeps_its_watermark_and_jobs() -> None:
     assert partitions.num_queued == 1
 
 
-def test_jobs_of_a_partition_that_has_gone_no_longer_move_its_watermark() -> None:
+def test_jobs_of_a_revoked_partition_do_not_move_its_watermark() -> None:
     partitions = assignment(A)
     (begun,) = take(partitions, A, 1)
     begin_all(partitions)
@@ -154,7 +154,7 @@ def test_lost_partitions_are_dropped_and_others_kept() -> None:
     assert [job.message.partition for job in begin_all(partitions)] == [1]
 
 
-def test_a_topic_that_is_created_anew_starts_a_new_epoch() -> None:
+def test_a_topic_that_is_created_again_starts_a_new_epoch() -> None:
     partitions = assignment(A)
     take(partitions, A, 100)
     (old,) = begin_all(partitions)
@@ -167,7 +167,7 @@ def test_a_topic_that_is_created_anew_starts_a_new_epoch() -> None:
     assert partitions.uncommitted() == {}
 
 
-def test_a_parked_job_is_in_flight_but_no_rebalance_waits_for_it() -> None:
+def test_a_parked_job_is_in_flight_but_does_not_delay_a_rebalance() -> None:
     partitions = assignment(A)
     take(partitions, A, 1)
     (job,) = begin_all(partitions)
@@ -208,7 +208,7 @@ def test_parked_jobs_have_a_limit_of_their_own() -> None:
     assert partitions.to_pause([A], [], stopping=False) == set()
 
 
-def test_at_the_limit_everything_pauses_until_half_of_it() -> None:
+def test_fetching_pauses_at_the_limit_and_resumes_at_half_of_it() -> None:
     partitions = assignment(A, B, max_in_flight=4)
     take(partitions, A, 1, 2, 3)
     assert partitions.to_pause([A, B], [], stopping=False) == set()
@@ -223,7 +223,7 @@ def test_at_the_limit_everything_pauses_until_half_of_it() -> None:
     assert partitions.to_pause([A, B], [], stopping=True) == {A, B}
 
 
-def test_bytes_pause_like_jobs_and_a_wide_gap_pauses_its_own_partition() -> None:
+def test_bytes_are_limited_like_jobs_and_a_wide_gap_pauses_its_own_partition() -> None:
     heavy = assignment(A, max_in_flight_bytes=5000)
     take(heavy, A, 1, num_bytes=5000)
     assert heavy.to_pause([A], [], stopping=False) == {A}
@@ -233,7 +233,7 @@ def test_bytes_pause_like_jobs_and_a_wide_gap_pauses_its_own_partition() -> None
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.sampled_from(["take", "finish", "assign both", "assign one"]))))
-def test_counts_never_go_wrong_whatever_happens(steps: list[tuple[Where, str]]) -> None:
+def test_counts_are_right_after_any_sequence_of_events(steps: list[tuple[Where, str]]) -> None:
     partitions = assignment(A, B)
     offsets = {A: 0, B: 0}
     begun: list[JobState] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 from engine.stream.submit import Journal
 
 
-def test_what_was_added_is_known_again(tmp_path: Path) -> None:
+def test_added_entries_are_found_by_a_later_run(tmp_path: Path) -> None:
     with Journal(tmp_path / "folder" / "journal") as journal:
         journal.add(["a", "b"])
     with Journal(tmp_path / "folder" / "journal") as journal:
@@ -14,7 +14,7 @@ def test_what_was_added_is_known_again(tmp_path: Path) -> None:
         assert len(journal) == 2
 
 
-def test_half_an_entry_is_forgotten(tmp_path: Path) -> None:
+def test_a_partly_written_entry_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path) as journal:
         journal.add(["a"])

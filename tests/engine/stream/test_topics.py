@@ -1,4 +1,4 @@
-"""Reading a topic of results to its end and beyond, and sending dead letters back, over a real broker."""
+"""Read results, also those that arrive later, and send dead letters back, with a real broker."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.stream.stream import make_topics
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    """Give the way to a broker."""
+    """Return the connection settings of a broker."""
     with noida(tmp_path_factory.mktemp("noida") / "data") as address:
         yield Connection(brokers=address)
 
 
 def put(connection: Connection, topic: str, *values: bytes | None, **settings: Any) -> None:
-    """Send messages and wait until they are there."""
+    """Send messages and wait until the broker has acknowledged them."""
     producer = KafkaProducer(bootstrap_servers=connection.brokers)
     for value in values:
         producer.send(topic, value=value, **{"key": b"key", **settings})
@@ -36,7 +36,7 @@ def put(connection: Connection, topic: str, *values: bytes | None, **settings: A
 
 
 def got(connection: Connection, topic: str) -> list[Any]:
-    """Give what is on a topic of one partition now."""
+    """Return the messages on a topic of one partition."""
     consumer = KafkaConsumer(bootstrap_servers=connection.brokers, enable_auto_commit=False)
     consumer.assign([TopicPartition(topic, 0)])
     consumer.seek_to_beginning()
@@ -52,7 +52,7 @@ def result(id: str, status: str = "done") -> bytes:
 
 
 def letter(topic: str, stage: str = "read", **more: str) -> list[tuple[str, bytes]]:
-    """Give the headers of a dead letter."""
+    """Return the headers of a dead letter."""
     told = {"topic": topic, "stage": stage, **more}
     return [("trace", b"7"), *((f"solstice-{name}", value.encode()) for name, value in told.items())]
 
@@ -61,7 +61,7 @@ def back(connection: Connection, dead: str, *, stage: str | None = None, dry_run
     return replay(connection, dead, f"replay-{dead}", stage=stage, idle_s=1.2, dry_run=dry_run)
 
 
-def test_results_are_followed_and_what_is_none_is_passed_over(connection: Connection) -> None:
+def test_results_are_followed_and_other_messages_are_skipped(connection: Connection) -> None:
     (topic,) = make_topics(connection.brokers, "results")
     put(
         connection,
@@ -83,7 +83,7 @@ def test_results_are_followed_and_what_is_none_is_passed_over(connection: Connec
     assert later["id"] == "c"
 
 
-def test_only_new_results_are_those_from_now_on(connection: Connection) -> None:
+def test_only_results_after_the_start_are_new(connection: Connection) -> None:
     (topic,) = make_topics(connection.brokers, "results")
     put(connection, topic, result("old"))
     following = follow(connection, topic, only_new=True)
@@ -92,7 +92,7 @@ def test_only_new_results_are_those_from_now_on(connection: Connection) -> None:
     assert next(found for found in islice(following, 50) if found)["id"] == "new"
 
 
-def test_a_letter_goes_back_once_as_the_job_that_it_was(connection: Connection) -> None:
+def test_a_dead_letter_is_sent_back_once_as_its_original_job(connection: Connection) -> None:
     jobs, dead = make_topics(connection.brokers, "jobs", "dead")
     put(connection, dead, b'{"id": "a"}', key=b"a", headers=letter(jobs))
     put(connection, dead, b'{"id": "b"}', key=b"b", headers=letter(jobs, replays="4"))
@@ -107,7 +107,7 @@ def test_a_letter_goes_back_once_as_the_job_that_it_was(connection: Connection) 
     ]
 
 
-def test_only_whole_letters_of_the_stage_asked_for_go_back(connection: Connection) -> None:
+def test_only_complete_dead_letters_of_the_requested_stage_are_sent_back(connection: Connection) -> None:
     jobs, dead = make_topics(connection.brokers, "jobs", "dead")
     put(connection, dead, b"job", headers=letter(jobs, "decode"))
     put(connection, dead, b"jo", headers=letter(jobs, cut="value of 5000000 bytes"))
@@ -117,7 +117,7 @@ def test_only_whole_letters_of_the_stage_asked_for_go_back(connection: Connectio
     assert [job.value for job in got(connection, jobs)] == [b"chosen"]
 
 
-def test_a_letter_whose_topic_is_gone_is_a_sentence_and_stays(
+def test_a_dead_letter_whose_topic_is_missing_is_an_error_and_kept(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.stream.topics.make_producer", partial(make_producer, max_block_ms=500))

@@ -1,4 +1,4 @@
-"""Jobs whose input root does not answer."""
+"""Jobs wait while their input root does not answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.stream.waiting import FIRST_PAUSE_S, LONGEST_PAUSE_S, WaitingJobs
 
 
 class Bench:
-    """Waiting jobs with a clock that is set by hand."""
+    """Waiting jobs with a simulated clock."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -37,7 +37,7 @@ def job(offset: int = 0) -> JobState:
     return JobState(message=Message("jobs", 0, offset, 0.0, None, b""), epoch=1, id=str(offset), wait_s=0.0)
 
 
-def test_pauses_grow_up_to_a_limit_and_never_end_while_nothing_is_served() -> None:
+def test_pauses_grow_up_to_a_limit_and_jobs_wait_until_the_root_answers() -> None:
     bench, one = Bench(), job()
     pauses_s = []
     for _ in range(40):
@@ -51,7 +51,7 @@ def test_pauses_grow_up_to_a_limit_and_never_end_while_nothing_is_served() -> No
     assert one.attempts == 41
 
 
-def test_readiness_tells_which_root_is_away_until_it_serves_again() -> None:
+def test_readiness_names_the_unavailable_root_until_it_answers_again() -> None:
     bench, one, other = Bench(), job(1), job(2)
     bench.fail(one, root=2)
     bench.fail(other, root=2)
@@ -63,7 +63,7 @@ def test_readiness_tells_which_root_is_away_until_it_serves_again() -> None:
     assert (bench.health.missing(), bench.health.reasons()) == ([], {})
 
 
-def test_when_a_root_is_back_its_other_jobs_are_tried_again_soon() -> None:
+def test_when_a_root_answers_again_its_other_jobs_are_tried_soon() -> None:
     bench = Bench()
     one, other = job(1), job(2)
     for _ in range(8):
@@ -79,7 +79,7 @@ def test_when_a_root_is_back_its_other_jobs_are_tried_again_soon() -> None:
     assert due_in <= FIRST_PAUSE_S
 
 
-def test_an_image_that_a_root_refuses_while_it_serves_others_is_a_failure() -> None:
+def test_an_image_that_a_root_refuses_while_it_serves_others_fails() -> None:
     bench, refused = Bench(), job()
     for offset in range(1, 5):
         bench.fail(refused)
@@ -91,7 +91,7 @@ def test_an_image_that_a_root_refuses_while_it_serves_others_is_a_failure() -> N
     assert bench.health.missing() == []
 
 
-def test_a_root_that_serves_others_says_nothing_about_another_root() -> None:
+def test_one_root_that_answers_does_not_affect_another() -> None:
     bench, one = Bench(), job()
     for offset in range(1, 20):
         bench.fail(one, root=0)
@@ -100,7 +100,7 @@ def test_a_root_that_serves_others_says_nothing_about_another_root() -> None:
     assert bench.health.missing() == ["source"]
 
 
-def test_a_dropped_job_is_not_waited_for() -> None:
+def test_a_dropped_job_stops_waiting() -> None:
     bench, one = Bench(), job()
     bench.fail(one)
     bench.jobs.drop(bench.next_due())

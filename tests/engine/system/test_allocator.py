@@ -36,7 +36,7 @@ def test_large_blocks_of_every_thread_come_from_one_heap_unless_the_user_has_set
     assert shown.stdout.strip() == kept, shown.stderr
 
 
-def test_a_c_library_without_these_settings_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_c_library_without_these_settings_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())

@@ -19,7 +19,7 @@ def test_the_compiler_is_the_one_that_cxx_names(monkeypatch: pytest.MonkeyPatch)
     assert found.endswith("/sh")
 
 
-def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_is_found_where_none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert find_compiler() is None
 
@@ -32,17 +32,17 @@ def test_gnu_cxx_is_recognised_and_its_version_is_one_line() -> None:
     assert "\n" not in compiler_version(compiler)
 
 
-def test_another_program_is_not_gnu_cxx() -> None:
+def test_another_program_is_not_taken_for_gnu_cxx() -> None:
     assert not is_gcc(sys.executable)
 
 
-def test_flags_are_a_setting_where_this_pytorch_has_one() -> None:
+def test_flags_are_passed_by_the_setting_of_pytorch_if_there_is_one() -> None:
     if hasattr(config.cpp, "march"):
         assert flag_options("native -fno-x") == {"cpp.march": "native -fno-x"}
 
 
 @pytest.mark.needs_compiler
-def test_without_the_setting_a_script_adds_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_that_setting_a_wrapper_script_adds_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in PyTorch 2.11."""
     monkeypatch.setattr(torch._inductor, "config", SimpleNamespace(cpp=SimpleNamespace()))
     (tmp_path / "a b.cpp").write_text("int main() { return FLAG; }")

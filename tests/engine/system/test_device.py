@@ -8,7 +8,7 @@ from engine.system.device import choose_device, cuda_obstacle, explain_cuda_fail
 
 
 @pytest.mark.parametrize("name", ["tpu", "mps", "cuda:x", ""])
-def test_a_device_that_is_not_supported_is_refused_in_one_sentence(name: str) -> None:
+def test_an_unsupported_device_is_refused(name: str) -> None:
     with pytest.raises(SetupError) as caught:
         choose_device(name)
 
@@ -17,14 +17,14 @@ def test_a_device_that_is_not_supported_is_refused_in_one_sentence(name: str) ->
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing where there is no GPU")
-def test_without_a_gpu_cuda_says_what_is_missing_and_auto_takes_the_cpu() -> None:
+def test_without_a_gpu_cuda_is_refused_with_the_reason_and_auto_is_the_cpu() -> None:
     with pytest.raises(SetupError, match=r"^--device cuda: .*(driver|CUDA).*or use --device cpu\.$"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
 
 
 @pytest.mark.needs_cuda
-def test_a_gpu_comes_with_its_number() -> None:
+def test_a_gpu_is_returned_with_its_index() -> None:
     assert choose_device("cuda") == choose_device("auto") == torch.device("cuda", torch.cuda.current_device())
     with pytest.raises(SetupError, match="counted from 0"):
         choose_device("cuda:99")
@@ -40,7 +40,7 @@ def test_a_gpu_comes_with_its_number() -> None:
         ("", "no reason given"),
     ],
 )
-def test_what_keeps_a_gpu_from_starting_is_told_with_what_to_do(error: str, said: str) -> None:
+def test_the_reason_why_a_gpu_does_not_start_has_a_remedy(error: str, said: str) -> None:
     told = explain_cuda_failure(error, "13.0")
 
     assert said in told
@@ -48,10 +48,10 @@ def test_what_keeps_a_gpu_from_starting_is_told_with_what_to_do(error: str, said
     assert not told.endswith(".")
 
 
-def test_obstacle_and_availability_agree() -> None:
+def test_there_is_an_obstacle_exactly_where_cuda_is_unavailable() -> None:
     assert (cuda_obstacle() is None) == torch.cuda.is_available()
 
 
-def test_precision_follows_the_device() -> None:
+def test_the_fastest_precision_depends_on_the_device() -> None:
     assert fastest_precision(torch.device("cuda", 0)) == "fp16"
     assert fastest_precision(torch.device("cpu")) in ("bf16", "fp32")

@@ -1,4 +1,4 @@
-"""Advice to install an extra names what is there."""
+"""The command that installs an extra fits the way Solstice was installed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.system.extras import install_hint
 from tests import ROOT
 
 
-def test_a_checkout_is_installed_from_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_extra_of_a_checkout_is_installed_from_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     assert install_hint("s3") == "pip install -e '.[s3]'"
     monkeypatch.chdir(tmp_path)
     assert shlex.split(install_hint("s3")) == ["pip", "install", "-e", f"{ROOT}[s3]"]
 
 
-def test_an_installed_package_is_installed_by_name(tmp_path: Path) -> None:
+def test_an_extra_of_an_installed_package_is_installed_by_name(tmp_path: Path) -> None:
     (tmp_path / "engine/system").mkdir(parents=True)
     for name in ("engine/__init__.py", "engine/system/__init__.py"):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""A file is whole or not there."""
+"""Files are written completely or not at all, and never through a link."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_it_makes_folders_and_leaves_nothing_but_the_file(tmp_path: Path) -> None:
+def test_writing_creates_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a/b/c.bin", b"content")
     assert (tmp_path / "a/b/c.bin").read_bytes() == b"content"
     assert names(tmp_path / "a/b") == ["c.bin"]
 
 
-def test_it_replaces_what_was_there(tmp_path: Path) -> None:
+def test_writing_replaces_an_existing_file(tmp_path: Path) -> None:
     for content in (b"old and longer", b"new", b""):
         write_atomically(tmp_path / "c.bin", content)
         assert (tmp_path / "c.bin").read_bytes() == content
 
 
-def test_the_unfinished_file_lives_in_the_folder_named_for_it(tmp_path: Path) -> None:
+def test_the_unfinished_file_is_in_the_given_temporary_folder(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep/c.bin", b"x", tmp_path / "partial")
     assert (tmp_path / "deep/c.bin").read_bytes() == b"x"
     assert names(tmp_path / "partial") == []
 
 
-def test_when_it_fails_the_old_file_stays_and_no_other_is_left(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/old").write_bytes(b"old")
     with pytest.raises(OSError, match="directory") as caught:
@@ -62,7 +62,7 @@ def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file/c.bin", b"x")
 
 
-def test_only_folders_within_a_root_that_is_there_are_made(tmp_path: Path) -> None:
+def test_folders_are_created_only_within_an_existing_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with pytest.raises(FileNotFoundError):
         write_atomically(root / "a/c.bin", b"x", root / "partial", within=root)
@@ -72,7 +72,7 @@ def test_only_folders_within_a_root_that_is_there_are_made(tmp_path: Path) -> No
     assert (root / "a/b/c.bin").read_bytes() == b"x"
 
 
-def test_a_file_written_in_parts_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_written_in_parts_appears_when_it_is_complete(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "c.bin") as file:
         for part in range(200):
             file.write(bytes([part]) * 1000)
@@ -81,7 +81,7 @@ def test_a_file_written_in_parts_appears_when_it_is_whole(tmp_path: Path) -> Non
     assert names(tmp_path) == ["c.bin"]
 
 
-def test_a_writer_that_gives_up_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_abandoned_write_keeps_the_existing_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "c.bin", b"old")
 
     def give_up() -> None:
@@ -95,8 +95,8 @@ def test_a_writer_that_gives_up_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "c.bin").read_bytes() == b"old"
 
 
-def test_processes_that_share_a_folder_and_a_number_do_not_meet(tmp_path: Path) -> None:
-    """In containers every worker may be process 1, and count its files from 0."""
+def test_processes_with_equal_ids_do_not_share_temporary_names(tmp_path: Path) -> None:
+    """In containers every worker may be process 1 and number its files from 0."""
     code = """
 import os, sys
 from pathlib import Path
@@ -110,7 +110,7 @@ with atomic_file(Path(sys.argv[1])):
     assert unfinished[0] != unfinished[1]
 
 
-def test_readers_see_one_whole_version_while_many_write(tmp_path: Path) -> None:
+def test_readers_see_one_complete_version_while_many_processes_write(tmp_path: Path) -> None:
     target = tmp_path / "c.bin"
     versions = [bytes([i]) * 100_000 for i in range(8)]
     write_atomically(target, versions[0])
@@ -123,7 +123,7 @@ def test_readers_see_one_whole_version_while_many_write(tmp_path: Path) -> None:
     assert names(tmp_path) == ["c.bin"]
 
 
-def test_a_time_that_is_given_becomes_the_time_of_last_change(tmp_path: Path) -> None:
+def test_the_time_of_last_change_can_be_set(tmp_path: Path) -> None:
     write_atomically(tmp_path / "c.bin", b"x", modified_ns=1_500_000_000_123_456_789)
     assert (tmp_path / "c.bin").stat().st_mtime_ns == 1_500_000_000_123_456_789
 
@@ -165,13 +165,13 @@ def test_a_path_that_leaves_its_root_is_an_error(root: Path, path: str) -> None:
     assert names(root.parent) == ["other", "root"]
 
 
-def test_a_relative_root_works(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_may_be_relative(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     write_atomically(Path("a/c.bin"), b"x", Path("partial"), within=Path())
     assert (root / "a/c.bin").read_bytes() == b"x"
 
 
-def test_a_file_is_opened_unless_it_is_a_link_or_no_file(root: Path) -> None:
+def test_only_regular_files_are_opened(root: Path) -> None:
     (root / "way/c.bin").write_bytes(b"precious")
     (root / "link").symlink_to(root / "way/c.bin")
     os.mkfifo(root / "pipe")
@@ -185,7 +185,7 @@ def test_a_file_is_opened_unless_it_is_a_link_or_no_file(root: Path) -> None:
     assert (root / "way/c.bin").read_bytes() == b"precious"
 
 
-def test_no_file_is_written_through_a_link_that_is_swapped_in_meanwhile(root: Path) -> None:
+def test_no_file_is_written_through_a_link_that_replaces_a_folder_during_the_write(root: Path) -> None:
     """The folder is replaced by a link, and the link removed, over and over while files are written to it."""
     outside = root.parent / "other"
     with ThreadPoolExecutor(1) as pool:
@@ -215,7 +215,7 @@ def _write_many(root: Path) -> tuple[int, int]:
     return written, refused
 
 
-def test_open_folders_make_a_folder_again_that_was_deleted_meanwhile(root: Path) -> None:
+def test_open_folders_create_a_deleted_folder_again(root: Path) -> None:
     with OpenFolders(root) as folders, OpenFolders(root) as targets:
         UnfinishedFile("new/a.jpg", b"a", "partial", folders).finish(targets)
         shutil.rmtree(root / "partial")

@@ -1,4 +1,4 @@
-"""Sizes of memory, as users write them and as the machine tells them."""
+"""Memory sizes as users write them, and available memory of machine and container."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def test_a_size_is_a_number_with_a_unit(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "six", "6X", "-1G", "G", "1 2"])
-def test_anything_else_is_refused_with_an_example(text: str) -> None:
+def test_another_text_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="such as 6G"):
         parse_bytes(text)
 
 
-def test_available_memory_is_less_than_the_machine_has() -> None:
+def test_available_memory_is_less_than_the_total() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     assert 0 < available_bytes() < int(total.split()[1]) * 1024
 
 
-def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_a_container_limits_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     monkeypatch.setattr(container, "_ROOT", tmp_path)

@@ -15,7 +15,7 @@ def replace_stack(memory: ctypes.Array[ctypes.c_char]) -> None:
 
 
 def in_thread(work: list[object]) -> None:
-    """Run `work` in a thread that ends, so that no other test meets its stack."""
+    """Replace the stack of this thread inside and outside of `kept_signal_stack`; append what was seen to `work`."""
     memory = ctypes.create_string_buffer(_NUM_BYTES)
     assert signal_stack() == (None, 0)
     with kept_signal_stack():
@@ -28,7 +28,7 @@ def in_thread(work: list[object]) -> None:
     work.append(signal_stack()[0])
 
 
-def test_a_stack_that_a_library_installs_is_gone_afterwards_also_after_an_exception() -> None:
+def test_a_stack_that_a_library_installs_is_removed_even_after_an_exception() -> None:
     seen: list[object] = []
     thread = threading.Thread(target=in_thread, args=(seen,))
     thread.start()

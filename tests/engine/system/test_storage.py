@@ -1,4 +1,4 @@
-"""Archives in object stores and behind web servers, against a real S3-speaking server on loopback."""
+"""Archives in object stores and on web servers, with a real S3 server on the loopback address."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_archive_in_a_bucket_is_mirrored_into_another_prefix(bucket: Any) -> 
     assert value(bucket.Object("dst/deep/b.png").get()["Body"].read()) == 235
 
 
-def test_a_second_run_does_only_what_is_new_or_changed(bucket: Any) -> None:
+def test_a_second_run_converts_only_new_and_changed_photos(bucket: Any) -> None:
     put(bucket, src__a=png(10), src__b=png(20))
     run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
     put(bucket, src__b=png(21), src__c=png(30))
@@ -97,7 +97,7 @@ def test_a_second_run_does_only_what_is_new_or_changed(bucket: Any) -> None:
     assert value(bucket.Object("dst/b.png").get()["Body"].read()) == 234
 
 
-def test_a_result_that_was_deleted_is_made_again(bucket: Any) -> None:
+def test_a_deleted_result_is_created_again(bucket: Any) -> None:
     put(bucket, src__a=png(10), src__b=png(20))
     run(f"s3://{bucket.name}/src", f"s3://{bucket.name}/dst")
     bucket.Object("dst/a.png").delete()
@@ -105,7 +105,7 @@ def test_a_result_that_was_deleted_is_made_again(bucket: Any) -> None:
     assert "dst/a.png" in keys(bucket)
 
 
-def test_an_object_that_vanishes_midway_costs_only_itself(bucket: Any, tmp_path: Path) -> None:
+def test_an_object_deleted_during_the_run_fails_alone(bucket: Any, tmp_path: Path) -> None:
     put(bucket, **{f"src__{i:03d}": png(i) for i in range(60)})
 
     def vanish(pixels_NHWC: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def test_an_object_that_vanishes_midway_costs_only_itself(bucket: Any, tmp_path:
     assert summary.failures == [{"path": "059.png", "stage": "read", "error": "is gone since the archive was listed"}]
 
 
-def test_a_folder_goes_into_a_bucket_and_back(bucket: Any, tmp_path: Path) -> None:
+def test_a_folder_is_converted_into_a_bucket_and_back(bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.png").write_bytes(png(1))
     assert run(tmp_path / "src", f"s3://{bucket.name}/out").converted == 1
@@ -125,7 +125,7 @@ def test_a_folder_goes_into_a_bucket_and_back(bucket: Any, tmp_path: Path) -> No
     assert value((tmp_path / "back/a.png").read_bytes()) == 1
 
 
-def test_a_second_run_on_the_same_prefix_is_refused_while_the_first_lasts(bucket: Any) -> None:
+def test_a_second_run_on_the_same_prefix_is_refused_during_the_first(bucket: Any) -> None:
     put(bucket, src__a=png(10))
     refusals: list[str] = []
 
@@ -141,7 +141,7 @@ def test_a_second_run_on_the_same_prefix_is_refused_while_the_first_lasts(bucket
 
 
 @pytest.mark.parametrize("place", ["src", "dst"])
-def test_a_missing_bucket_is_one_sentence(bucket: Any, tmp_path: Path, place: str) -> None:
+def test_a_missing_bucket_is_an_error_that_names_it(bucket: Any, tmp_path: Path, place: str) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.jpg").write_bytes(photo())
     missing = f"s3://{bucket.name}-not-there/x"
@@ -149,7 +149,7 @@ def test_a_missing_bucket_is_one_sentence(bucket: Any, tmp_path: Path, place: st
         run(missing if place == "src" else tmp_path / "src", missing if place == "dst" else tmp_path / "dst")
 
 
-def test_photos_are_read_from_a_web_server_and_not_written_to_one(tmp_path: Path) -> None:
+def test_photos_are_read_from_a_web_server_but_cannot_be_written_to_one(tmp_path: Path) -> None:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
 
@@ -167,7 +167,7 @@ def test_photos_are_read_from_a_web_server_and_not_written_to_one(tmp_path: Path
         server.server_close()
 
 
-def test_an_unknown_protocol_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unknown_protocol_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="gopher"):
         run("gopher://hole/photos", tmp_path)
 
@@ -181,7 +181,7 @@ def test_an_unknown_protocol_is_one_sentence(tmp_path: Path) -> None:
         ("https://user:@host/", "https://host/", "user", ""),
     ],
 )
-def test_a_login_is_taken_out_of_a_url(url: str, public: str, user: str, password: str) -> None:
+def test_a_login_is_separated_from_its_url(url: str, public: str, user: str, password: str) -> None:
     assert split_login(url) == (public, Login(user, password))
     assert password == "" or password not in repr(split_login(url))
 
@@ -191,7 +191,7 @@ def test_a_url_without_a_login_is_unchanged(url: str) -> None:
     assert split_login(url) == (url, None)
 
 
-def test_messages_of_a_store_do_not_show_its_password() -> None:
+def test_error_messages_do_not_show_the_password() -> None:
     storage = connect("http://user:s3cret@127.0.0.1:1/p")
     assert storage.url == "http://127.0.0.1:1/p"
     with pytest.raises(SetupError) as caught:
@@ -199,7 +199,9 @@ def test_messages_of_a_store_do_not_show_its_password() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_netrc_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_netrc_file_is_an_error_without_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(SetupError, match=r"that NETRC names cannot be read: No such file"):
         connect("http://127.0.0.1:1/photos")
@@ -221,7 +223,7 @@ def test_a_netrc_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypa
         "://x",
     ],
 )
-def test_a_url_that_cannot_be_used_is_one_sentence(url: str, place: str, tmp_path: Path) -> None:
+def test_an_unusable_url_is_refused_in_one_sentence(url: str, place: str, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.jpg").write_bytes(photo())
     with pytest.raises(SetupError) as caught:

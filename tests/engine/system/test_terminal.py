@@ -1,4 +1,4 @@
-"""Text from strangers is shown, not obeyed."""
+"""Control characters in untrusted text are escaped before a terminal or log shows it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_lines_may_stay() -> None:
+def test_line_breaks_can_be_kept() -> None:
     assert visible("a\n\tb\x1b", lines=True) == "a\n\tb\\x1b"
 
 
-def test_json_keeps_its_meaning() -> None:
+def test_escaped_json_has_the_same_values() -> None:
     fields = {"name": "\x9b31m\u202e\x7f\u2028\u00e4"}
     text = visible_json(json.dumps(fields, ensure_ascii=False, indent=1))
     assert json.loads(text) == fields

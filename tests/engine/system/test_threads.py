@@ -1,4 +1,4 @@
-"""One thread is used inside, and neither this thread nor later ones are changed for good."""
+"""PyTorch uses one thread inside the context, and its settings are restored afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_thread_is_used_inside_and_the_number_is_restored(pool: ThreadPoolEx
     assert pool.submit(inside).result() == (1, 3, 3)
 
 
-def test_a_thread_that_keeps_to_one_leaves_the_default_of_others(pool: ThreadPoolExecutor) -> None:
+def test_a_thread_restricted_to_one_keeps_the_default_of_others(pool: ThreadPoolExecutor) -> None:
     def inside() -> tuple[int, int, int]:
         torch.set_num_threads(3)
         keep_to_one_thread()

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.system.versions import code_of, installed
 
 
-def test_the_hash_follows_every_file_and_is_computed_once(tmp_path: Path) -> None:
+def test_the_hash_depends_on_every_file_and_is_computed_once(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.py", "b.py", "c.py")]
     for file in files:
         file.write_text("x = 1")
@@ -20,5 +20,5 @@ def test_the_hash_follows_every_file_and_is_computed_once(tmp_path: Path) -> Non
     assert code_of(a, b) != together
 
 
-def test_without_sources_the_version_stands_for_them(tmp_path: Path) -> None:
+def test_without_source_files_the_installed_version_is_used(tmp_path: Path) -> None:
     assert code_of(str(tmp_path / "gone.py")) == installed("solstice-engine")

@@ -1,4 +1,4 @@
-"""The kernels in Triton's interpreter and as code for a GPU that is not there; running that code needs the GPU."""
+"""Kernels of the trunk: run by Triton's interpreter, and compiled for a Hopper GPU; only running that needs the GPU."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.engine.model.variants import VARIANTS
 
 
 @pytest.mark.needs_triton
-def test_interpreted_it_agrees_with_float64_whatever_the_shape() -> None:
-    """To the rounding of half precision; what an image becomes does not depend on the batch that it is in."""
+def test_the_interpreted_trunk_agrees_with_float64_for_every_shape() -> None:
+    """The tolerance is the rounding of half precision. Results do not depend on other images of the batch."""
     command = [sys.executable, "-m", "tests.engine.runtime.backends.trunk_interpreted"]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -38,7 +38,7 @@ def test_interpreted_it_agrees_with_float64_whatever_the_shape() -> None:
 
 
 @pytest.mark.needs_triton
-def test_for_a_hopper_gpu_the_kernels_compile_to_its_matrix_instructions_and_wide_stores(
+def test_the_kernels_compile_to_matrix_instructions_and_wide_stores_of_a_hopper_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triton.backends.compiler import GPUTarget
@@ -91,7 +91,7 @@ def test_for_a_hopper_gpu_the_kernels_compile_to_its_matrix_instructions_and_wid
 
 
 @pytest.mark.needs_triton
-def test_a_generator_with_it_exports_for_any_batch_and_size() -> None:
+def test_a_generator_with_the_trunk_exports_for_any_batch_and_size() -> None:
     module = ResnetGenerator(Architecture(blocks=1, ngf=4)).eval()
     rewritten = InferenceGenerator(module, torch.float16, compiled=True, norm_by_rows=False)
     from engine.runtime.backends.trunk import use_triton_trunk
@@ -112,7 +112,7 @@ def test_a_generator_with_it_exports_for_any_batch_and_size() -> None:
         (Architecture(blocks=1, ngf=4), torch.bfloat16, "fp16"),
     ],
 )
-def test_a_generator_that_it_does_not_fit_is_refused_with_the_reason(
+def test_a_generator_that_the_trunk_does_not_support_is_refused_with_the_reason(
     arch: Architecture, dtype: torch.dtype, need: str
 ) -> None:
     from engine.runtime.backends.trunk import use_triton_trunk
@@ -133,8 +133,8 @@ def wide_generator(tmp_path: Path) -> Generator:
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("graph_pixels", [0, 1_000_000])
-def test_on_a_gpu_eager_with_it_passes_the_parity_check(graph_pixels: int, wide_generator: Generator) -> None:
-    """Part "variants" of benchmarks/gpu.py checks packages of `inductor` with it, which take minutes to compile."""
+def test_eager_with_the_trunk_passes_the_parity_check_on_a_gpu(graph_pixels: int, wide_generator: Generator) -> None:
+    """Compiled packages with the trunk take minutes to build; part "variants" of benchmarks/gpu.py checks them."""
     options = GpuOptions(trunk="triton", graph_pixels=graph_pixels)
     backend = EagerBackend(wide_generator, "fp16", torch.device("cuda", 0), options)
     assert len(backend.parity_cases) == (2 if graph_pixels else 1)
