@@ -1,4 +1,4 @@
-"""Jobs read only below their roots."""
+"""Jobs read files only below the input roots."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.stream.inputs import Inputs, SourceUnavailable
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Give a folder with a photo in a sub-folder, and a secret beside it."""
+    """Return a folder with a photo in a sub-folder, and a secret file beside the folder."""
     (tmp_path / "in/sub").mkdir(parents=True)
     (tmp_path / "in/sub/a b.jpg").write_bytes(b"photo")
     (tmp_path / "secret").write_bytes(b"secret")
     return tmp_path / "in"
 
 
-def test_a_file_may_be_named_relative_absolute_or_as_uri(root: Path) -> None:
+def test_a_source_may_be_a_relative_path_an_absolute_path_or_a_uri(root: Path) -> None:
     inputs = Inputs([str(root)], 100)
     path = root / "sub/a b.jpg"
     for name in ("sub/a b.jpg", str(path), path.as_uri(), path.as_uri().replace("file://", "file://localhost")):
@@ -45,7 +45,7 @@ def test_a_file_may_be_named_relative_absolute_or_as_uri(root: Path) -> None:
         ("x" * 5000, "cannot be read"),
     ],
 )
-def test_what_lies_outside_or_is_no_file_is_refused(root: Path, source: str, said: str) -> None:
+def test_a_source_outside_the_root_or_not_a_file_is_refused(root: Path, source: str, said: str) -> None:
     (root / "way").symlink_to(root.parent)
     (root / "link").symlink_to(root.parent / "secret")
     os.mkfifo(root / "pipe")
@@ -66,12 +66,12 @@ def test_the_second_root_is_read_too(root: Path, tmp_path: Path) -> None:
     assert inputs.read(str(root / "sub/a b.jpg")) == b"photo"
 
 
-def test_without_roots_a_job_must_bring_its_image() -> None:
+def test_without_roots_a_job_must_contain_its_image() -> None:
     with pytest.raises(SkipImage, match="no --input-root"):
         Inputs([], 100).read("a.jpg")
 
 
-def test_a_missing_file_is_told_apart_from_a_missing_folder(root: Path) -> None:
+def test_a_missing_file_fails_and_a_missing_folder_makes_jobs_wait(root: Path) -> None:
     inputs = Inputs([str(root)], 100)
     with pytest.raises(SkipImage, match="does not exist"):
         inputs.read("missing.jpg")
@@ -83,8 +83,8 @@ def test_a_missing_file_is_told_apart_from_a_missing_folder(root: Path) -> None:
     assert inputs.read("sub/a b.jpg") == b"photo"
 
 
-def test_a_folder_whose_file_system_is_no_longer_mounted_is_away(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder on which it was mounted is still there, and empty."""
+def test_a_root_whose_file_system_is_unmounted_is_unavailable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mount point still exists and is empty."""
     is_mount = Path.is_mount
     mounted = {root}
     monkeypatch.setattr(Path, "is_mount", lambda path: path in mounted or is_mount(path))

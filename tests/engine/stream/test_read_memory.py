@@ -1,4 +1,4 @@
-"""Memory for images that are being read."""
+"""Memory limit of concurrent reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_half_of_the_memory_is_divided_among_the_threads() -> None:
     assert ReadMemory(1000, 5).small_bytes == 100
 
 
-def test_large_images_share_the_other_half_in_the_order_of_their_coming() -> None:
+def test_large_images_share_the_other_half_in_order_of_arrival() -> None:
     memory, parked = ReadMemory(1000, 5), list[JobState]()
     first, second, third, fourth = job(300), job(200), job(400), job(100)
     assert memory.enter(first, parked.append)
@@ -45,7 +45,7 @@ def test_an_image_larger_than_the_memory_is_read_alone() -> None:
     assert not memory.enter(giant, lambda _: None)
 
 
-def test_giving_back_twice_frees_once() -> None:
+def test_releasing_twice_frees_memory_once() -> None:
     memory = ReadMemory(1000, 5)
     first, waiting = job(400), job(400)
     assert memory.enter(first, lambda _: None)
@@ -54,7 +54,7 @@ def test_giving_back_twice_frees_once() -> None:
     assert memory.leave(first) == []
 
 
-def test_a_job_that_is_lost_on_its_way_back_does_not_strand_the_others() -> None:
+def test_a_job_that_is_dropped_before_it_is_queued_again_does_not_block_others() -> None:
     memory = ReadMemory(1000, 5)
     first, lost, other = job(500), job(500), job(500)
     assert memory.enter(first, lambda _: None)
@@ -65,7 +65,7 @@ def test_a_job_that_is_lost_on_its_way_back_does_not_strand_the_others() -> None
 
 
 @given(st.lists(st.integers(1, 900), max_size=40))
-def test_every_job_reads_in_the_end_and_the_limit_holds(sizes: list[int]) -> None:
+def test_every_job_is_read_within_the_limit(sizes: list[int]) -> None:
     memory, reading, done = ReadMemory(1000, 5), list[JobState](), 0
     jobs = [job(size) for size in sizes]
     while jobs:
@@ -85,7 +85,7 @@ def test_every_job_reads_in_the_end_and_the_limit_holds(sizes: list[int]) -> Non
 @pytest.mark.parametrize(
     ("num_bytes", "now_bytes", "outcome"), [(10, 10, None), (11, 10, 11), (10, None, None), (101, 10, "max-bytes")]
 )
-def test_an_image_of_known_size_is_admitted_told_its_need_or_refused(
+def test_an_image_of_known_size_is_admitted_needs_memory_or_is_refused(
     num_bytes: int, now_bytes: int | None, outcome: int | str | None
 ) -> None:
     limits = ReadLimits(100, now_bytes)
@@ -100,7 +100,7 @@ def test_an_image_of_known_size_is_admitted_told_its_need_or_refused(
             limits.admit(num_bytes)
 
 
-def test_an_image_of_unknown_size_needs_as_much_as_is_allowed_at_all() -> None:
+def test_an_image_of_unknown_size_needs_the_largest_permitted_memory() -> None:
     with pytest.raises(NeedsMemory) as raised:
         ReadLimits(100, 10).admit_so_far(11)
     assert raised.value.num_bytes == 100
@@ -109,7 +109,7 @@ def test_an_image_of_unknown_size_needs_as_much_as_is_allowed_at_all() -> None:
         ReadLimits(100, 100).admit_so_far(101)
 
 
-def test_a_read_goes_on_where_there_is_more_memory() -> None:
+def test_a_read_takes_more_memory_where_it_is_free() -> None:
     asked = list[int]()
 
     def more(num_bytes: int) -> bool:
@@ -123,10 +123,10 @@ def test_a_read_goes_on_where_there_is_more_memory() -> None:
         known.admit_so_far(41)
     with pytest.raises(NeedsMemory):
         unknown.admit_so_far(11)
-    assert asked == [40, 100, 100], "nobody can say how long it is"
+    assert asked == [40, 100, 100], "an image of unknown size may be as large as permitted"
 
 
-def test_memory_is_taken_at_once_unless_another_job_waits_for_it() -> None:
+def test_memory_is_reserved_at_once_unless_another_job_waits_for_it() -> None:
     memory = ReadMemory(1000, 5)
     first, second, waiting = job(0), job(0), job(400)
     assert memory.take(first, 300)
@@ -138,7 +138,7 @@ def test_memory_is_taken_at_once_unless_another_job_waits_for_it() -> None:
     assert memory.leave(second) == [waiting]
 
 
-def test_what_was_taken_and_not_read_is_given_back() -> None:
+def test_unused_memory_of_a_read_is_released() -> None:
     memory = ReadMemory(1000, 5)
     first, waiting = job(500), job(400)
     assert memory.enter(first, lambda _: None)

@@ -1,4 +1,4 @@
-"""Shares of the reading threads."""
+"""Share of each origin in the reading threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def job(offset: int) -> JobState:
 
 
 def enter(shares: ReadShares, origin: str, count: int = 1) -> int:
-    """Let `count` jobs try to begin a read; return how many do."""
+    """Try to begin `count` reads; return how many began."""
     return sum(shares.enter(origin, job(i), lambda _: None) for i in range(count))
 
 
@@ -25,7 +25,7 @@ def test_one_origin_gets_half_of_the_threads_and_the_next_half_of_the_rest() -> 
     assert enter(shares, "folder") == 1, "some are left for others"
 
 
-def test_every_origin_gets_a_thread_while_there_is_one() -> None:
+def test_every_origin_gets_a_thread_while_one_is_free() -> None:
     shares = ReadShares(64)
     assert [enter(shares, f"host-{i}", 64) for i in range(6)] == [32, 16, 8, 4, 2, 1]
 
@@ -36,7 +36,7 @@ def test_a_single_thread_is_used() -> None:
     assert len(shares.leave("a")) == 1
 
 
-def test_a_job_waits_outside_the_threads_and_comes_back_when_a_read_ends() -> None:
+def test_a_job_waits_without_a_thread_and_is_queued_again_when_a_read_ends() -> None:
     shares, waiting = ReadShares(2), job(7)
     parked: list[JobState] = []
     assert shares.enter("a", job(1), parked.append)
@@ -48,7 +48,7 @@ def test_a_job_waits_outside_the_threads_and_comes_back_when_a_read_ends() -> No
     assert shares.leave("a") == []
 
 
-def test_a_job_that_is_lost_on_its_way_back_does_not_strand_the_others() -> None:
+def test_a_job_that_is_dropped_before_it_is_queued_again_does_not_block_others() -> None:
     shares = ReadShares(2)
     assert enter(shares, "a", 4) == 1
     assert len(shares.leave("a")) == 1, "its partition goes to another worker, so it never enters"
@@ -56,7 +56,7 @@ def test_a_job_that_is_lost_on_its_way_back_does_not_strand_the_others() -> None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=80), st.integers(1, 9))
-def test_every_job_begins_in_the_end(steps: list[tuple[str, bool]], threads: int) -> None:
+def test_every_job_begins_eventually(steps: list[tuple[str, bool]], threads: int) -> None:
     shares = ReadShares(threads)
     reading: list[str] = []
     origins: dict[int, str] = {}

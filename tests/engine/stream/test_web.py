@@ -1,4 +1,4 @@
-"""A web server is read below its root alone, at a public address alone, and for a bounded time."""
+"""Web servers are read only below the root, only at public addresses, and for a limited time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.stream.web import is_public, public_only, require_inside
 
 
 class Web(BaseHTTPRequestHandler):
-    """Serves what an honest server does, and what others do."""
+    """Handler with correct, wrong, slow and endless answers."""
 
     asked: list[str]
     slow = threading.Event()
 
     def do_GET(self) -> None:
-        """Answer by the path."""
+        """Send the answer of the path."""
         self.asked.append(self.path)
         if self.path in ("/photos/a.jpg", "/private.jpg"):
             self.answer(200, b"photo", Content_Length="5")
@@ -51,7 +51,7 @@ class Web(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
-        """Send a whole answer, or the beginning of one without a length."""
+        """Send a complete answer, or the beginning of one without a length."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -60,7 +60,7 @@ class Web(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def pour(self) -> None:
-        """Send until nobody listens, at most 1 GB."""
+        """Send until the client disconnects, at most 1 GB."""
         try:
             for _ in range(1000 if self.command == "GET" else 0):
                 self.wfile.write(bytes(1 << 20))
@@ -69,12 +69,12 @@ class Web(BaseHTTPRequestHandler):
             return
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log no request."""
 
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[str]]]:
-    """Give the address of a web server, and what it is asked for."""
+    """Return the address of a web server and a list of the paths that were requested."""
     asked: list[str] = []
     handler = type("Handler", (Web,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -87,7 +87,7 @@ def web() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_a_web_server_is_read_below_its_root_alone(web: tuple[str, list[str]]) -> None:
+def test_only_paths_below_the_root_are_requested(web: tuple[str, list[str]]) -> None:
     url, asked = web
     inputs = Inputs([f"{url}/photos"], 100)
     assert inputs.read(f"{url}/photos/a.jpg") == inputs.read("a.jpg") == b"photo"
@@ -110,7 +110,7 @@ def test_a_web_server_is_read_below_its_root_alone(web: tuple[str, list[str]]) -
         ("endless.jpg", "over the limit of 100"),
     ],
 )
-def test_what_a_web_server_should_not_send_is_refused(web: tuple[str, list[str]], name: str, said: str) -> None:
+def test_redirects_errors_and_oversized_answers_are_refused(web: tuple[str, list[str]], name: str, said: str) -> None:
     url, asked = web
     with pytest.raises(SkipImage, match=said):
         Inputs([f"{url}/photos"], 100).read(name)
@@ -118,7 +118,7 @@ def test_what_a_web_server_should_not_send_is_refused(web: tuple[str, list[str]]
     assert asked.count("MB") < 100, "it was read without bound"
 
 
-def test_a_web_server_in_trouble_may_be_asked_again(web: tuple[str, list[str]]) -> None:
+def test_status_503_can_be_retried(web: tuple[str, list[str]]) -> None:
     with pytest.raises(OSError, match="503"):
         Inputs([f"{web[0]}/photos"], 100).read("broken.jpg")
 
@@ -149,7 +149,7 @@ def test_a_web_server_in_trouble_may_be_asked_again(web: tuple[str, list[str]]) 
         "." + "%" + "25" * 20 + "2e/private.jpg",
     ],
 )
-def test_no_spelling_of_a_path_leads_out_of_its_root(web: tuple[str, list[str]], name: str) -> None:
+def test_no_spelling_of_a_path_leaves_the_root(web: tuple[str, list[str]], name: str) -> None:
     url, asked = web
     for source in (name, f"{url}/photos/{name}"):
         with pytest.raises(SkipImage):
@@ -170,12 +170,12 @@ def test_no_spelling_of_a_path_leads_out_of_its_root(web: tuple[str, list[str]],
         ("a.jpg?sig=a%2Fb%2E", "a.jpg?sig=a/b."),
     ],
 )
-def test_an_honest_name_is_sent(web: tuple[str, list[str]], name: str, sent: str) -> None:
+def test_an_ordinary_name_is_requested_in_percent_encoding(web: tuple[str, list[str]], name: str, sent: str) -> None:
     url, _ = web
     assert Inputs([f"{url}/photos"], 100).read(f"name/{name}") == f"/photos/name/{sent}".encode()
 
 
-def test_a_path_may_not_be_encoded_without_end() -> None:
+def test_a_path_encoded_too_many_times_is_refused() -> None:
     name = "a"
     for _ in range(3):
         require_inside(name)
@@ -214,7 +214,7 @@ def test_only_addresses_on_the_internet_are_public(address: str, public: bool) -
     assert is_public(address) is public
 
 
-def test_one_private_address_among_public_ones_is_enough() -> None:
+def test_one_private_address_among_public_ones_is_refused() -> None:
     public_only("images.example", ["93.184.216.34"])
     with pytest.raises(
         SkipImage, match=r"images.example has the private address 10.0.0.1; --allow-private-host images"
@@ -223,7 +223,7 @@ def test_one_private_address_among_public_ones_is_enough() -> None:
 
 
 class Names:
-    """Resolves one name to one address after the other, as the owner of a domain may."""
+    """Resolver that returns another address each time, as the owner of a domain may."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
         self.addresses = list(addresses)
@@ -231,19 +231,19 @@ class Names:
         monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **named: real(self.of(host), *rest, **named))
 
     def of(self, host: str) -> str:
-        """Return the address that `host` has this time."""
+        """Return the next address of `host`."""
         if host != "images.example":
             return host
         return self.addresses.pop(0) if len(self.addresses) > 1 else self.addresses[0]
 
 
-def test_a_name_that_is_private_at_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_a_private_address_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, "10.0.0.1")
     with pytest.raises(SetupError, match=r"images.example has the private address 10.0.0.1; --allow-private-host"):
         Inputs(["http://images.example/photos"], 100)
 
 
-def test_a_name_that_becomes_private_later_is_refused_where_it_is_connected_to(
+def test_a_name_that_gets_a_private_address_later_is_refused_on_connecting(
     web: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, asked = web
@@ -258,7 +258,7 @@ def test_a_name_that_becomes_private_later_is_refused_where_it_is_connected_to(
     assert allowed.read("a.jpg") == b"photo"
 
 
-def test_a_user_and_a_password_are_sent_and_never_part_of_a_jobs_source(
+def test_user_and_password_are_sent_but_never_part_of_the_source_of_a_job(
     web: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, _ = web
@@ -271,12 +271,12 @@ def test_a_user_and_a_password_are_sent_and_never_part_of_a_jobs_source(
     assert Inputs([f"{url}/photos"], 100).read("login.jpg") == b"photo"
 
 
-def test_a_body_that_does_not_end_in_time_is_given_up(web: tuple[str, list[str]]) -> None:
+def test_a_body_that_does_not_end_in_time_is_abandoned(web: tuple[str, list[str]]) -> None:
     with pytest.raises(SkipImage, match=r"not read within 0.3 s \(--read-timeout\)"):
         Inputs([f"{web[0]}/photos"], 100, timeout_s=0.3).read("slow.jpg")
 
 
-def test_a_web_server_that_is_gone_or_overloaded_is_away_and_a_broken_answer_is_not(
+def test_a_closed_or_overloaded_web_server_is_unavailable(
     web: tuple[str, list[str]],
 ) -> None:
     with pytest.raises(SourceUnavailable, match="503"):

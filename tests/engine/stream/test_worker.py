@@ -1,4 +1,4 @@
-"""A worker's life: start, work, drain; and its end when something is stuck."""
+"""Life cycle of a worker: start, work, drain, and exit when something is stuck."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from tests.stream.stream import Stream, eventually, tiny_model
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a broker."""
+    """Return the address of a broker."""
     with noida(tmp_path_factory.mktemp("noida") / "data") as address:
         yield address
 
 
 @pytest.fixture
 def stream(broker: str, tmp_path: Path) -> Iterator[Stream]:
-    """Give topics and folders."""
+    """Return topics and folders of one test."""
     made = Stream(broker, tmp_path, tiny_model(tmp_path / "tiny.safetensors"), partitions=1)
     yield made
     made.close()
 
 
 def settings(stream: Stream, **options: Any) -> StreamConfig:
-    """Give what a worker of these topics needs."""
+    """Return the configuration of a worker of these topics."""
     defaults: dict[str, Any] = {
         "connection": stream.connection,
         "jobs": stream.jobs,
@@ -57,7 +57,7 @@ def settings(stream: Stream, **options: Any) -> StreamConfig:
 
 
 class Stuck:
-    """A generator that does not come back until it is let go."""
+    """Generator that blocks until it is released."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -70,7 +70,7 @@ class Stuck:
 
 
 def ended_with(stream: Stream, meanwhile: Callable[[Worker], object], **options: Any) -> list[int]:
-    """Run a worker whose generator is stuck at its first batch; gives the codes that it would have ended with."""
+    """Run a worker whose generator blocks at its first batch; return the exit codes it would have ended with."""
     codes: list[int] = []
     stuck = Stuck()
     worker = Worker(settings(stream, **options), {"tiny": stuck}, codes.append)
@@ -88,7 +88,7 @@ def ended_with(stream: Stream, meanwhile: Callable[[Worker], object], **options:
     return codes
 
 
-def test_it_gets_ready_works_and_drains_on_sigterm(stream: Stream) -> None:
+def test_a_worker_becomes_ready_does_jobs_and_drains_on_sigterm(stream: Stream) -> None:
     port = free_port()
     worker = Worker(settings(stream, metrics_port=port))
     assert worker.health.missing() == ["running"]
@@ -116,13 +116,13 @@ def test_it_gets_ready_works_and_drains_on_sigterm(stream: Stream) -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
 
 
-def test_a_drain_that_takes_longer_than_its_grace_ends_with_1(stream: Stream) -> None:
+def test_a_drain_longer_than_the_grace_period_ends_with_exit_code_1(stream: Stream) -> None:
     assert ended_with(stream, Worker.stop, grace_s=0.5) == [1]
 
 
 @pytest.mark.parametrize("batches_in_flight", [1, 3])
-def test_a_generator_that_is_stuck_ends_the_process_for_a_new_one(stream: Stream, batches_in_flight: int) -> None:
-    """Also where ticks of the idle source pass by the batch that is stuck."""
+def test_a_stuck_generator_ends_the_process(stream: Stream, batches_in_flight: int) -> None:
+    """This holds even while the idle source sends ticks past the stuck batch."""
     pipeline = PipelineConfig(
         batch=BatchConfig(size=4, max_wait_s=0.02),
         generate=GenerateConfig(backend="eager", device="cpu", batches_in_flight=batches_in_flight),
@@ -130,12 +130,12 @@ def test_a_generator_that_is_stuck_ends_the_process_for_a_new_one(stream: Stream
     assert ended_with(stream, lambda _: None, pipeline_stuck_s=3.0, pipeline=pipeline) == [STUCK_EXIT_CODE]
 
 
-def test_jobs_name_models_by_the_name_of_their_file(tmp_path: Path) -> None:
+def test_jobs_choose_models_by_file_name(tmp_path: Path) -> None:
     winter, summer = (tiny_model(tmp_path / f"{name}.safetensors") for name in ("winter", "summer"))
     assert list(model_files([str(winter), str(summer)]).items()) == [("winter", winter), ("summer", summer)]
 
 
-def test_models_that_jobs_could_not_tell_apart_are_refused(tmp_path: Path) -> None:
+def test_two_models_of_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     one, other = (tiny_model(tmp_path / folder / "winter.safetensors") for folder in (".", "other"))
     with pytest.raises(SetupError, match="Two models are called winter"):
@@ -144,6 +144,6 @@ def test_models_that_jobs_could_not_tell_apart_are_refused(tmp_path: Path) -> No
         model_files(["nobody"])
 
 
-def test_a_topic_that_is_missing_is_said_before_anything_is_loaded(stream: Stream) -> None:
+def test_a_missing_topic_is_an_error_before_a_model_is_loaded(stream: Stream) -> None:
     with pytest.raises(SetupError, match="There is no topic nowhere"):
         Worker(StreamConfig(**{**vars(settings(stream)), "jobs": "nowhere", "models": ("not loaded",)}))
