@@ -74,7 +74,7 @@ class _Group:
 class Batcher:
     """Group decoded images of one shape for one model; failures and ticks pass through.
 
-    A group closes when it has `config.size` images or `config.max_pixels` pixels, when its oldest image has waited
+    A group closes when it has the images of a full batch (`images_of_full`), when its oldest image has waited
     `config.max_wait_s`, when the waiting images of all shapes together would exceed `config.max_pixels` (the oldest
     group goes first: no shape starves and memory stays bounded), and at the end. While `pressed` returns True, the
     oldest group closes at each tick, because images that wait here keep others from being admitted.
@@ -93,8 +93,7 @@ class Batcher:
         generator_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
-        self._size = config.size or CPU_BATCH
-        self._max_pixels = config.max_pixels or max(self._size, GPU_BATCH) * 256 * 256
+        self._max_pixels = max_pixels(config)
         self._clock = clock
         self._pressed = pressed
         self._generator_idle = generator_idle
@@ -136,7 +135,7 @@ class Batcher:
         group = self._groups.setdefault(shape, _Group(self._clock()))
         group.records.append(record)
         self._waiting_pixels += num_pixels
-        if len(group.records) >= self._size or group.num_pixels >= self._max_pixels:
+        if len(group.records) >= images_of_full(self._config, num_pixels):
             yield self._close(shape)
 
     def _overdue(self) -> Iterator[Batch]:
@@ -148,3 +147,14 @@ class Batcher:
         group = self._groups.pop(shape)
         self._waiting_pixels -= group.num_pixels
         return Batch(tuple(group.records), self._clock() - group.opened_s)
+
+
+def images_of_full(config: BatchConfig, num_pixels: int) -> int:
+    """Return the number of images in a full batch where each has `num_pixels`; at least one."""
+    most_pixels = min(max_pixels(config), config.full_pixels or max_pixels(config))
+    return max(1, min(config.size or CPU_BATCH, most_pixels // num_pixels))
+
+
+def max_pixels(config: BatchConfig) -> int:
+    """Return the maximum pixels of images waiting for their batches."""
+    return config.max_pixels or max(config.size or CPU_BATCH, GPU_BATCH) * 256 * 256

@@ -28,6 +28,9 @@ def num_cores() -> int:
 
 CPU_BATCH = 4
 """Default batch size on a CPU; larger batches cost memory without a gain in speed."""
+CPU_BATCH_PIXELS = 2 * CPU_BATCH * 256 * 256
+"""Default limit of a batch on a CPU, twice that of 256x256, as images of that short side are wider. A batch of larger
+images is no faster than one of them, and takes as many times the memory."""
 GPU_BATCH = 32
 """Default batch size on a GPU, which needs this many images of 256x256 to be fully used."""
 
@@ -61,6 +64,9 @@ class BatchConfig:
     max_pixels: int | None = None
     """Maximum pixels in a batch, and of images waiting for one; a single larger image is a batch of its own. None is
     `size` images of 256x256, and at least `GPU_BATCH` of them."""
+    full_pixels: int | None = None
+    """Maximum pixels in a batch if that is less than `max_pixels`; a single larger image is a batch of its own. None is
+    `CPU_BATCH_PIXELS` on a CPU where `size` is None, otherwise `max_pixels`."""
     max_wait_s: float = float("inf")
     """Maximum wait for a batch to fill. Where it is finite, a batch leaves earlier while the generator is idle."""
 

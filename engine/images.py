@@ -23,7 +23,7 @@ from engine.batch import Batcher
 from engine.codec.colour import from_image
 from engine.codec.detail import restore
 from engine.codec.geometry import resize_with_alpha, upright
-from engine.config import CPU_BATCH, GPU_BATCH, BatchConfig, GenerateConfig
+from engine.config import CPU_BATCH, CPU_BATCH_PIXELS, GPU_BATCH, BatchConfig, GenerateConfig
 from engine.model.weights import Generator, load_generator
 from engine.options import Detail, Options, Size, default_detail
 from engine.records import Batch, DecodedImage, Record
@@ -104,7 +104,9 @@ class Translator(BatchTranslator):
     def _results(self, adapters: Sequence[_ImageAdapter], options: Options, batch: int | None) -> list[AnyImage]:
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
-        config = BatchConfig(size=batch or (GPU_BATCH if self._device.type == "cuda" else CPU_BATCH))
+        on_gpu = self._device.type == "cuda"
+        full_pixels = None if batch or on_gpu else CPU_BATCH_PIXELS
+        config = BatchConfig(size=batch or (GPU_BATCH if on_gpu else CPU_BATCH), full_pixels=full_pixels)
         translated: dict[str, DecodedImage] = {}
         for item in Batcher(config)([record] for record in _records(adapters, options)):
             assert isinstance(item, Batch), "there are neither failures nor ticks"

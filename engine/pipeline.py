@@ -19,7 +19,7 @@ from engine.codec.detail import restore
 from engine.codec.encode import Encoder, encode_device, on_white
 from engine.codec.footprint import footprint_bytes
 from engine.codec.header import inspect_record
-from engine.config import CPU_BATCH, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
+from engine.config import CPU_BATCH, CPU_BATCH_PIXELS, GPU_BATCH, GPU_BATCHES_IN_FLIGHT, PipelineConfig
 from engine.errors import SkipImage
 from engine.flow import Budget, InProgress, Scope, ahead, in_threads
 from engine.observe.metrics import Metrics, NoMetrics, StageName, timed
@@ -199,7 +199,7 @@ class Pipeline:
         if not reduced:
             return records
         with self._timed("restore", reduced):
-            return restore(records)
+            return restore(records, keeps=self._shows)
 
     def _shows(self, key: str) -> bool:
         return self._preview is not None and self._preview.wants(key)
@@ -258,6 +258,7 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
     """Return `config` with its open values chosen for the generator's device; raises `SetupError` as `gpu_of` does."""
     on_gpu = gpu_of(config.generate.device) is not None
     size = config.batch.size or (GPU_BATCH if on_gpu else CPU_BATCH)
+    full_pixels = config.batch.full_pixels or (None if on_gpu or config.batch.size else CPU_BATCH_PIXELS)
     in_flight = config.generate.batches_in_flight or (GPU_BATCHES_IN_FLIGHT if on_gpu else 1)
     decode = config.decode
     if on_gpu and decode.jpegs == "auto":
@@ -273,7 +274,7 @@ def fitted(config: PipelineConfig) -> PipelineConfig:
         in_flight_bytes=config.in_flight_bytes or host_bytes // 2,
         max_image_bytes=config.max_image_bytes or host_bytes,
         decode=decode,
-        batch=replace(config.batch, size=size),
+        batch=replace(config.batch, size=size, full_pixels=full_pixels),
         generate=replace(config.generate, batches_in_flight=in_flight),
     )
 

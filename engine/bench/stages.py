@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.batch import images_of_full
 from engine.bench.ceilings import Machine, file_write_per_s, generator_gflop, jpeg_decode_per_s, jpeg_encode_per_s
 from engine.bench.config import Effort, Workload
 from engine.bench.generator import default_batch
@@ -110,7 +111,8 @@ class _Stages:
             for number, jpeg in enumerate(self._jpegs)
         ]
         self._decoded = _all_well(self._decoder(list(self._inspected)))
-        together = min(count, self._config.batch.size or default_batch(machine.device))
+        width, height = workload.working_size
+        together = min(count, images_of_full(self._config.batch, width * height))
         self._batch_NHWC = Batch(tuple(self._decoded[:together])).stacked()
         # A stage's rate depends on the size of what it is given, not on what it shows: photos stand in for results.
         self._translated = [

@@ -111,17 +111,19 @@ def to_profile_16_bit(values_HWC: NDArray[np.uint16], icc: bytes) -> NDArray[np.
     return deep.transform(values_HWC, srgb_icc(), icc, compensated=has_black(open_profile(icc), "RGB"))
 
 
-def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None) -> Colours:
+def from_pixels(pixels_HWC: Pixels, icc: bytes | None = None, *, overwrite: bool = False) -> Colours:
     """Convert RGB pixels, uint8 [H, W, 3], that a decoder made without looking at the profile, to sRGB.
 
     Costs nothing where the profile is absent or is sRGB. Pixels of a gray photo may come as three equal
-    channels. Not for CMYK, whose profile needs all four channels; see `from_ink`.
+    channels. Not for CMYK, whose profile needs all four channels; see `from_ink`. With `overwrite`, the result is put
+    into the memory of `pixels_HWC`.
     """
     conversion, mode = conversion_of(icc)
     if conversion.transform is None:
         return Colours(pixels_HWC, conversion.icc, notes=noted(conversion))
     source = pixels_HWC[:, :, 0] if mode == "L" else pixels_HWC
-    return Colours(apply(conversion.transform, source, mode), conversion.icc, notes=noted(conversion))
+    result = apply(conversion.transform, source, mode, pixels_HWC if overwrite else None)
+    return Colours(result, conversion.icc, notes=noted(conversion))
 
 
 def conversion_of(icc: bytes | None) -> tuple[Conversion, str]:
@@ -301,10 +303,13 @@ def adobe_rgb_icc() -> bytes:
 # Pixels.
 
 
-def apply(transform: ImageCms.ImageCmsTransform, source: Pixels, mode: str) -> Pixels:
-    """Apply a transform to RGB, band by band; `source` is [H, W] or [H, W, C] in Pillow's `mode`."""
+def apply(transform: ImageCms.ImageCmsTransform, source: Pixels, mode: str, out: Pixels | None = None) -> Pixels:
+    """Apply a transform to RGB, band by band; `source` is [H, W] or [H, W, C] in Pillow's `mode`.
+
+    The result is [H, W, 3], in `out` where that is given, which may be the memory of `source`.
+    """
     height, width = source.shape[:2]
-    result = np.empty((height, width, 3), np.uint8)
+    result = np.empty((height, width, 3), np.uint8) if out is None else out
     for top, bottom in bands(height, width):
         rows = np.ascontiguousarray(source[top:bottom])
         band = Image.frombuffer(mode, (width, bottom - top), rows.tobytes(), "raw", mode, 0, 1)

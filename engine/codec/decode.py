@@ -139,19 +139,21 @@ class Decoder:
         alpha_HW = None if stored.alpha is None else upright(torch.from_numpy(stored.alpha), metadata.orientation)
         # The profile is applied to no more pixels than are needed, which may be a hundredth of what was stored.
         final_HWC, final_alpha_HW = resize_with_alpha(stored_HWC, alpha_HW, *final)
-        colours = from_pixels(final_HWC.numpy(), stored.icc)
+        icc, deep_stored, stored_notes = stored.icc, stored.deep, stored.notes
+        del stored, stored_HWC  # where a photo was turned or resized, its pixels are in memory twice until here
+        colours = from_pixels(final_HWC.numpy(), icc, overwrite=True)
         pixels_HWC = torch.from_numpy(colours.pixels)
         deep_HWC = None
-        if stored.deep is not None:
-            deep_stored_HWC = upright(torch.from_numpy(stored.deep), metadata.orientation)
-            deep_HWC = resize_with_alpha(deep_stored_HWC, alpha_HW, *final)[0]
-            deep_HWC = torch.from_numpy(srgb_16_bit(deep_HWC.numpy(), stored.icc))
+        if deep_stored is not None:
+            deep_HWC = upright(torch.from_numpy(deep_stored), metadata.orientation)
+            deep_HWC = resize_with_alpha(deep_HWC, alpha_HW, *final)[0]
+            deep_HWC = torch.from_numpy(srgb_16_bit(deep_HWC.numpy(), icc))
         more = " or more" if source.frames >= MAX_FRAMES else ""
         frames = (f"first of {source.frames}{more} frames",) if source.frames > 1 else ()
         return DecodedImage(
             resize_with_alpha(pixels_HWC, final_alpha_HW, *working)[0],
             source.format,
-            notes=(*source.notes, *stored.notes, *colours.notes, *frames),
+            notes=(*source.notes, *stored_notes, *colours.notes, *frames),
             metadata=metadata,
             icc=colours.icc,
             full_HWC=pixels_HWC if enlarged else None,

@@ -19,7 +19,7 @@ weight. In texture all weights are alike, and the fit is the one of the papers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ def guided_upsample(
     translated_hwc: Tensor,
     *,
     alpha_hw: Tensor | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """Return the translation of `photo_HWC`, uint8 or uint16 [H, W, 3], at its own size and depth.
 
@@ -73,6 +74,7 @@ def guided_upsample(
         working_hwc: The image at working size as the generator saw it, uint8 [h, w, 3].
         translated_hwc: What the generator made of it, uint8 [h, w, 3].
         alpha_hw: Opacity at working size, uint8 [h, w]; transparent pixels do not count. None where all is opaque.
+        overwrite: Put the result into the memory of `photo_HWC` and return that.
 
     Raises:
         ValueError: `working_hwc` and `translated_hwc` differ in shape.
@@ -85,7 +87,7 @@ def guided_upsample(
         weights.mul_(alpha_hw.float().div_(255.0).clamp_(min=LEAST_WEIGHT))
     coefficients = fit(guide, _planes(translated_hwc) - guide, weights)
     coefficients[:, :3].diagonal().add_(1.0)  # the change, added to the photo
-    return apply(coefficients, photo_HWC)
+    return apply(coefficients, photo_HWC, photo_HWC if overwrite else torch.empty_like(photo_HWC))
 
 
 def edge_weights(guide: Tensor) -> Tensor:
@@ -127,22 +129,21 @@ def fit(guide: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return averaged[:12].div_(averaged[12]).view(3, 4, height, width)
 
 
-def apply(coefficients: Tensor, photo_HWC: Tensor) -> Tensor:
+def apply(coefficients: Tensor, photo_HWC: Tensor, out_HWC: Tensor) -> Tensor:
     """Enlarge `coefficients` [3, 4, h, w] bilinearly to the size of an image and apply them to it.
 
-    `photo_HWC` is uint8 or uint16 [H, W, 3]; so is the result.
+    `photo_HWC` is uint8 or uint16 [H, W, 3]; so is `out_HWC`, which may be the same memory and is returned.
     """
     height, width, _ = photo_HWC.shape
     white = 255 if photo_HWC.dtype == torch.uint8 else 65535
     factors = coefficients.permute(2, 1, 0, 3).contiguous()  # [h, 4, 3, w]: all outputs of one factor together
     factors[:, 3].mul_(float(white)).add_(0.5)  # levels, and rounding to nearest by cutting off
     rows = _bilinear_rows(len(factors), height)
-    result = torch.empty_like(photo_HWC)
     pixels = -(-height // len(factors)) * width  # from one row of coefficients to the next
     bands = _by_coefficient_rows if pixels >= LEAST_BAND_PIXELS else _by_pixel_rows
     for band, value in bands(factors, rows, photo_HWC):
-        result[band] = value.clamp_(0, white).to(photo_HWC.dtype).permute(1, 2, 0)
-    return result
+        out_HWC[band] = value.clamp_(0, white).to(photo_HWC.dtype).permute(1, 2, 0)
+    return out_HWC
 
 
 def _by_coefficient_rows(factors: Tensor, rows: _BilinearRows, photo_HWC: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -199,19 +200,24 @@ def _bands(upper: list[int], most: int) -> Iterator[slice]:
             first = row
 
 
-def restore(records: list[Record[DecodedImage] | Failed]) -> list[Record[DecodedImage] | Failed]:
+def restore(
+    records: list[Record[DecodedImage] | Failed], keeps: Callable[[str], bool] = lambda _: True
+) -> list[Record[DecodedImage] | Failed]:
     """Enlarge each image that carries itself at full size, and bring back its depth; leave the others as they are.
 
-    `guided` takes colours from the translation and detail from the image, `plain` interpolates the translation.
+    `guided` takes colours from the translation and detail from the image, `plain` interpolates the translation. Where
+    `keeps` returns False for a key, the result takes the memory of the image at full size, which is lost.
     """
     with one_thread():
         return [
-            record if isinstance(record, Failed) else record.replace(_restored(record.payload, record.options.detail))
+            record
+            if isinstance(record, Failed)
+            else record.replace(_restored(record.payload, record.options.detail, keeps(record.key)))
             for record in records
         ]
 
 
-def _restored(picture: DecodedImage, way: str) -> DecodedImage:
+def _restored(picture: DecodedImage, way: str, keep: bool) -> DecodedImage:
     full_HWC, before_HWC, deep_HWC = picture.full_HWC, picture.before_HWC, picture.deep_HWC
     if before_HWC is None:
         return picture
@@ -223,7 +229,7 @@ def _restored(picture: DecodedImage, way: str) -> DecodedImage:
         if picture.alpha_HW is not None:
             alpha_hw = resize(picture.alpha_HW[..., None], picture.width, picture.height)[..., 0]
         photo_HWC = full_HWC if deep_HWC is None else deep_HWC
-        pixels_HWC = guided_upsample(photo_HWC, before_HWC, picture.pixels_HWC, alpha_hw=alpha_hw)
+        pixels_HWC = guided_upsample(photo_HWC, before_HWC, picture.pixels_HWC, alpha_hw=alpha_hw, overwrite=not keep)
     elif deep_HWC is None:
         pixels_HWC = plain_upsample(picture.pixels_HWC, height, width)
     else:
@@ -231,14 +237,32 @@ def _restored(picture: DecodedImage, way: str) -> DecodedImage:
         pixels_HWC = enlarged.mul_(257.0).add_(0.5).clamp_(0, 65535).to(torch.uint16)
     if deep_HWC is not None:
         picture = replace(picture, deep_HWC=pixels_HWC)
-        pixels_HWC = (pixels_HWC.float() / 257.0 + 0.5).to(torch.uint8)
-    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC)
+        pixels_HWC = _to_8_bits(pixels_HWC, torch.empty_like(full_HWC) if keep else full_HWC)
+    return replace(picture, pixels_HWC=pixels_HWC, full_HWC=None, before_HWC=full_HWC if keep else None)
+
+
+def _to_8_bits(deep_HWC: Tensor, out_HWC: Tensor) -> Tensor:
+    """Round uint16 [H, W, 3] into uint8 `out_HWC`, and return that."""
+    for band in _row_bands(deep_HWC):
+        out_HWC[band] = (deep_HWC[band].float() / 257.0 + 0.5).to(torch.uint8)
+    return out_HWC
 
 
 def _with_depth(picture: DecodedImage, before_HWC: Tensor, deep_HWC: Tensor) -> Tensor:
     """Return the translation, made of 8 bits, with what these 8 bits left out of the image: uint16 [H, W, 3]."""
-    left_out = deep_HWC.to(torch.int32) - before_HWC.to(torch.int32) * 257
-    return (picture.pixels_HWC.to(torch.int32) * 257 + left_out).clamp_(0, 65535).to(torch.uint16)
+    result = torch.empty_like(deep_HWC)
+    for band in _row_bands(deep_HWC):
+        left_out = deep_HWC[band].to(torch.int32) - before_HWC[band].to(torch.int32) * 257
+        result[band] = (picture.pixels_HWC[band].to(torch.int32) * 257 + left_out).clamp_(0, 65535).to(torch.uint16)
+    return result
+
+
+def _row_bands(pixels_HWC: Tensor) -> Iterator[slice]:
+    """Split the rows of [H, W, 3] into bands whose values take `BAND_BYTES` in 32 bits."""
+    height, width, _ = pixels_HWC.shape
+    rows = max(1, BAND_BYTES // (3 * 4 * width))
+    for start in range(0, height, rows):
+        yield slice(start, start + rows)
 
 
 def _planes(pixels_hwc: Tensor) -> Tensor:

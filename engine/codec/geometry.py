@@ -18,12 +18,26 @@ _UPRIGHT: dict[int, tuple[bool, tuple[int, ...]]] = {
     8: (True, (0,)),
 }
 
+_BAND_ROWS = 64
+"""Rows that are mirrored at a time."""
+
 
 def upright(pixels_HWC: Tensor, orientation: int) -> Tensor:
     """Turn and mirror [H, W, C] as EXIF `orientation` (1 to 8) asks (Exif 3.0, section 4.6.5.1)."""
     swap, axes = _UPRIGHT[orientation]
     pixels = pixels_HWC.transpose(0, 1) if swap else pixels_HWC
-    return pixels.flip(axes) if axes else pixels
+    if not axes:
+        return pixels
+    if pixels.device.type != "cpu":
+        return pixels.flip(axes)
+    # In bands, because `flip` of a transposed image returns it transposed, which has to be copied once more.
+    height = len(pixels)
+    result = torch.empty(pixels.shape, dtype=pixels.dtype)
+    for top in range(0, height, _BAND_ROWS):
+        bottom = min(height, top + _BAND_ROWS)
+        band = slice(height - bottom, height - top) if 0 in axes else slice(top, bottom)
+        result[top:bottom] = pixels[band].flip(axes)
+    return result
 
 
 def is_turned(orientation: int) -> bool:

@@ -68,6 +68,12 @@ def test_the_oldest_shape_goes_when_too_much_would_wait() -> None:
     assert batches([chunk], size=8, max_pixels=100) == [["a"], ["b"], ["c"], ["d"], ["e"]]
 
 
+def test_large_images_are_batched_by_their_pixels_and_wait_for_no_other() -> None:
+    """A full batch of 4x4 has three images; one of 5x5 fills a batch, although more pixels than that may wait."""
+    chunk: Decoded = [*(decoded(key) for key in "abcd"), decoded("e", 5, 5), decoded("f", 5, 5)]
+    assert batches([chunk], size=8, full_pixels=49) == [["a", "b", "c"], ["e"], ["f"], ["d"]]
+
+
 def test_a_picture_over_the_limit_travels_alone() -> None:
     chunk: Decoded = [decoded("a"), decoded("big", 40, 40), decoded("b")]
     assert batches([chunk], size=8, max_pixels=100) == [["a"], ["big"], ["b"]]

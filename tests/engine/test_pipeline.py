@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.batch import images_of_full
 from engine.config import BatchConfig, DecodeConfig, GenerateConfig, PipelineConfig
 from engine.errors import SkipImage, StopRun
 from engine.observe.metrics import Tally
@@ -294,6 +295,10 @@ def test_an_image_does_not_wait_for_others_while_the_generator_is_idle() -> None
 def test_what_was_left_open_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = fitted(PipelineConfig(generate=GenerateConfig(device="cpu")))
     assert (on_cpu.batch.size, on_cpu.generate.batches_in_flight, on_cpu.decode) == (4, 1, DecodeConfig())
+    assert images_of_full(on_cpu.batch, 256 * 256) == images_of_full(on_cpu.batch, 256 * 384) == 4
+    assert images_of_full(on_cpu.batch, 512 * 684) == 1, "a batch of these is no faster, and takes more memory"
+    asked = PipelineConfig(generate=GenerateConfig(device="cpu"), batch=BatchConfig(size=4))
+    assert images_of_full(fitted(asked).batch, 512 * 684) == 4
     monkeypatch.setattr("engine.pipeline.gpu_of", torch.device)  # a machine with a card
     on_gpu = fitted(PipelineConfig(generate=GenerateConfig(device="cuda:0")))
     assert (on_gpu.batch.size, on_gpu.generate.batches_in_flight, on_gpu.decode.chunk_images) == (32, 3, 32)

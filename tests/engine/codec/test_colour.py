@@ -151,6 +151,14 @@ def test_threads_share_a_transform() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_decoders_own_pixels_may_be_overwritten() -> None:
+    for pixels in (RANDOM.copy(), np.repeat(GRAY_RAMP[..., None], 3, axis=2)):
+        expected = from_pixels(pixels.copy(), adobe_rgb_icc()).pixels
+        result = from_pixels(pixels, adobe_rgb_icc(), overwrite=True).pixels
+        assert result is pixels
+        np.testing.assert_array_equal(result, expected)
+
+
 def test_bands_leave_no_seam() -> None:
     column = np.repeat(RANDOM.reshape(-1, 1, 3), 2, axis=1)
     tall = np.tile(column, (BAND_PIXELS // column[:, :, 0].size + 1, 1, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -198,6 +198,29 @@ def test_every_detail_mode_keeps_16_bits(way: Detail) -> None:
     assert ((found.float() / 257) - restored.payload.pixels_HWC.float()).abs().max() <= 0.51
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_result_takes_the_memory_of_an_image_that_nothing_shows(depth: Literal[8, 16]) -> None:
+    shown = photo(64, 80)
+    deep = (shown.to(torch.int32) * 257).to(torch.uint16) if depth == 16 else None
+    working = resize(shown, 40, 32)
+    image = DecodedImage(working, "PNG", full_HWC=shown, deep_HWC=deep, depth=depth).translated(working + 5)
+    record = Record(key="a", payload=image, options=Options(detail="guided", depth=depth))
+    before = shown.clone()
+    (kept,) = restore([record])
+    assert isinstance(kept, Record)
+    assert kept.payload.before_HWC is shown
+    assert torch.equal(shown, before)
+    (lost,) = restore([record], keeps=lambda key: key != "a")
+    assert isinstance(lost, Record)
+    assert torch.equal(kept.payload.pixels_HWC, lost.payload.pixels_HWC)
+    assert lost.payload.pixels_HWC.data_ptr() == shown.data_ptr()
+    assert lost.payload.before_HWC is None
+    assert lost.payload.deep_HWC is deep
+    if deep is not None:
+        assert kept.payload.deep_HWC is not None
+        assert torch.equal(kept.payload.deep_HWC.int(), deep.int())
+
+
 @pytest.mark.parametrize("band_bytes", [1, 50_000, 1 << 30])
 def test_bands_change_nothing(band_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     full = photo(90, 130)
@@ -206,7 +229,7 @@ def test_bands_change_nothing(band_bytes: int, monkeypatch: pytest.MonkeyPatch) 
     colours = full.permute(2, 0, 1).float()
     want = (planes[:, :3] * colours).sum(1) + 255 * planes[:, 3]
     monkeypatch.setattr("engine.codec.detail.BAND_BYTES", band_bytes)
-    result = apply(coefficients, full).permute(2, 0, 1)
+    result = apply(coefficients, full, torch.empty_like(full)).permute(2, 0, 1)
     assert (result - want.clamp(0, 255)).abs().max().item() < 0.51
 
 
@@ -225,7 +248,7 @@ def test_a_narrow_strip_takes_few_calls() -> None:
     full = photo(2000, 8)
     coefficients = torch.rand(3, 4, 1000, 4, generator=torch.Generator().manual_seed(0)) / 3
     with CallCounter() as counter:  # type: ignore[no-untyped-call]
-        apply(coefficients, full)
+        apply(coefficients, full, torch.empty_like(full))
     assert counter.calls < 200
 
 
@@ -242,7 +265,7 @@ def test_narrow_and_wide_images_take_the_same_values(
     results = []
     for least in (0, 1 << 30):
         monkeypatch.setattr(detail, "LEAST_BAND_PIXELS", least)
-        results.append(apply(affine, full))
+        results.append(apply(affine, full, torch.empty_like(full)))
     assert torch.equal(results[0].int(), results[1].int())
 
 

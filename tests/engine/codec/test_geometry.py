@@ -24,6 +24,17 @@ def test_upright_turns_as_pillow_does(orientation: int) -> None:
     np.testing.assert_array_equal(turned(PIXELS[:, :, 0], orientation), expected[:, :, 0])
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6, 7, 8])
+def test_mirrored_images_are_copied_once(orientation: int) -> None:
+    """`flip` of a transposed image is transposed, and making it contiguous takes the image's memory once more."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 70, 3), dtype=np.uint8)
+    with Image.open(io.BytesIO(encoded(Image.fromarray(pixels), "PNG", exif=exif(orientation)))) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    result_HWC = upright(torch.from_numpy(pixels), orientation)
+    assert result_HWC.is_contiguous()
+    np.testing.assert_array_equal(result_HWC.numpy(), expected)
+
+
 def test_orientations_of_a_small_array() -> None:
     pixels_HWC = torch.arange(6, dtype=torch.uint8).reshape(2, 3, 1).repeat(1, 1, 3)
     turned = {n: upright(pixels_HWC, n)[..., 0].tolist() for n in range(1, 9)}
