@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ from importlib import import_module
 import click
 
 from engine.cli.output import ImmediateExit
+from engine.cli.start import prepare_process
 from engine.errors import EngineError
 from engine.system.terminal import visible
 
@@ -32,6 +34,9 @@ OTHER_SYSTEMS = (
     "Solstice runs on Linux only; on Windows use WSL 2, on macOS a Linux container, such as that of deploy/Dockerfile."
 )
 """Printed on other operating systems, whose locks, signals and memory figures are different."""
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing that can only be of standard output here: those of files are sentences already."""
 
 COMMANDS = {
     "convert": Subcommand("engine.cli.convert:convert", "Translate the photos of SRC into the folder DST."),
@@ -103,7 +108,9 @@ def run(command: click.Command) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # about odd tags in files, which no user can act on
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        prepare_process()
         command.main(standalone_mode=False)
+        sys.stdout.flush()
     except ImmediateExit as exit:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -120,9 +127,20 @@ def run(command: click.Command) -> None:
         click.echo("Interrupted; run the same command again to continue.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output has exited, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _close_standard_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+            raise
+        click.echo(f"solstice: Standard output cannot be written: {error.strerror}.", err=True)
+        _close_standard_output()
+        sys.exit(2)
     sys.exit(0)
+
+
+def _close_standard_output() -> None:
+    """Send what is left in the buffer to nowhere, where the interpreter would fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _show(error: click.ClickException) -> None:
