@@ -263,6 +263,8 @@ def open_destination(src: str | Path, dst: str | Path, archive: ArchiveConfig) -
     A `dst` with the suffix of an image is a file where `src` is one file, and a `dst` that ends with `.tar` is a tar,
     unless there is a folder of that name.
     """
+    if not str(dst):
+        raise SetupError("The name of the output is empty; name a folder.")
     if is_url(dst):
         if archive.keep_times:
             raise SetupError(f'"{dst}" sets the times of its objects itself; leave out --times.')

@@ -43,7 +43,7 @@ class ArchiveSink:
         try:
             file = UnfinishedFile(output, encoded.data, self._partial_folder, self._folders, modified_ns)
         except OSError as error:
-            raise self._error_of(error) from error
+            raise self._error_of(error, self._root / self._partial_folder) from error
         with self._lock:
             replaced = self._unfinished.pop(output, None)
             self._unfinished[output] = file
@@ -75,7 +75,7 @@ class ArchiveSink:
                     file.finish(targets)
                     settled.append(outcome)
                 except OSError as error:
-                    reason = self._error_of(error)
+                    reason = self._error_of(error, (self._root / outcome.payload.location).parent)
                     if isinstance(reason, StopRun):
                         _discard(files[number + 1 :])
                         raise reason from error
@@ -89,12 +89,13 @@ class ArchiveSink:
             self._unfinished.clear()
             self._folders.close()
 
-    def _error_of(self, error: OSError) -> StopRun | SkipImage:
+    def _error_of(self, error: OSError, folder: Path) -> StopRun | SkipImage:
         if not self._root.is_dir():
             return StopRun(f'The output folder "{self._root}" is gone; run the same command again once it is back.')
         if error.errno in _FATAL:
+            place = folder if error.errno in (errno.EACCES, errno.EPERM) else self._root
             return StopRun(
-                f'Cannot write to "{self._root}": {error.strerror}; free space or grant access, then run the same '
+                f'Cannot write to "{place}": {error.strerror}; free space or grant access, then run the same '
                 "command again to continue."
             )
         return SkipImage(f"cannot be written: {error.strerror}")

@@ -388,7 +388,7 @@ def _print_summary(summary: Summary) -> None:
         say(f"Remarks on converted photos ({len(summary.remarks):,}):")
         say_some([f"{remark['path']}: {remark['remark']}" for remark in summary.remarks], "--json lists all")
     if summary.left_out:
-        say(described(summary.left_out).removeprefix("; ").capitalize() + ".")
+        say(_sentence(described(summary.left_out).removeprefix("; ")))
         for hint in reader_hints(summary.left_out):
             say(hint)
     if summary.sidecars:
@@ -401,6 +401,11 @@ def _print_summary(summary: Summary) -> None:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
+
+
+def _sentence(text: str) -> str:
+    """Return a text with a capital first letter and a full stop; names in it keep their letter case."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive: ArchiveConfig, as_json: bool) -> None:
@@ -422,7 +427,7 @@ def _print_plan(src: str, dst: str, model: str, config: PipelineConfig, archive:
         say(f"Results with a second name ({len(found.renamed):,}):")
         say_some([f"{key}: {output}" for key, output in found.renamed.items()], "--json lists all")
     if found.left_out:
-        say(described(found.left_out).removeprefix("; ").capitalize() + ".")
+        say(_sentence(described(found.left_out).removeprefix("; ")))
     if found.expected_bytes is not None:
         say(f"Results need about {_size(found.expected_bytes)}{_free(found.free_bytes)}.")
     say("Nothing was written (--dry-run).")

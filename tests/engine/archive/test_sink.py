@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from engine.archive.sink import ArchiveSink
 from engine.errors import SkipImage, StopRun
 from engine.options import Options
 from engine.records import Encoded, Failed, Origin, Outcome, Record, Stored
+from tests import ROOT
+from tests.faults.campaign.mounts import without_override
 
 
 def record(output: str, data: bytes = b"image", modified_ns: int | None = None) -> Record[Encoded]:
@@ -62,6 +66,22 @@ def test_a_deleted_folder_stops_the_run_and_is_not_created_again(tmp_path: Path)
     with pytest.raises(StopRun, match="is gone"):
         stored_by(sink, record("b.png"))
     assert not root.exists()
+
+
+@pytest.mark.skipif(without_override() is None, reason="this user writes into every folder")
+def test_the_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a/closed"
+    folder.mkdir(parents=True)
+    folder.chmod(0o555)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom engine.errors import StopRun\n"
+        "from tests.engine.archive.test_sink import ArchiveSink, record, stored_by\n"
+        "try:\n    stored_by(ArchiveSink(Path(sys.argv[1])), record('a/closed/b.png'))\n"
+        "except StopRun as error:\n    print(error)"
+    )
+    command = [*(without_override() or []), sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(f'Cannot write to "{folder}": Permission denied; '), done.stderr
 
 
 def test_times_are_kept_with_keep_times(tmp_path: Path) -> None:

@@ -182,10 +182,20 @@ def test_the_summary_has_the_absolute_path_of_a_relative_output(
 def test_remarks_and_left_out_files_are_printed(src: Path, model_file: Path) -> None:
     (src / "a.bmp").write_bytes(photo(format="BMP"))
     (src / "film.mov").write_bytes(b"x")
+    (src / "@eaDir").mkdir()
+    (src / "@eaDir/a.jpg").write_bytes(b"x")
     result = invoke(src, src.parent / "dst", "--model", model_file, "--format", "jpeg", *EAGER)
     assert result.exit_code == 0
     assert "Remarks on converted photos (1):\n  a.bmp: stored as a.bmp.jpg, because a.jpg is" in result.output
-    assert "Left out: 1 .mov.\n" in result.output
+    assert "Left out: 1 .mov, 1 @eaDir/.\n" in result.output
+
+
+def test_an_empty_name_for_the_output_is_refused(src: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(src.parent)
+    result = invoke(src, "", "--model", model_file, *EAGER)
+    assert result.exit_code == 1
+    assert str(result.exception) == "The name of the output is empty; name a folder."
+    assert not (src.parent / ".solstice").exists()
 
 
 def test_every_archive_option_reaches_the_run(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
