@@ -23,7 +23,7 @@ from engine.batch import Batcher
 from engine.codec.colour import from_image
 from engine.codec.detail import restore
 from engine.codec.geometry import resize_with_alpha, upright
-from engine.config import CPU_BATCH, CPU_BATCH_PIXELS, GPU_BATCH, BatchConfig, GenerateConfig
+from engine.config import CPU_BATCH, CPU_BATCH_PIXELS, GPU_BATCH, BatchConfig, DecodeConfig, GenerateConfig
 from engine.model.weights import Generator, load_generator
 from engine.options import Detail, Options, Size, default_detail
 from engine.records import Batch, DecodedImage, Record
@@ -32,6 +32,8 @@ from engine.runtime.translator import BatchTranslator
 AnyImage = Image.Image | NDArray[np.uint8] | Tensor
 ImageT = TypeVar("ImageT", Image.Image, NDArray[np.uint8], Tensor)
 
+MAX_OUTPUT_PIXELS = DecodeConfig.max_output_pixels
+"""Pixels that an image may be enlarged to, as in `solstice convert`."""
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -92,7 +94,8 @@ class Translator(BatchTranslator):
 
         Raises:
             TypeError: An image is of another type, or its dtype is not uint8.
-            ValueError: The shape or layout, `size`, `detail` or `batch` is wrong.
+            ValueError: The shape or layout, `size`, `detail` or `batch` is wrong, or `size` enlarges an image to more than
+                50 megapixels.
             SkipImage: The memory budget is too small for an image, even in bands.
         """
         options = _options(size, detail)
@@ -141,6 +144,11 @@ def _records(adapters: Sequence[_ImageAdapter], options: Options) -> Iterator[Re
 def _at_working_size(pixels_HWC: Tensor, alpha_HW: Tensor | None, options: Options) -> DecodedImage:
     height, width = pixels_HWC.shape[:2]
     working = options.size.target(width, height)
+    if working[0] * working[1] > max(width * height, MAX_OUTPUT_PIXELS):
+        raise ValueError(
+            f"size makes an image of {working[0]}x{working[1]} from one of {width}x{height}, which is over the limit of "
+            f"{MAX_OUTPUT_PIXELS / 1e6:,.0f} megapixels; choose a smaller size"
+        )
     working_HWC, working_alpha_HW = resize_with_alpha(pixels_HWC, alpha_HW, *working)
     if options.detail != "none" and working != (width, height):
         return DecodedImage(working_HWC, format="", full_HWC=pixels_HWC, alpha_HW=alpha_HW)

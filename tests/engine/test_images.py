@@ -168,6 +168,12 @@ def test_the_default_gives_the_images_own_size_back(translator: Translator) -> N
     assert np.array_equal(result, translator.translate(image, size=512, detail="guided"))
 
 
+@pytest.mark.parametrize("size", [60_000, "60000x1000"])
+def test_an_enlargement_beyond_the_limit_of_convert_is_refused(translator: Translator, size: int | str) -> None:
+    with pytest.raises(ValueError, match="from one of 30x20, which is over the limit of 50 megapixels"):
+        translator.translate(np.zeros((20, 30, 3), np.uint8), size=size)
+
+
 def test_size_may_be_a_number_a_text_or_a_size(translator: Translator) -> None:
     shapes = [translator.translate(array(), size=size).shape for size in (32, "32", Size.parse("32"))]
     assert shapes == [(32, 45, 3)] * 3

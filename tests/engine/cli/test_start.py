@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,16 @@ import pytest
 from tests import ROOT
 
 OTHER_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NOTHING: Mapping[str, str] = {}
 SOLSTICE = [sys.executable, "-m", "engine"]
 
 
 def python(
-    code: str, *arguments: str, before: Callable[[], None] | None = None, **environment: str
+    code: str, *arguments: str, before: Callable[[], None] | None = None, environment: Mapping[str, str] = NOTHING
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"from engine.cli.start import prepare_process\n{code}", *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT), **environment},
         preexec_fn=before,
         capture_output=True,
         text=True,
@@ -46,7 +47,7 @@ def test_a_closed_standard_stream_is_opened_before_a_file_takes_its_number(close
 
 def test_names_are_utf_8_in_any_locale() -> None:
     code = "import sys\nprepare_process()\nprint(sys.getfilesystemencoding(), sys.argv[1])"
-    done = python(code, "naïve 日本", **OTHER_LOCALE)
+    done = python(code, "naïve 日本", environment=OTHER_LOCALE)
     assert done.stdout == "utf-8 naïve 日本\n", done.stderr
 
 
