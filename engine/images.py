@@ -94,8 +94,8 @@ class Translator(BatchTranslator):
 
         Raises:
             TypeError: An image is of another type, or its dtype is not uint8.
-            ValueError: The shape or layout, `size`, `detail` or `batch` is wrong, or `size` enlarges an image to more than
-                50 megapixels.
+            ValueError: The shape or layout, `size`, `detail` or `batch` is wrong, or `size` enlarges an image to more
+                than 50 megapixels.
             SkipImage: The memory budget is too small for an image, even in bands.
         """
         options = _options(size, detail)
@@ -146,8 +146,8 @@ def _at_working_size(pixels_HWC: Tensor, alpha_HW: Tensor | None, options: Optio
     working = options.size.target(width, height)
     if working[0] * working[1] > max(width * height, MAX_OUTPUT_PIXELS):
         raise ValueError(
-            f"size makes an image of {working[0]}x{working[1]} from one of {width}x{height}, which is over the limit of "
-            f"{MAX_OUTPUT_PIXELS / 1e6:,.0f} megapixels; choose a smaller size"
+            f"size makes an image of {working[0]}x{working[1]} from one of {width}x{height}, which is over the limit "
+            f"of {MAX_OUTPUT_PIXELS / 1e6:,.0f} megapixels; choose a smaller size"
         )
     working_HWC, working_alpha_HW = resize_with_alpha(pixels_HWC, alpha_HW, *working)
     if options.detail != "none" and working != (width, height):
