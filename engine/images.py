@@ -97,6 +97,7 @@ class Translator(BatchTranslator):
             ValueError: The shape or layout, `size`, `detail` or `batch` is wrong, or `size` enlarges an image to more
                 than 50 megapixels.
             SkipImage: The memory budget is too small for an image, even in bands.
+            SetupError: The process was forked after the translator was made.
         """
         options = _options(size, detail)
         if isinstance(images, list | tuple):

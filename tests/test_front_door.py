@@ -173,7 +173,7 @@ def test_the_general_help_imports_no_subcommand() -> None:
     script = "import sys; from engine.cli.main import main\ntry: main()\nfinally: print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", script, "--help"], cwd=ROOT, capture_output=True, text=True)
     modules = {name for name in shown.stdout.split() if name.startswith("engine.")}
-    light = {"engine.cli.output", "engine.errors", "engine.system", "engine.system.terminal"}
+    light = {"engine.cli.output", "engine.cli.start", "engine.errors", "engine.system", "engine.system.terminal"}
     assert modules == {"engine.cli", "engine.cli.main", *light}
 
 

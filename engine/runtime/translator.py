@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.config import GPU_BATCHES_IN_FLIGHT, GenerateConfig, num_cores
-from engine.errors import SkipImage
+from engine.errors import SetupError, SkipImage
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends.base import PRECISIONS, Backend
@@ -51,6 +52,7 @@ class BatchTranslator:
         check_gpu_options(config, self._device, generator.module.arch)
         if self._device.type == "cpu":  # PyTorch ignores processor quotas, and its threads would be throttled
             torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
+        self._process = os.getpid()
         self._loading = threading.Lock()
         self._loaded: tuple[Backend, str] | None = None
         self._compilation: BackgroundCompilation | None = None
@@ -87,13 +89,23 @@ class BatchTranslator:
 
         Sides that the network cannot take are padded by reflection and the result is cropped. Images too large for the
         memory budget are translated in bands, with the same result. Raises `SkipImage` if the budget is too small even
-        for that, or for a whole image with a U-Net, which has no bands.
+        for that, or for a whole image with a U-Net, which has no bands, and `SetupError` in a process that was forked
+        from the one that made the translator, where PyTorch's threads do not exist and it would wait for them for ever.
         """
+        self._require_own_process()
         height, width = pixels_NHWC.shape[1:3]
         if self._device.type == "cpu":
             pixels_NHWC = pixels_NHWC.cpu()
         padded_NHWC = pad(pixels_NHWC, self._stride)
         return self._translate(padded_NHWC)[:, :height, :width].contiguous()
+
+    def _require_own_process(self) -> None:
+        if self._process != os.getpid() and (self._device.type == "cuda" or torch.get_num_threads() > 1):
+            raise SetupError(
+                "A translator cannot be used in a process that was forked after it was made: PyTorch's threads are missing "
+                "there. Make a translator in each process, start processes with the method 'spawn', or on a CPU call "
+                "torch.set_num_threads(1) in them."
+            )
 
     def _load(self) -> tuple[Backend, str]:
         if self._loaded is None:

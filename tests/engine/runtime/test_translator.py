@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.config import GenerateConfig, PrecisionName
-from engine.errors import SkipImage
+from engine.errors import SetupError, SkipImage
 from engine.model.card import Card
 from engine.model.weights import Generator
 from engine.runtime.recovery import RecoveringBackend
@@ -71,6 +74,34 @@ def test_other_images_of_a_batch_do_not_change_a_bit(height: int, width: int, tr
     assert torch.equal(together, torch.cat([translator(one_HWC[None]) for one_HWC in x]))
     assert torch.equal(together[3:], translator(x[3:]))
     assert torch.equal(together.flip(0), translator(x.flip(0)))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_is_refused_instead_of_waiting_for_ever(translator: BatchTranslator) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        translator(pictures(1, 64, 64))
+        child = os.fork()
+        if child == 0:
+            try:
+                translator(pictures(1, 64, 64))
+            except SetupError:
+                os.execv("/bin/true", ["true"])
+            finally:
+                os.execv("/bin/false", ["false"])
+    finally:
+        torch.set_num_threads(threads)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the forked process waits")
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_the_input_is_not_modified(translator: BatchTranslator) -> None:
