@@ -102,9 +102,9 @@ class BatchTranslator:
     def _require_own_process(self) -> None:
         if self._process != os.getpid() and (self._device.type == "cuda" or torch.get_num_threads() > 1):
             raise SetupError(
-                "A translator cannot be used in a process that was forked after it was made: PyTorch's threads are missing "
-                "there. Make a translator in each process, start processes with the method 'spawn', or on a CPU call "
-                "torch.set_num_threads(1) in them."
+                "A translator cannot be used in a process that was forked after it was made: PyTorch's threads are "
+                "missing there. Make a translator in each process, start processes with the method 'spawn', or call "
+                "torch.set_num_threads(1) in them on a CPU."
             )
 
     def _load(self) -> tuple[Backend, str]:
