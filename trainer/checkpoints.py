@@ -13,6 +13,7 @@ import torch
 
 from engine.errors import SetupError, StopRun
 from engine.model.weights import first_mismatch
+from engine.system.checksums import damaged_record
 from engine.system.files import write_atomically
 from trainer.config import RunConfig
 from trainer.step import Step
@@ -81,8 +82,11 @@ def load_checkpoint(run: Path) -> Checkpoint:
         fields = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise SetupError(f"There is no {path}; start a run with `solstice-train fit`.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
         raise SetupError(f"{path} is not a readable checkpoint ({error}).") from error
+    record = damaged_record(path)
+    if record is not None:
+        raise SetupError(f"{path} is damaged: the checksum of its {record} is wrong.")
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise SetupError(f"{path} is not a checkpoint of this version of Solstice.")
     return Checkpoint(**{**fields, "config": RunConfig.from_json(fields["config"])})

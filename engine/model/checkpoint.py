@@ -29,6 +29,7 @@ from engine.errors import SetupError
 from engine.model.card import CARD_KEY, Card
 from engine.model.onnx_weights import SUFFIX as ONNX_SUFFIX
 from engine.model.onnx_weights import read_named_weights
+from engine.system.checksums import damaged_record
 
 Tensors = dict[str, Tensor]
 
@@ -115,6 +116,9 @@ def _read_torch(path: Path) -> dict[Any, Any]:
         ) from error
     if not isinstance(content, dict) or not content:
         raise SetupError(f"{path} holds no dictionary of tensors but {_kind(content)}.")
+    record = damaged_record(path)
+    if record is not None:
+        raise SetupError(f"{path} is damaged: the checksum of its {record} is wrong; copy or download it again.")
     return content
 
 

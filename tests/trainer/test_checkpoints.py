@@ -45,10 +45,19 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"no checkpoint", b"PK\x03\x04 torn"])
 def test_a_damaged_or_foreign_file_is_an_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(SetupError, match=r"checkpoint\.pt"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_flipped_bit_is_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint)
+    data = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(data)
+    with pytest.raises(SetupError, match=r"damaged: the checksum of its \S+ is wrong"):
         load_checkpoint(tmp_path)
 
 

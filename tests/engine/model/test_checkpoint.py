@@ -92,6 +92,15 @@ def old_tar(path: Path) -> None:
             archive.addfile(member, io.BytesIO(data))
 
 
+def flipped(path: Path) -> None:
+    """Save tensors, then change one bit of a weight."""
+    torch.save(TENSORS, path)
+    data = bytearray(path.read_bytes())
+    weight = next(tensor for tensor in TENSORS.values() if tensor.numel() > 1)
+    data[bytes(data).index(weight.numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+
+
 def half(path: Path) -> None:
     torch.save(TENSORS, path)
     path.write_bytes(path.read_bytes()[:600])
@@ -100,6 +109,7 @@ def half(path: Path) -> None:
 NO_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello"), "cannot be read as a checkpoint of tensors"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a checkpoint of tensors"),
+    "flipped": (flipped, r"is damaged: the checksum of its \S+ is wrong; copy or download it again"),
     "half": (half, "it is damaged, incomplete, or no PyTorch checkpoint"),
     "page": (lambda path: path.write_text("<!DOCTYPE html><html>"), "is a web page"),
     "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
@@ -114,6 +124,15 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "safetensors": (lambda path: path.write_bytes(b"\0" * 8 + b"{ broken"), "is not a readable .safetensors file"),
     "missing": (lambda path: None, "There is no checkpoint"),
 }
+
+
+def test_a_file_that_was_written_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(TENSORS, tmp_path / "net.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint_file(tmp_path / "net.pth")[0].keys() == TENSORS.keys()
 
 
 @pytest.mark.parametrize("kind", NO_CHECKPOINTS)
