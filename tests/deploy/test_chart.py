@@ -160,6 +160,17 @@ def test_the_modes_of_files_on_a_volume_are_kept(objects: dict[str, dict[str, An
         assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
+def test_the_last_words_of_a_container_that_fails_are_in_the_state_of_its_pod(
+    objects: dict[str, dict[str, Any]],
+) -> None:
+    """Kubernetes then shows the one sentence of a wrong setting in `kubectl describe pod`."""
+    for kind, document in objects.items():
+        if kind.split()[0] in ("StatefulSet", "Job"):
+            pod = document["spec"]["template"]["spec"]
+            for container in pod["containers"] + pod.get("initContainers", []):
+                assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
 def test_the_notes_show_why_a_worker_is_not_ready() -> None:
     shown = helm("install", "rel", CHART, "--dry-run=client").stdout
     found = re.search(r'-- python -c "(.+)"$', shown, re.MULTILINE)
