@@ -1,13 +1,14 @@
 #!/bin/sh
 # Build the CPU images from the Dockerfile where there is no Docker engine and no registry, and run them.
 #
-#   sudo sh deploy/try-image.sh [--min-free GB]      # needs debootstrap, podman and runc; uses 6 GB of disk, 15 minutes
+#   sudo sh deploy/try-image.sh [--min-free GB] [--save FILE]  # needs debootstrap, podman and runc; 6 GB of disk, 15 minutes
 #
 # The base image is a Debian with its own Python, made by debootstrap; the official one has the same Debian and the same
 # Python version. podman needs no daemon. Each step of the Dockerfile runs in a chroot; the images then run in containers
 # with the settings of compose.yaml: read-only, without capabilities, as the image's user.
 #
 # --min-free GB  stop before a step when less than this is free on the disk (default: 10)
+# --save FILE    only build the image that compiles and runs models, and write it to FILE for `ctr image import`
 #
 # Environment:
 #   BROKERS      HOST:PORT of a Kafka that this machine reaches: also run a worker on jobs of its own topics
@@ -18,10 +19,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 refuse() { echo "try-image: $*" >&2; exit 2; }
-min_free=10
+min_free=10 save=
 while [ $# -gt 0 ]; do
   case $1 in
     --min-free) min_free=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+    --save) save=${2:-}; [ -n "$save" ] || refuse "--save takes a file name."; shift 2 ;;
     --help | -h) sed -n '2,/^set/s/^# \{0,1\}//p' deploy/try-image.sh; exit ;;
     *) refuse "$1 is not an option: see --help." ;;
   esac
@@ -109,6 +111,12 @@ converted() {
 
 # Older podman leaves out a stage whose name is built with a variable, and then looks for an image of that name.
 build dependencies-cpu dependencies-cpu "$@"
+if [ -n "$save" ]; then
+  build compiler solstice:cpu-compiler "$@"
+  say "image: write $save"
+  pod save --quiet --format docker-archive --output "$save" solstice:cpu-compiler
+  exit
+fi
 build runtime solstice:cpu "$@"
 say "runtime: not root, nothing to write but /cache, /data and /tmp, no compiler"
 # shellcheck disable=SC2016
