@@ -22,6 +22,9 @@ import pytest
 
 # Networks of tests are tiny: on busy cores, threads would wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# TorchInductor believes the flags of the processor, and does not compile and run a program for each vector instruction
+# set first: that takes ten seconds in every process that compiles.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 import torch
 

@@ -12,7 +12,8 @@ from benchmarks.render import FOLDER, GOALS, PAGE, page, read
 from benchmarks.run_all import SCHEMA
 from engine.bench.document import validate
 from engine.bench.timing import Spread
-from tests.engine.bench.conftest import tiny_run
+from tests.engine.bench.conftest import TinyRun
+from tests.engine.bench.conftest import tiny_run as tiny_run
 
 
 def spread(*values: float) -> dict[str, Any]:
@@ -20,8 +21,8 @@ def spread(*values: float) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def machine() -> dict[str, Any]:
-    return {**tiny_run().document["machine"], "cpu": "Some CPU", "cores": 2, "bf16": True, "amx": False, "gpu": None}
+def machine(tiny_run: TinyRun) -> dict[str, Any]:
+    return {**tiny_run.document["machine"], "cpu": "Some CPU", "cores": 2, "bf16": True, "amx": False, "gpu": None}
 
 
 def results(machine: dict[str, Any], **runs: Any) -> dict[str, Any]:
@@ -49,8 +50,8 @@ def test_without_files_the_page_says_that_nothing_was_measured() -> None:
     assert "No machine has been measured" in page({})
 
 
-def test_a_document_of_bench_becomes_tables_and_three_pictures(machine: dict[str, Any]) -> None:
-    text = page({"some-cpu": results(machine, bench={"result": tiny_run().document})})
+def test_a_document_of_bench_becomes_tables_and_three_pictures(machine: dict[str, Any], tiny_run: TinyRun) -> None:
+    text = page({"some-cpu": results(machine, bench={"result": tiny_run.document})})
 
     assert "## Some CPU, 2 cores" in text
     assert "| tiny photos, 96x64 | inspect alone |" in text

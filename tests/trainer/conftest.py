@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from engine.model.card import Architecture
+from tests.once import built_once
 from trainer import loop
 from trainer.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, ScheduleConfig
 
@@ -66,11 +67,9 @@ def tiny_run(domains: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="session")
-def finished_run(domains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run of `tiny_run`; tests that need one take a copy, `run`."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    assert loop.fit(tiny_run(domains), folder)
-    return folder
+def finished_run(domains: Path, run_folder: Path) -> Path:
+    """Return the folder of a finished run, which all test processes share; tests that need one take a copy, `run`."""
+    return built_once(run_folder / "finished-run", lambda folder: loop.fit(tiny_run(domains), folder))
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""One real run of the command with everything as small as possible, shared by the tests of what is made of it."""
+"""One real run of `solstice bench` with everything as small as possible, shared by the tests of its results."""
 
 from __future__ import annotations
 
 import copy
+import pickle
 import tempfile
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import engine.cli.bench
 from engine.bench.config import PHONE, Effort
 from engine.bench.document import Document, load
+from tests.once import built_once
 
 TINY_PHOTO = replace(PHONE, name="tiny photos", width=96, height=64, size="32", different=2, min_images=2)
 TINY = Effort(rounds=2, measured_s=0.01, run_s=0.02, batches=(1, 2), sides=(32, 64), workloads=(TINY_PHOTO,), jobs=40)
@@ -29,9 +30,17 @@ class TinyRun:
     document: Document
 
 
-@cache
-def tiny_run() -> TinyRun:
-    """Run `solstice bench --quick` once in this test session, with a tiny network and in a few seconds."""
+@pytest.fixture(scope="session")
+def tiny_run(run_folder: Path) -> TinyRun:
+    """Return the run of `solstice bench --quick` that all test processes share; nothing may change it."""
+    path = built_once(run_folder / "bench.pickle", lambda path: path.write_bytes(pickle.dumps(_run_bench())))
+    run = pickle.loads(path.read_bytes())
+    assert isinstance(run, TinyRun)
+    return run
+
+
+def _run_bench() -> TinyRun:
+    """Run the command with a tiny network, in a few seconds."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.cli.bench, "QUICK", TINY)
         options = ["--quick", "--ngf", "4", "--backend", "eager", "--device", "cpu"]
@@ -42,12 +51,12 @@ def tiny_run() -> TinyRun:
 
 
 @pytest.fixture(scope="session")
-def measured() -> Document:
+def measured(tiny_run: TinyRun) -> Document:
     """Return the document of one run; nothing may change it."""
-    return tiny_run().document
+    return tiny_run.document
 
 
 @pytest.fixture
-def document() -> Document:
+def document(measured: Document) -> Document:
     """Return a copy that a test may change."""
-    return copy.deepcopy(tiny_run().document)
+    return copy.deepcopy(measured)

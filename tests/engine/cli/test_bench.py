@@ -11,28 +11,27 @@ from engine.bench.document import save
 from engine.bench.timing import Spread
 from engine.errors import SetupError
 from engine.system.extras import install_hint
-from tests.engine.bench.conftest import tiny_run
+from tests.engine.bench.conftest import TinyRun
+from tests.engine.bench.conftest import tiny_run as tiny_run
 
 
 def bench(*arguments: object) -> Result:
     return CliRunner().invoke(engine.cli.bench.bench, [*map(str, arguments)], catch_exceptions=False)
 
 
-def test_a_run_prints_tables_and_writes_the_document_and_pictures() -> None:
-    run = tiny_run()
-
-    assert run.exit_code == 0
-    assert "files to files" in run.printed
-    assert "matrix product, fp32" in run.printed
-    assert run.pictures == ("batch.png", "size.png", "stages.png")
-    assert run.document["settings"]["model"] == "random-ngf4"
+def test_a_run_prints_tables_and_writes_the_document_and_pictures(tiny_run: TinyRun) -> None:
+    assert tiny_run.exit_code == 0
+    assert "files to files" in tiny_run.printed
+    assert "matrix product, fp32" in tiny_run.printed
+    assert tiny_run.pictures == ("batch.png", "size.png", "stages.png")
+    assert tiny_run.document["settings"]["model"] == "random-ngf4"
 
 
-def test_compare_marks_changes_without_measuring(tmp_path: Path) -> None:
-    faster = copy.deepcopy(tiny_run().document)
+def test_compare_marks_changes_without_measuring(tiny_run: TinyRun, tmp_path: Path) -> None:
+    faster = copy.deepcopy(tiny_run.document)
     rates = Spread.from_document(faster["generator"]["reference_images_per_s"]).scaled(50)
     faster["generator"]["reference_images_per_s"] = rates.to_document()
-    save(tiny_run().document, tmp_path / "before.json")
+    save(tiny_run.document, tmp_path / "before.json")
     save(faster, tmp_path / "after.json")
 
     result = bench("--compare", tmp_path / "before.json", tmp_path / "after.json")

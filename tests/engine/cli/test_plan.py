@@ -11,6 +11,7 @@ from engine.cli.plan import plan_deployment
 from engine.errors import SetupError
 from tests.engine.bench.conftest import document as document
 from tests.engine.bench.conftest import measured as measured
+from tests.engine.bench.conftest import tiny_run as tiny_run
 
 
 def run(*arguments: str) -> str:

@@ -115,8 +115,9 @@ class _Campaign:
         self._moods = moods
         folder.mkdir()
         model = tiny_model(folder / "tiny.safetensors")
-        # This broker ends a fetch after its wait even when the object store has not answered yet.
-        self._stream = Stream(broker.address, folder, model, partitions=PARTITIONS, fetch_wait_ms=5000)
+        # This broker ends a fetch after its wait even when the object store has not answered yet: without messages
+        # where that takes longer, and so for ever.
+        self._stream = Stream(broker.address, folder, model, partitions=PARTITIONS, fetch_wait_ms=15_000)
         opened.callback(self._stream.close)
         self._disk = self._stream.outputs
         self._disk.mkdir()

@@ -8,10 +8,14 @@ import pytest
 
 from engine.model.weights import Generator
 from engine.runtime.export.onnx import export_onnx
+from tests.once import built_once
 
 
 @pytest.fixture(scope="session")
-def exported(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "summer2winter.onnx"
-    assert export_onnx(generator, path).max_error <= 1
-    return path
+def exported(generator: Generator, run_folder: Path) -> Path:
+    """Return the ONNX file of `generator`, which all test processes share."""
+
+    def export(path: Path) -> None:
+        assert export_onnx(generator, path).max_error <= 1
+
+    return built_once(run_folder / "summer2winter.onnx", export)
