@@ -103,9 +103,14 @@ SLOWEST_FIRST = (
     "tests/trainer/test_tiny_pair.py",
     "tests/stream/test_health.py",
     "tests/engine/runtime/test_background.py",
-    "tests/faults/test_campaign.py",
-    "tests/trainer/test_scoring.py",
     "tests/deploy/test_alerts.py",
+    "tests/trainer/test_gradients.py",
+    "tests/faults/test_campaign.py",
+    "tests/engine/cli/test_main.py",
+    "tests/stream/test_bad_input.py",
+    "tests/engine/archive/test_parallel.py",
+    "tests/stream/test_delivery.py",
+    "tests/trainer/test_scoring.py",
 )
 """Test files that take longest, those that compute and those that wait by turns."""
 
