@@ -265,9 +265,12 @@ def run_config(
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}
 
-    architecture = (
-        architecture_of(models) if models else Architecture(**pick("ngf", "blocks", "upsample", "learn_residual"))
-    )
+    try:
+        architecture = (
+            architecture_of(models) if models else Architecture(**pick("ngf", "blocks", "upsample", "learn_residual"))
+        )
+    except ValueError as error:
+        raise SetupError(f"--{error}.") from None
     if options["generator_norm"] == "stored":
         architecture = replace(architecture, track_running_stats=True)
 

@@ -59,6 +59,8 @@ class NetworkConfig:
     cast of an image; `none` keeps them."""
 
     def __post_init__(self) -> None:
+        if self.ndf < 1:
+            raise SetupError(f"--ndf must be at least 1, not {self.ndf}.")
         require_trainable(self.architecture)
 
 
@@ -83,6 +85,11 @@ class LossConfig:
     history: int = 50
     """Number of past translations kept for each discriminator."""
 
+    def __post_init__(self) -> None:
+        for name, weight in (("cycle", self.cycle), ("identity", self.identity)):
+            if not (math.isfinite(weight) and weight >= 0):
+                raise SetupError(f"--{name} must be zero or a positive number, not {weight}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
@@ -104,7 +111,7 @@ class ScheduleConfig:
     """Seed of initial weights, order, crops and flips."""
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.batch < 1 or self.rate <= 0:
+        if not (self.batch >= 1 and all(0 < value < math.inf for value in (self.epochs, self.rate))):
             raise SetupError(f"Epochs, batch and rate must be positive, not {self.epochs}, {self.batch}, {self.rate}.")
         if not 0 <= self.average < 1:
             raise SetupError(f"--average must lie between 0 and 1, such as 0.999, not {self.average}.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
 
 from engine.codec.decode import Decoder
+from engine.codec.formats import is_image_name
 from engine.codec.header import inspect
 from engine.config import DecodeConfig
 from engine.errors import SetupError, SkipImage
@@ -17,8 +19,6 @@ from engine.options import Options, Size
 from engine.records import Failed, Record
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"})
 
 _CONFIG = DecodeConfig()
 _decode = Decoder(_CONFIG)
@@ -57,14 +57,21 @@ def training_paths(folder: Path, held_out: Iterable[Path]) -> list[Path]:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """List the image files of `folder`, found by suffix, by name; raises `SetupError` if there are none."""
+    """List the image files of `folder`, found by suffix as in `solstice convert`, by name.
+
+    Raises `SetupError` if there are none. Folders, pipes and broken links are left out.
+    """
     if not folder.is_dir():
         raise SetupError(f"There is no folder {folder}.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
     if not paths:
-        raise SetupError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}).")
+        raise SetupError(f"{folder} holds no images; they are told by suffixes such as .jpg and .png.")
     return paths
 
 
 def _hash(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    """Return a hash of the bytes, of the name for a file that cannot be read, which is left out when it is decoded."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return hashlib.sha256(os.fsencode(path)).digest()

@@ -70,6 +70,14 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         invoke("fit", tmp_path / "none", "--out", tmp_path / "run", *TINY)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"), [("--ngf", "--ngf must be a whole number"), ("--blocks", "--blocks must")]
+)
+def test_an_impossible_architecture_is_an_error(option: str, reason: str, domains: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=reason):
+        invoke("fit", domains, "--out", tmp_path / "run", option, "0")
+
+
 def test_options_that_generators_decide_are_refused_beside_start_from(tmp_path: Path) -> None:
     arguments = ["fit", str(tmp_path), "--out", str(tmp_path / "run"), "--start-from", "a.safetensors", "--ngf", "32"]
     result = CliRunner().invoke(commands, arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SetupError
-from trainer.config import DataConfig, RunConfig, ScheduleConfig
+from trainer.config import DataConfig, LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 
 
 def test_defaults_are_as_published() -> None:
@@ -41,7 +41,28 @@ def test_impossible_sizes_are_errors(changes: dict[str, int]) -> None:
         DataConfig(train_a=Path("a"), train_b=Path("b"), **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch": 0}, {"rate": -1}, {"epochs": 2, "decay_epochs": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"rate": -1},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"epochs": 2, "decay_epochs": 3},
+    ],
+)
 def test_impossible_schedules_are_errors(changes: dict[str, float]) -> None:
     with pytest.raises(SetupError):
         ScheduleConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changes", [{"cycle": -1}, {"cycle": math.nan}, {"identity": -0.5}, {"identity": math.inf}])
+def test_impossible_weights_of_losses_are_errors(changes: dict[str, float]) -> None:
+    with pytest.raises(SetupError, match="must be zero or a positive number"):
+        LossConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_discriminators_without_channels_are_an_error() -> None:
+    with pytest.raises(SetupError, match="--ndf must be at least 1"):
+        NetworkConfig(ndf=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +33,15 @@ def test_unusual_photos_are_read_and_unusable_ones_logged_once(
     (tmp_path / "words.jpg").write_bytes(b"no image")
     (tmp_path / "small.png").write_bytes(encoded(picture(20, 60), "PNG"))
     (tmp_path / "notes.txt").write_text("not looked at")
+    picture().save(tmp_path / "frames.gif")
+    os.mkfifo(tmp_path / "pipe.jpg")  # would be waited for when it is opened
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
 
     with caplog.at_level(logging.WARNING):
         photos = load_photos(tmp_path, data_config(tmp_path), CPU)
 
-    assert len(photos) == 4
+    assert len(photos) == 5
     for name in ("torn.jpg", "words.jpg", "small.png"):
         assert sum(name in message for message in caplog.messages) == 1
     assert "smaller than the crop of 32" in caplog.text
