@@ -107,6 +107,7 @@ class WebInput:
         try:
             async with session.get(url, allow_redirects=False) as answer:
                 _check_status(answer.status)
+                _require_plain_transfer(answer.headers.get("Content-Encoding", ""))
                 limits.admit(answer.content_length or 0)  # a server need not tell
                 body = bytearray()
                 while part := await answer.content.read(limits.most + 1 - len(body)):
@@ -186,7 +187,9 @@ def _client(login: Login | None, timeout_s: float, *, allow_private: bool) -> An
 
     settings = {
         "timeout": aiohttp.ClientTimeout(total=timeout_s),
-        "headers": {} if login is None else login.header,
+        # A body that is compressed for its transfer may expand a thousandfold, and images gain nothing from it.
+        "auto_decompress": False,
+        "headers": {"Accept-Encoding": "identity", **({} if login is None else login.header)},
     }
     return HTTPFileSystem(get_client=get_client, client_kwargs=settings, skip_instance_cache=True)
 
@@ -202,6 +205,11 @@ def _check_status(status: int) -> None:
         raise ServerOverloaded(f"the server answers with status {status}")
     if status != 200:
         raise OSError(f"the server answers with status {status}")
+
+
+def _require_plain_transfer(encoding: str) -> None:
+    if encoding.strip().lower() not in ("", "identity"):
+        raise SkipImage(f"source is compressed for its transfer ({encoding[:50]}), though the request refuses that")
 
 
 def _is_dots(part: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ class Web(BaseHTTPRequestHandler):
         elif self.path == "/photos/endless.jpg":
             self.answer(200, b"")
             self.pour()
+        elif self.path == "/photos/compressed.jpg":
+            assert self.headers["Accept-Encoding"] == "identity"
+            body = gzip.compress(bytes(1_000_000))
+            self.answer(200, body, Content_Length=str(len(body)), Content_Encoding="gzip")
         elif self.path == "/photos/slow.jpg":
             self.answer(200, b"p", Content_Length="5")
             self.slow.wait(20)
@@ -108,6 +113,7 @@ def test_only_paths_below_the_root_are_requested(web: tuple[str, list[str]]) -> 
         ("private.jpg", "status 403"),
         ("large.jpg", "over the limit of 100"),
         ("endless.jpg", "over the limit of 100"),
+        ("compressed.jpg", "compressed for its transfer"),
     ],
 )
 def test_redirects_errors_and_oversized_answers_are_refused(web: tuple[str, list[str]], name: str, said: str) -> None:
