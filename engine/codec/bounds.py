@@ -1,7 +1,9 @@
 """Bounds on the work that a header may ask for, found by walking over parts of a file without reading them.
 
 Libraries read all parts before the pixels, and count the frames of an animation by visiting each. A file of a few
-megabytes can have millions of either.
+megabytes can have millions of either. Nor do width and height alone bound what a decoder does: it goes over all pixels
+for each scan of a JPEG, sets up each tile of a JPEG 2000, decodes a whole tile of a TIFF for a corner of it, and finds
+images of any size in an icon.
 """
 
 from __future__ import annotations
@@ -15,13 +17,76 @@ MAX_PARTS = 100_000
 """Parts that may precede the pixels; cameras write some dozens, a large ICC profile or XMP packet some thousands."""
 MAX_FRAMES = 1000
 """Frames that are counted; a file with this many may have more."""
+MAX_SCANS = 100
+"""Scans of a JPEG, thumbnails included; libjpeg's own script for progressive ones has ten. As in libtiff."""
+MAX_ICON_SIDE = 1024
+"""Pixels of a side of an image in an icon file; the format describes 256."""
+MAX_TILES = 10_000
+"""Tiles of a JPEG 2000, each of which takes some ten kilobytes."""
+_MARKER_OF_SCAN = b"\xff\xda"
+_FRAMES_OF_MANY_SCANS = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
 def require_bounded(data: bytes) -> None:
-    """Raise `SkipImage` when more than `MAX_PARTS` parts precede the pixels of a JPEG, PNG or GIF."""
+    """Raise `SkipImage` when the parts of an image ask for far more work than its width and height announce."""
     for i, _ in enumerate(_parts_before_pixels(data)):
         if i >= MAX_PARTS:
             raise SkipImage(f"more than {MAX_PARTS:,} parts precede its pixels")
+    if data.startswith(b"\xff\xd8"):
+        require_few_scans(data)
+    elif data.startswith(b"\x00\x00\x01\x00"):
+        _require_small_icons(data)
+    elif data[4:8] == b"jP  " or data.startswith(_CODESTREAM):
+        _require_few_tiles(data)
+
+
+def require_few_scans(data: bytes) -> None:
+    """Raise `SkipImage` when a JPEG has more than `MAX_SCANS` scans."""
+    if not _is_one_scan(data) and data.count(_MARKER_OF_SCAN) > MAX_SCANS:
+        raise SkipImage(f"more than {MAX_SCANS} scans in a JPEG")
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Return whether the first scan of a JPEG holds all components, so that what follows is not decoded."""
+    at = 2
+    components = 0
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAMES_OF_MANY_SCANS:
+            return False
+        if marker in (0xC0, 0xC1, 0xC9):
+            components = data[at + 9]
+        elif marker == 0xDA:
+            return data[at + 4] == components
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
+
+
+def _require_small_icons(data: bytes) -> None:
+    """Raise `SkipImage` for an icon file with an image that no icon has: Pillow decodes one to open the file."""
+    for entry in range(min(int.from_bytes(data[4:6], "little"), MAX_PARTS)):
+        at = int.from_bytes(data[6 + 16 * entry + 12 : 6 + 16 * entry + 16], "little")
+        if data[at : at + 8] == b"\x89PNG\r\n\x1a\n":
+            width, height = (int.from_bytes(data[at + i : at + i + 4]) for i in (16, 20))
+        else:  # the header of a BMP, whose height counts the mask as well
+            width, height = (int.from_bytes(data[at + i : at + i + 4], "little", signed=True) for i in (4, 8))
+            height //= 2
+        if max(abs(width), abs(height)) > MAX_ICON_SIDE:
+            raise SkipImage(f"an image of {width}x{height} in an icon file, over {MAX_ICON_SIDE} pixels a side")
+
+
+_CODESTREAM = b"\xff\x4f\xff\x51"
+
+
+def _require_few_tiles(data: bytes) -> None:
+    """Raise `SkipImage` for a JPEG 2000 whose image is cut into more than `MAX_TILES` tiles (SIZ; T.800, A.5.1)."""
+    at = data.find(_CODESTREAM)
+    while 0 <= at <= len(data) - 40:
+        right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", data, at + 8)
+        tiles = -(-(right - left) // max(1, width)) * -(-(bottom - top) // max(1, height))
+        if tiles > MAX_TILES:
+            raise SkipImage(f"{tiles:,} tiles in a JPEG 2000, over {MAX_TILES:,}")
+        at = data.find(_CODESTREAM, at + 4)
 
 
 def count_frames(data: bytes, format: str) -> int | None:

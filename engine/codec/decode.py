@@ -7,7 +7,6 @@ readers (`engine.codec.deep`), and the rest by Pillow. Data are checked for dama
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImagePalette
+from PIL import ImageFile, ImagePalette
 from torch import Tensor
 
 from engine.codec import deep, jpeg, png, tiff
@@ -36,6 +35,7 @@ from engine.codec.colour import (
 from engine.codec.dali import GpuDecoder, Jpeg
 from engine.codec.damage import Damaged
 from engine.codec.geometry import is_turned, resize_scaled, resize_with_alpha, upright
+from engine.codec.opening import open_image
 from engine.config import DecodeConfig, PipelineConfig
 from engine.errors import EngineError, SkipImage
 from engine.records import DecodedImage, Failed, Inspected, Metadata, Record
@@ -304,7 +304,7 @@ def _by_pillow(source: Inspected, icc: bytes | None, notes: tuple[str, ...]) -> 
     """
     at_once = source.mode in ("CMYK", "LAB")
     try:
-        with Image.open(io.BytesIO(source.data)) as image:
+        with open_image(source.data) as image:
             image.load()
             palette = tiff.old_palette(source.data) if source.format == "TIFF" and image.mode == "P" else None
             if palette is not None:

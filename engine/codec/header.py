@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from functools import lru_cache
 
@@ -13,6 +12,7 @@ from engine.codec.bounds import count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
 from engine.codec.metadata.exif import DESCRIPTIVE
 from engine.codec.metadata.read import of_raw, of_tiff, read_opened
+from engine.codec.opening import open_image
 from engine.config import DecodeConfig
 from engine.errors import SkipImage
 from engine.records import Failed, Inspected, Reader, Record
@@ -56,8 +56,9 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
     data, notes = png.without_bad_chunks(boxes.with_size_of_alpha(data))
     if tiff.is_tiff(data):
         data, notes = _with_photo_first(data)
+        tiff.require_bounded(data)
     try:
-        with Image.open(io.BytesIO(png.with_text_first(data))) as image:
+        with open_image(png.with_text_first(data)) as image:
             width, height = image.size
             if width < 1 or height < 1:
                 raise SkipImage("the image has no pixels")

@@ -23,6 +23,7 @@ from PIL import Image
 
 from engine.codec.arrays import Pixels
 from engine.codec.damage import Damaged
+from engine.codec.opening import open_image
 from engine.errors import SkipImage
 from engine.records import Inspected
 
@@ -40,6 +41,7 @@ SOI, EOI, SOS, APP14, COM = 0xD8, 0xD9, 0xDA, 0xEE, 0xFE
 APPLICATION = frozenset(range(0xE0, 0xF0))
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 FINE_DETAIL = 1.0
 """Levels of 255 that broken scans of a progressive JPEG may change on average without the image being refused."""
@@ -232,7 +234,7 @@ def _by_libjpeg(data: bytes, colours: ColourSpace, least: tuple[int, int] | None
 def _by_pillow(data: bytes, colours: ColourSpace) -> Pixels:
     """Decode without a check for damage; CMYK as the file stores it, which Pillow inverts."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             image.load()
             if colours == "CMYK":
                 return 255 - np.asarray(image)

@@ -6,8 +6,9 @@ import io
 import struct
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, ImageSequence
+from PIL import ImageFile, ImageSequence
 
+from engine.codec.opening import open_image
 from engine.errors import SkipImage
 
 
@@ -16,7 +17,7 @@ def num_pages(data: bytes) -> int:
     if layout := _tiff_layout(data):
         return max(1, len(_directories(data, layout)))
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
     except Exception:  # noqa: BLE001 (a plugin may raise anything; reading the image gives the reason)
         return 1
@@ -38,7 +39,7 @@ def single_page(data: bytes, page: int) -> bytes:
         struct.pack_into(layout.offset, whole, next_at, 0)
         return bytes(whole)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             frame = ImageSequence.Iterator(image)[page]
             kept = {name: image.info[name] for name in ("icc_profile", "exif") if image.info.get(name)}
             out = io.BytesIO()

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK
 
-from engine.codec.damage import Damaged
+from engine.codec.damage import Damaged, require_intact_deflate
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt", b"tIME"})
 _COMPRESSED = {b"zTXt", b"iTXt"}
 _ANCILLARY = 0x20
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _NO_END = "odd but undamaged PNG: it ends without the chunk that marks its end"
 _EMPTY_PIXELS = b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
 
@@ -96,8 +97,8 @@ def check(data: bytes) -> tuple[str, ...]:
     if all(_checksum_fits(data, start, end) for start, end in pixels):
         return () if end_of_image(data) is not None else (_NO_END,)
     try:
-        zlib.decompress(b"".join(data[start + 8 : end - 4] for start, end in pixels))
-    except zlib.error as error:
+        require_intact_deflate(b"".join(data[start + 8 : end - 4] for start, end in pixels), _most_bytes(data))
+    except ValueError as error:
         raise Damaged(f"wrong PNG checksum, {error}") from None
     return ("odd but undamaged PNG: the checksum of a chunk is wrong, that of the pixels is right",)
 
@@ -113,6 +114,13 @@ def with_metadata_of(data: bytes, other: bytes) -> bytes:
 def bits(data: bytes) -> int:
     """Return the bits per sample in the header of a PNG."""
     return data[24] if len(data) > 24 else 8
+
+
+def _most_bytes(data: bytes) -> int:
+    """Return an upper limit of the bytes of all rows with their filters, interlaced or not, by the header."""
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    row = width * bits * _CHANNELS.get(colour, 4) // 8 + 2
+    return 2 * int(row) * int(height) + 64  # interlacing adds less than a row for each row
 
 
 def _checksum_fits(data: bytes, start: int, end: int) -> bool:

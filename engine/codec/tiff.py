@@ -8,12 +8,12 @@ bits, floating-point colour and big-endian BigTIFFs; tifffile reads these (`engi
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.codec import jpeg
-from engine.codec.damage import Damaged
+from engine.codec.bounds import require_few_scans
+from engine.codec.damage import Damaged, require_intact_deflate
 from engine.errors import SkipImage
 
 BYTES_PER_VALUE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
@@ -22,12 +22,15 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 1
 _HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _MAX_ENTRIES = 65_536
 _MAX_DIRECTORIES = 16
+_LEAST_TILE_PIXELS = 1 << 20
+MAX_SAMPLES = 64
+"""Channels of a TIFF; images of satellites have some dozens."""
 
 KIND_OF_IMAGE, OLD_KIND_OF_IMAGE, WIDTH, HEIGHT = 254, 255, 256, 257
 BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339
 STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 273, 279, 324, 325, 347
 SUB_DIRECTORIES, COLOUR_MAP, DNG_VERSION = 330, 320, 50706
-EXTRA_SAMPLES = 338
+EXTRA_SAMPLES, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 338, 277, 322, 323
 ALPHA = (1, 2)
 """Kinds of extra samples that are alpha, premultiplied or not."""
 _DEFLATE, _JPEG = (8, 32946), 7
@@ -249,19 +252,43 @@ def check(data: bytes) -> None:
     """
     tags = first_directory(data)
     compression = (_integers(tags, COMPRESSION) or (1,))[0]
+    left = most_bytes = _most_bytes(tags)
     if compression in _DEFLATE:
         for part in _parts(data, tags):
             try:
-                zlib.decompress(part)
-            except zlib.error as error:
+                left -= require_intact_deflate(part, left)
+            except ValueError as error:
                 raise Damaged(f"a deflate strip of the TIFF, {error}") from None
     elif compression == _JPEG:
         tables = tags[JPEG_TABLES].data[:-2] if JPEG_TABLES in tags else b"\xff\xd8"
         for part in _parts(data, tags):
-            _check_jpeg(tables + part[2:])
+            _check_jpeg(tables + part[2:], most_bytes)
 
 
-def _check_jpeg(data: bytes) -> None:
+def require_bounded(data: bytes) -> None:
+    """Raise `SkipImage` for a TIFF whose tiles or samples are far more than its image: a tile is decoded whole."""
+    tags = first_directory(data)
+    tile = [_integers(tags, side) for side in (TILE_WIDTH, TILE_HEIGHT)]
+    if all(tile):
+        width, height = tile[0][0], tile[1][0]
+        if width * height > max(_LEAST_TILE_PIXELS, 4 * _num_pixels(tags)):
+            raise SkipImage(f"tiles of {width}x{height} in a TIFF of {_num_pixels(tags):,} pixels")
+    samples = max(_integers(tags, SAMPLES), default=1)
+    if samples > MAX_SAMPLES:
+        raise SkipImage(f"{samples:,} channels in a TIFF, over {MAX_SAMPLES}")
+
+
+def _most_bytes(tags: Directory) -> int:
+    """Return an upper limit of the bytes of all strips or tiles, which may be padded."""
+    bits = max(_integers(tags, BITS), default=1) * max(_integers(tags, SAMPLES), default=1)
+    return int(8 * max(_LEAST_TILE_PIXELS, _num_pixels(tags)) * bits // 8)
+
+
+def _check_jpeg(data: bytes, most_bytes: int) -> None:
+    for marker, body, _ in jpeg.segments(data):
+        if marker in jpeg.FRAMES and int.from_bytes(body[1:3]) * int.from_bytes(body[3:5]) > most_bytes:
+            raise Damaged("a JPEG strip of the TIFF, more pixels than its header announces")
+    require_few_scans(data)
     try:
         jpeg.decode(data, "GRAY", least=(1, 1))
     except Damaged as error:

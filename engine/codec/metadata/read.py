@@ -7,7 +7,6 @@ profiles in PNG texts, XMP in GIF, and the metadata boxes of JPEG 2000. What is 
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from engine.codec import boxes, deep, png, tiff
 from engine.codec.metadata import exif as exif_block
 from engine.codec.metadata.colours import unused_colours
+from engine.codec.opening import open_image
 from engine.codec.trailing import left_out_behind
 from engine.records import NOTHING, Metadata
 
@@ -136,7 +136,7 @@ def of_raw(data: bytes) -> Metadata:
     thumbnail = deep.raw_thumbnail(data)
     if thumbnail is None:
         return Metadata(notes=("EXIF of this kind of RAW photo cannot be read",))
-    with Image.open(io.BytesIO(thumbnail)) as image:
+    with open_image(thumbnail) as image:
         exif = strip_prefix(image.info.get("exif"))
     return Metadata(exif=exif)
 

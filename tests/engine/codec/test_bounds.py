@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.codec.bounds import MAX_FRAMES, MAX_PARTS, count_frames, require_bounded
+from engine.codec.bounds import MAX_FRAMES, MAX_PARTS, MAX_SCANS, count_frames, require_bounded
+from engine.codec.damage import Damaged
 from engine.codec.header import inspect
+from engine.codec.png import check as check_png
+from engine.codec.tiff import check as check_tiff
 from engine.errors import SkipImage
 from tests.images import encoded, photo, picture
 
@@ -92,3 +95,99 @@ def test_damaged_files_are_walked_without_errors(head: bytes, tail: bytes) -> No
     require_bounded(data)
     for format in ("GIF", "TIFF"):
         assert (count_frames(data, format) or 0) >= 1
+
+
+# Work that width and height do not announce.
+
+
+def icon(image: bytes) -> bytes:
+    """Return an icon file that announces 16x16 pixels and holds `image`."""
+    return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(image), 22) + image
+
+
+def tiff(tags: dict[int, tuple[int, int]], strip: bytes, *, tiles: bool = False) -> bytes:
+    """Return a gray TIFF of 64x64 with `tags` (type and value) besides, and one strip or tile."""
+    offset, length = (324, 325) if tiles else (273, 279)
+    rows = {256: (4, 64), 257: (4, 64), 258: (3, 8), 262: (3, 1), 277: (3, 1), **tags, length: (4, len(strip))}
+    at = 8 + 2 + 12 * (len(rows) + 1) + 4
+    rows[offset] = (4, at)
+    entries = [struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in sorted(rows.items())]
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(entries) + bytes(4) + strip
+
+
+def jpeg2000(tile: int) -> bytes:
+    """Return the head of a JPEG 2000 of 256x256 in tiles of `tile` pixels a side, as a codestream."""
+    size = struct.pack(">H8IH", 0, 256, 256, 0, 0, tile, tile, 0, 0, 3) + b"\x07\x01\x01" * 3
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(size) + 2) + size + b"\xff\x90" + bytes(100)
+
+
+def with_scans(data: bytes, scans: int) -> bytes:
+    """Return a JPEG whose last scan comes `scans` times more."""
+    start = data.rindex(b"\xff\xda")
+    return data[:-2] + data[start:-2] * scans + data[-2:]
+
+
+def test_an_icon_of_any_size_is_not_decoded_to_open_it() -> None:
+    large = encoded(picture(1200, 1100), "PNG")
+    with pytest.raises(SkipImage, match="an image of 1200x1100 in an icon file"):
+        inspect(icon(large), LIMIT)
+    bitmap = encoded(picture(1200, 550), "DIB")  # its height counts the mask as well
+    with pytest.raises(SkipImage, match="an image of 1200x275 in an icon file"):
+        inspect(icon(bitmap), LIMIT)
+    assert inspect(encoded(picture(256, 256), "ICO"), LIMIT).width == 256
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    progressive = photo(progressive=True)
+    assert inspect(with_scans(progressive, 20), LIMIT).progressive
+    with pytest.raises(SkipImage, match="more than 100 scans"):
+        inspect(with_scans(progressive, MAX_SCANS), LIMIT)
+    assert inspect(with_scans(photo(), MAX_SCANS), LIMIT).format == "JPEG", "nothing reads what follows its only scan"
+
+
+def test_a_jpeg_2000_of_very_many_tiles_is_refused() -> None:
+    with pytest.raises(SkipImage, match="65,536 tiles in a JPEG 2000"):
+        inspect(jpeg2000(1), LIMIT)
+    assert inspect(jpeg2000(8), LIMIT).width == 256
+    whole = encoded(picture(64, 64), "JPEG2000")
+    at = whole.index(b"jp2c")
+    with pytest.raises(SkipImage, match="65,536 tiles"):
+        inspect(whole[: at - 4] + bytes(4) + b"jp2c" + jpeg2000(1), LIMIT)
+
+
+def test_a_tiff_whose_tiles_dwarf_its_image_is_refused() -> None:
+    with pytest.raises(SkipImage, match="tiles of 40000x40000 in a TIFF of 4,096 pixels"):
+        inspect(tiff({259: (3, 5), 322: (4, 40_000), 323: (4, 40_000)}, bytes(1000), tiles=True), LIMIT)
+    padded = tiff({259: (3, 1), 322: (4, 512), 323: (4, 512)}, bytes(512 * 512), tiles=True)
+    assert inspect(padded, LIMIT).width == 64
+
+
+def test_a_tiff_of_thousands_of_channels_is_refused() -> None:
+    with pytest.raises(SkipImage, match="60,000 channels in a TIFF"):
+        inspect(tiff({277: (3, 60_000), 278: (4, 64)}, bytes(1000)), LIMIT)
+
+
+@pytest.mark.parametrize("compression", [8, 32946])
+def test_a_strip_that_expands_without_bound_is_damaged(compression: int) -> None:
+    data = tiff({259: (3, compression), 278: (4, 64)}, zlib.compress(bytes(20_000_000)))
+    with pytest.raises(Damaged, match="more pixels than its header announces"):
+        check_tiff(data)
+    check_tiff(tiff({259: (3, compression), 278: (4, 64)}, zlib.compress(bytes(64 * 64))))
+
+
+def test_a_jpeg_strip_larger_than_its_tiff_is_damaged() -> None:
+    with pytest.raises(Damaged, match="more pixels than its header announces"):
+        check_tiff(tiff({259: (3, 7), 278: (4, 64)}, encoded(picture(4000, 4000).convert("L"))))
+    check_tiff(tiff({259: (3, 7), 278: (4, 64)}, encoded(picture(64, 64).convert("L"))))
+
+
+def test_png_pixels_with_a_wrong_checksum_are_not_expanded_without_bound() -> None:
+    head = struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)
+    for pixels, match in ((bytes(20_000_000), "more pixels"), (bytes(64 * 193), None)):
+        body = chunk(b"IDAT", zlib.compress(pixels))
+        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body[:-1] + b"?" + chunk(b"IEND", b"")
+        if match is None:
+            assert "undamaged" in check_png(data)[0]
+        else:
+            with pytest.raises(Damaged, match=match):
+                check_png(data)
