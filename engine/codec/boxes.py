@@ -138,6 +138,33 @@ def _associations(data: bytes, ipma: _Box) -> Iterator[_Associations]:
 
 def _shift_items(data: bytearray, iloc: _Box, behind: int, by: int) -> None:
     """Add `by` to the offsets of items that are stored at or after `behind` in the file."""
+    for item in list(_locations(data, iloc)):
+        base_at, base_end = item.base_at
+        base = int.from_bytes(data[base_at:base_end])
+        if item.method != 0:
+            continue
+        if base >= behind and base_at < base_end:
+            data[base_at:base_end] = (base + by).to_bytes(base_end - base_at)
+            continue
+        for (at, end), _ in item.extents:
+            offset = int.from_bytes(data[at:end])
+            if base + offset >= behind:
+                data[at:end] = (offset + by).to_bytes(end - at)
+
+
+@dataclass(frozen=True)
+class _ItemLocation:
+    """Where the parts of an item are, by the `iloc` box."""
+
+    method: int
+    """0 for positions in the file."""
+    base_at: tuple[int, int]
+    """Start and end of the field of the base offset, which may be empty."""
+    extents: tuple[tuple[tuple[int, int], int], ...]
+    """Start and end of the field of each offset, and the length of the part."""
+
+
+def _locations(data: bytes | bytearray, iloc: _Box) -> Iterator[_ItemLocation]:
     version = data[iloc.body]
     offset_size, length_size = data[iloc.body + 4] >> 4, data[iloc.body + 4] & 15
     base_size, index_size = data[iloc.body + 5] >> 4, data[iloc.body + 5] & 15 if version else 0
@@ -148,19 +175,30 @@ def _shift_items(data: bytearray, iloc: _Box, behind: int, by: int) -> None:
         at += 4 if version == 2 else 2
         method = data[at + 1] & 15 if version else 0
         at += 4 if version else 2  # construction method, and the number of the file that holds the data
-        base_at, at = at, at + base_size
-        base = int.from_bytes(data[base_at:at])
-        extents = int.from_bytes(data[at : at + 2])
+        base_at, at = (at, at + base_size), at + base_size
+        number = int.from_bytes(data[at : at + 2])
         at += 2
-        moved_base = method == 0 and base >= behind
-        if moved_base:
-            data[base_at : base_at + base_size] = (base + by).to_bytes(base_size)
-        for _ in range(extents):
+        extents = []
+        for _ in range(number):
             at += index_size
-            offset = int.from_bytes(data[at : at + offset_size])
-            if method == 0 and not moved_base and base + offset >= behind:
-                data[at : at + offset_size] = (offset + by).to_bytes(offset_size)
-            at += offset_size + length_size
+            end = at + offset_size
+            extents.append(((at, end), int.from_bytes(data[end : end + length_size])))
+            at = end + length_size
+        yield _ItemLocation(method, base_at, tuple(extents))
+
+
+def starts_of_items(data: bytes, num_bytes: int) -> Iterator[bytes]:
+    """Yield the first bytes of each item that is stored in the file, at most `num_bytes`."""
+    try:
+        for meta in _find(data, b"meta", 0, len(data)):
+            for iloc in _find(data, b"iloc", meta.body + 4, meta.end):
+                for item in _locations(data, iloc):
+                    if item.method == 0 and item.extents:
+                        (at, end), length = item.extents[0]
+                        start = int.from_bytes(data[slice(*item.base_at)]) + int.from_bytes(data[at:end])
+                        yield data[start : start + min(length or num_bytes, num_bytes)]
+    except IndexError:
+        return
 
 
 def _other_items(data: bytes) -> Iterator[str]:

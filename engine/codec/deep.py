@@ -28,6 +28,8 @@ _HAS_WHITE_AT_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
 _KINDS = {0: "L", 1: "L", _RGB: "RGB", _PALETTE: "RGB", _SEPARATED: "CMYK", _YCBCR: "RGB"}
 """Pillow's mode for each photometric interpretation of TIFF 6.0 that is read here."""
 _CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
+_COMPRESSIONS = {1, 5, 7, 8, 32773, 32946, 34925, 50000}
+"""None, LZW, JPEG, deflate, PackBits, LZMA, Zstandard. Those that hold an image file decode it by its own header."""
 _PREMULTIPLIED = 1
 _FLOAT, _SIGNED = 3, 2
 _RELATIVE_COLORIMETRIC, _BLACK_POINT_COMPENSATION = 1, 0x2000
@@ -245,6 +247,8 @@ def _as_uint16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def _kind_of(page: Any) -> str:
+    if page.compression not in _COMPRESSIONS:
+        raise SkipImage(f"TIFF of a kind that is not read: compressed by method {int(page.compression)}")
     kind = _KINDS.get(int(page.photometric))
     if int(page.sampleformat) == _SIGNED:
         raise SkipImage(f"TIFF of a kind that is not read: signed integers ({page.dtype!s})")

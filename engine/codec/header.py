@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
-from engine.codec import boxes, deep, jxl, png, tiff
+from engine.codec import av1, boxes, deep, jxl, png, tiff
 from engine.codec.bounds import count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
 from engine.codec.metadata.exif import DESCRIPTIVE
@@ -21,6 +21,8 @@ from engine.system.extras import install_hint
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _JXL_HEADS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+_SEQUENCE_HEADER_BYTES = 256
+_LEAST_FRAME_PIXELS = 1 << 20
 _TURNED_BY_PILLOW = ("TIFF", "HEIF", "JXL")
 _GRAY_BITS = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 
@@ -63,6 +65,8 @@ def _inspected(data: bytes, max_pixels: int) -> Inspected:
             if width < 1 or height < 1:
                 raise SkipImage("the image has no pixels")
             _check_size(width * height, max_pixels, "in the file")
+            if image.format == "AVIF":
+                _require_announced_frames(data, width * height)
             depth = _depth(image, data)
             reader = _reader(image, data, depth)
             return Inspected(
@@ -93,6 +97,14 @@ def _with_photo_first(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     changed = tiff.with_photo_first(data, DESCRIPTIVE)
     notes = () if changed is data else ("left out: a smaller copy of the photo that the file begins with",)
     return changed, notes
+
+
+def _require_announced_frames(data: bytes, num_pixels: int) -> None:
+    """Raise `SkipImage` for an AVIF whose frames are far larger than its properties announce; all are decoded."""
+    for item in boxes.starts_of_items(data, _SEQUENCE_HEADER_BYTES):
+        frame = av1.largest_frame(item)
+        if frame is not None and frame[0] * frame[1] > max(_LEAST_FRAME_PIXELS, 4 * num_pixels):
+            raise SkipImage(f"a frame of {frame[0]}x{frame[1]} in an AVIF that announces {num_pixels:,} pixels")
 
 
 def _reader(image: Image.Image, data: bytes, depth: int) -> Reader:

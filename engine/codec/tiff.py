@@ -252,8 +252,8 @@ def check(data: bytes) -> None:
     """
     tags = first_directory(data)
     compression = (_integers(tags, COMPRESSION) or (1,))[0]
-    left = most_bytes = _most_bytes(tags)
     if compression in _DEFLATE:
+        left = _most_bytes(tags)
         for part in _parts(data, tags):
             try:
                 left -= require_intact_deflate(part, left)
@@ -262,11 +262,14 @@ def check(data: bytes) -> None:
     elif compression == _JPEG:
         tables = tags[JPEG_TABLES].data[:-2] if JPEG_TABLES in tags else b"\xff\xd8"
         for part in _parts(data, tags):
-            _check_jpeg(tables + part[2:], most_bytes)
+            _check_jpeg(tables + part[2:])
 
 
 def require_bounded(data: bytes) -> None:
-    """Raise `SkipImage` for a TIFF whose tiles or samples are far more than its image: a tile is decoded whole."""
+    """Raise `SkipImage` for a TIFF with tiles, channels or JPEG strips that are far more than its image.
+
+    Readers decode a tile whole, and a JPEG by its own header.
+    """
     tags = first_directory(data)
     tile = [_integers(tags, side) for side in (TILE_WIDTH, TILE_HEIGHT)]
     if all(tile):
@@ -276,6 +279,19 @@ def require_bounded(data: bytes) -> None:
     samples = max(_integers(tags, SAMPLES), default=1)
     if samples > MAX_SAMPLES:
         raise SkipImage(f"{samples:,} channels in a TIFF, over {MAX_SAMPLES}")
+    if _JPEG in _integers(tags, COMPRESSION):
+        for part in _parts(data, tags):
+            _require_small_jpeg(part, max(_LEAST_TILE_PIXELS, 4 * _num_pixels(tags)))
+
+
+def _require_small_jpeg(data: bytes, most_pixels: int) -> None:
+    for marker, body, _ in jpeg.segments(data):
+        if marker in jpeg.FRAMES:
+            height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            if width * height > most_pixels:
+                raise SkipImage(f"a JPEG strip of {width}x{height} in a smaller TIFF")
+            break
+    require_few_scans(data)
 
 
 def _most_bytes(tags: Directory) -> int:
@@ -284,11 +300,7 @@ def _most_bytes(tags: Directory) -> int:
     return int(8 * max(_LEAST_TILE_PIXELS, _num_pixels(tags)) * bits // 8)
 
 
-def _check_jpeg(data: bytes, most_bytes: int) -> None:
-    for marker, body, _ in jpeg.segments(data):
-        if marker in jpeg.FRAMES and int.from_bytes(body[1:3]) * int.from_bytes(body[3:5]) > most_bytes:
-            raise Damaged("a JPEG strip of the TIFF, more pixels than its header announces")
-    require_few_scans(data)
+def _check_jpeg(data: bytes) -> None:
     try:
         jpeg.decode(data, "GRAY", least=(1, 1))
     except Damaged as error:

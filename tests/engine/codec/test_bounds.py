@@ -175,10 +175,16 @@ def test_a_strip_that_expands_without_bound_is_damaged(compression: int) -> None
     check_tiff(tiff({259: (3, compression), 278: (4, 64)}, zlib.compress(bytes(64 * 64))))
 
 
-def test_a_jpeg_strip_larger_than_its_tiff_is_damaged() -> None:
-    with pytest.raises(Damaged, match="more pixels than its header announces"):
-        check_tiff(tiff({259: (3, 7), 278: (4, 64)}, encoded(picture(4000, 4000).convert("L"))))
-    check_tiff(tiff({259: (3, 7), 278: (4, 64)}, encoded(picture(64, 64).convert("L"))))
+def test_a_tiff_with_a_jpeg_strip_that_dwarfs_it_is_refused() -> None:
+    def gray(side: int) -> bytes:
+        return tiff({259: (3, 7), 278: (4, 64)}, encoded(picture(side, side).convert("L")))
+
+    with pytest.raises(SkipImage, match="a JPEG strip of 4000x4000 in a smaller TIFF"):
+        inspect(gray(4000), LIMIT)
+    assert inspect(gray(64), LIMIT).width == 64
+    many = with_scans(encoded(picture(64, 64).convert("L"), progressive=True), MAX_SCANS)
+    with pytest.raises(SkipImage, match="more than 100 scans"):
+        inspect(tiff({259: (3, 7), 278: (4, 64)}, many), LIMIT)
 
 
 def test_png_pixels_with_a_wrong_checksum_are_not_expanded_without_bound() -> None:
