@@ -1,6 +1,7 @@
 """How speed scales: with cores, with the batch, with the size of the archive, with megapixels.
 
     python -m benchmarks.scaling cores                       # the generator on 1, 2, 4 … cores
+    python -m benchmarks.scaling pinning                     # the generator with its threads bound to cores
     python -m benchmarks.scaling batch --model summer2winter
     python -m benchmarks.scaling archive --counts 100 1000 10000 100000
     python -m benchmarks.scaling megapixels --megapixels 1 4 16 100
@@ -42,6 +43,14 @@ from engine.runtime.translator import BatchTranslator
 DIFFERENT = 200
 """Photos of an archive that differ; the rest are links to these."""
 
+BINDINGS: dict[str, dict[str, str]] = {
+    "free": {},
+    "bound": {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"},
+    "bound, waiting asleep": {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "OMP_WAIT_POLICY": "passive"},
+    "waiting asleep": {"OMP_WAIT_POLICY": "passive"},
+}
+"""Variables of OpenMP for the threads of the generator. A thread that waits spins by default, which takes a core."""
+
 BUDGET_MB = 4500
 """Memory that tiles may add."""
 
@@ -49,7 +58,7 @@ BUDGET_MB = 4500
 def main() -> None:
     """Measure what the command line asks for; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cores", "batch", "archive", "megapixels"])
+    parser.add_argument("what", choices=["cores", "pinning", "batch", "archive", "megapixels"])
     parser.add_argument("--model", help="name or file; random weights by default")
     parser.add_argument("--ngf", type=int, default=64, help="width of the network with random weights")
     parser.add_argument("--backend", default="auto")
@@ -64,8 +73,8 @@ def main() -> None:
         _one(arguments)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        measure = {"cores": cores, "batch": batch, "archive": archive, "megapixels": megapixels}[arguments.what]
-        report(f"scaling-{arguments.what}", measure(arguments, Path(scratch)))
+        kinds = {"cores": cores, "pinning": pinning, "batch": batch, "archive": archive, "megapixels": megapixels}
+        report(f"scaling-{arguments.what}", kinds[arguments.what](arguments, Path(scratch)))
 
 
 def cores(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -77,14 +86,34 @@ def cores(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
     def rate(count: int) -> float:
         pinned = ["taskset", "-c", ",".join(map(str, usable[:count]))]
-        command = [sys.executable, "-m", "benchmarks.scaling", "cores", "--backend", arguments.backend]
-        output = scratch / "rate.json"
-        measure_process([*pinned, *command, "--seconds", arguments.seconds, "--one", model, output])
-        return float(json.loads(output.read_text())["images_per_s"])
+        return _generator_in_process(arguments, pinned, model, scratch)["images_per_s"]
 
     rates = alternate({str(count): partial(rate, count) for count in counts}, arguments.rounds)
     _show(rates, "cores")
     return {"network": _network(model), "images_per_s": {name: one.to_document() for name, one in rates.items()}}
+
+
+def pinning(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Measure the generator with the threads of OpenMP free and bound to cores, each in a process, alternated."""
+    model = _model(arguments, scratch)
+    cpu_ms: dict[str, list[float]] = {name: [] for name in BINDINGS}
+
+    def rate(name: str) -> float:
+        environment = [f"{variable}={value}" for variable, value in BINDINGS[name].items()]
+        measured = _generator_in_process(arguments, ["env", *environment], model, scratch)
+        cpu_ms[name].append(measured["cpu_ms_per_image"])
+        return measured["images_per_s"]
+
+    rates = alternate({name: partial(rate, name) for name in BINDINGS}, arguments.rounds)
+    _show(rates, "threads")
+    return {
+        "network": _network(model),
+        "images_per_s": {name: one.to_document() for name, one in rates.items()},
+        "cpu_ms_per_image": {
+            name: Spread(tuple(values[-arguments.rounds :])).to_document() for name, values in cpu_ms.items()
+        },
+        "ratio": {name: one.over(rates["free"]).to_document() for name, one in rates.items() if name != "free"},
+    }
 
 
 def batch(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -145,8 +174,11 @@ def _one(arguments: argparse.Namespace) -> None:
     if arguments.what == "cores":
         model, output = arguments.one
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        rate = images_per_s(_translator(Path(model), arguments.backend), 4, 256, 1, arguments.seconds)
-        Path(output).write_text(json.dumps({"images_per_s": rate}))
+        translator = _translator(Path(model), arguments.backend)
+        cpu_before_s, started_s = time.process_time(), time.perf_counter()
+        rate = images_per_s(translator, 4, 256, 1, arguments.seconds)
+        cores_used = (time.process_time() - cpu_before_s) / (time.perf_counter() - started_s)
+        Path(output).write_text(json.dumps({"images_per_s": rate, "cpu_ms_per_image": cores_used / rate * 1e3}))
         return
     src, dst = map(Path, arguments.one)
     generator = Generator(ResnetGenerator(Architecture(ngf=4, blocks=1)), Card(name="invert"), "invert")
@@ -156,6 +188,17 @@ def _one(arguments: argparse.Namespace) -> None:
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result = {"images_per_s": summary.images_per_second, "peak_bytes": peak_bytes}
     print(json.dumps({**result, "cpu_s": time.process_time() - cpu_before_s}))
+
+
+def _generator_in_process(
+    arguments: argparse.Namespace, prefix: list[str], model: Path, scratch: Path
+) -> dict[str, float]:
+    """Measure the generator in a process of its own, started behind `prefix`, a command that runs another one."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "cores", "--backend", arguments.backend]
+    output = scratch / "rate.json"
+    measure_process([*prefix, *command, "--seconds", arguments.seconds, "--one", model, output])
+    measured: dict[str, float] = json.loads(output.read_text())
+    return measured
 
 
 def _converted(src: Path, dst: Path) -> dict[str, float]:

@@ -57,6 +57,7 @@ class ArchiveSource:
         self._max_bytes = max_bytes
         self._read_ahead = read_ahead
         self._under_way: dict[str, float] = {}
+        self._options_by_format: dict[str, Options] = {}
         self._lock = threading.Lock()
 
     def records(self) -> Iterator[Record[bytes] | Failed | None]:
@@ -91,7 +92,7 @@ class ArchiveSource:
         try:
             data = self._data(planned)
             outcome: Record[bytes] | Failed = Record(
-                key=key, payload=data, options=replace(self._options, format=planned.format), origin=origin
+                key=key, payload=data, options=self._options_of(planned.format), origin=origin
             )
         except SkipImage as error:
             outcome = Failed(key=key, stage="read", reason=str(error), origin=origin)
@@ -103,6 +104,12 @@ class ArchiveSource:
             outcome = Failed(key=key, stage="read", reason=reason, origin=origin)
         outcome.timings["read"] = time.perf_counter() - started_s
         return outcome
+
+    def _options_of(self, format: str) -> Options:
+        """Return the options of an image that is written in `format`; one object for all of these."""
+        if format not in self._options_by_format:
+            self._options_by_format[format] = replace(self._options, format=format)
+        return self._options_by_format[format]
 
     def _data(self, planned: PlannedInput) -> bytes:
         if planned.failure:
@@ -132,9 +139,16 @@ def entry_of(outcome: Outcome, recipe: str) -> ManifestEntry:
     """Return the manifest's entry for an image that an `ArchiveSource` yielded."""
     origin = outcome.origin
     assert isinstance(origin, ArchiveOrigin)
-    entry = ManifestEntry(key=outcome.key, identity=origin.identity, recipe=recipe)
     if isinstance(outcome, Failed):
-        return replace(entry, stage=outcome.stage, error=outcome.reason)
+        return ManifestEntry(
+            key=outcome.key, identity=origin.identity, recipe=recipe, stage=outcome.stage, error=outcome.reason
+        )
     stored = outcome.payload
-    notes = (*stored.notes, origin.remark) if origin.remark else stored.notes
-    return replace(entry, output=stored.location, num_bytes=stored.num_bytes, notes=notes)
+    return ManifestEntry(
+        key=outcome.key,
+        identity=origin.identity,
+        recipe=recipe,
+        output=stored.location,
+        num_bytes=stored.num_bytes,
+        notes=(*stored.notes, origin.remark) if origin.remark else stored.notes,
+    )

@@ -44,6 +44,14 @@ def test_inputs_are_read_in_their_order_or_several_at_once_in_any(src: Path, rea
     assert (read if read_ahead == 1 else sorted(read)) == expected
 
 
+def test_images_of_one_format_share_their_options(src: Path) -> None:
+    inputs = planned(src)
+    inputs[3] = PlannedInput(inputs[3].item, inputs[3].output, "png")
+    options = [record.options for record in source(inputs).records() if isinstance(record, Record)]
+    assert [one.format for one in options] == ["jpeg"] * 3 + ["png"] + ["jpeg"] * 16
+    assert len({id(one) for one in options}) == 2
+
+
 class Announced(Input):
     """An input whose header names a size, and which must not be read."""
 
