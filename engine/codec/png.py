@@ -9,13 +9,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL.PngImagePlugin import MAX_TEXT_CHUNK
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 
 from engine.codec.damage import Damaged, require_intact_deflate
+from engine.errors import SkipImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt", b"tIME"})
-_COMPRESSED = {b"zTXt", b"iTXt"}
+_COMPRESSED = {b"zTXt", b"iTXt", b"iCCP"}
 _ANCILLARY = 0x20
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _NO_END = "odd but undamaged PNG: it ends without the chunk that marks its end"
@@ -45,18 +46,26 @@ def without_bad_chunks(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 
     These are chunks with a wrong checksum, and texts of more than Pillow's limit (1 MiB decompressed). Other data, and
     a PNG without such chunks, come back as they are.
+
+    Raises:
+        SkipImage: All chunks together have more than Pillow's limit for texts (64 MiB decompressed).
     """
     if not data.startswith(SIGNATURE):
         return data, ()
     bad: list[tuple[int, int]] = []
     notes: list[str] = []
+    left = MAX_TEXT_MEMORY
     for kind, start, end in chunks(data):
         if not kind[0] & _ANCILLARY:
             continue
+        num_bytes = _decompressed_bytes(kind, data[start + 8 : end - 4]) if kind in _COMPRESSED else 0
+        left -= num_bytes
+        if left < 0:
+            raise SkipImage(f"texts and profiles of more than {MAX_TEXT_MEMORY:,} bytes in a PNG")
         name = kind.decode("latin-1")
         if not _checksum_fits(data, start, end):
             notes.append(f"PNG chunk {name} dropped: its checksum is wrong")
-        elif kind in _COMPRESSED and _is_too_long(kind, data[start + 8 : end - 4]):
+        elif kind in TEXTS and num_bytes > MAX_TEXT_CHUNK:
             notes.append(f"PNG text {_keyword(data[start + 8 : end - 4])} dropped: longer than {MAX_TEXT_CHUNK} bytes")
         else:
             continue
@@ -127,23 +136,23 @@ def _checksum_fits(data: bytes, start: int, end: int) -> bool:
     return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
 
 
-def _is_too_long(kind: bytes, body: bytes) -> bool:
-    """Return whether a text is longer than Pillow's limit when decompressed."""
+def _decompressed_bytes(kind: bytes, body: bytes) -> int:
+    """Return the bytes of a compressed text or profile, as far as one more than Pillow's limit; 0 for others."""
     after_keyword = body.find(b"\x00") + 1
-    if kind == b"zTXt":
+    if kind != b"iTXt":
         compressed = body[after_keyword + 1 :]
     else:
         flag = body[after_keyword : after_keyword + 1]
         if flag != b"\x01":
-            return False
+            return 0
         at = after_keyword + 2
         for _ in range(2):  # language tag, translated keyword
             at = body.find(b"\x00", at) + 1
         compressed = body[at:]
     try:
-        return len(zlib.decompressobj().decompress(compressed, MAX_TEXT_CHUNK + 1)) > MAX_TEXT_CHUNK
+        return len(zlib.decompressobj().decompress(compressed, MAX_TEXT_CHUNK + 1))
     except zlib.error:
-        return False
+        return 0
 
 
 def _keyword(body: bytes) -> str:

@@ -82,27 +82,41 @@ def first_offset(data: bytes) -> int:
 
 def directory_at(data: bytes, offset: int) -> Directory:
     """Return the directory at `offset`; as `first_directory`."""
+    order, _ = _layout(data)
+    found: dict[int, Value] = {}
+    left = _most_value_bytes(data)
+    for tag, kind, count, start, size in _entries(data, offset):
+        left -= size
+        if left < 0:
+            break
+        if start + size <= len(data):
+            found.setdefault(tag, Value(kind, count, data[start : start + size], order))
+    return found
+
+
+def _entries(data: bytes, offset: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield tag, kind and count of each entry of a directory, and the start and size of its value in bytes."""
     order, big = _layout(data)
     sizes = BYTES_PER_VALUE_BIG if big else BYTES_PER_VALUE
-    count_layout, row_layout, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
-    found: dict[int, Value] = {}
+    count_layout, row_layout, inline = ("Q", "HHQQ", 8) if big else ("H", "HHII", 4)
     try:
         (count,) = struct.unpack_from(order + count_layout, data, offset)
     except struct.error:
-        return found
+        return
     at = offset + struct.calcsize(count_layout)
     row_bytes = struct.calcsize(order + row_layout)
     for row in range(min(count, _MAX_ENTRIES)):
         if offset < 8 or at + (row + 1) * row_bytes > len(data):
             break
-        tag, kind, number, cell = struct.unpack_from(order + row_layout, data, at + row * row_bytes)
+        tag, kind, number, start = struct.unpack_from(order + row_layout, data, at + row * row_bytes)
         size = sizes.get(kind, 0) * number
-        if size > inline:
-            start = int(struct.unpack(order + ("Q" if big else "I"), cell)[0])
-            cell = data[start : start + size]
-        if size and len(cell) >= size:
-            found.setdefault(tag, Value(kind, number, cell[:size], order))
-    return found
+        if size:
+            yield tag, kind, number, start if size > inline else at + (row + 1) * row_bytes - inline, size
+
+
+def _most_value_bytes(data: bytes) -> int:
+    """Return the bytes that the values of a directory may have together; those of an honest one do not overlap."""
+    return 4 * len(data)
 
 
 def with_photo_first(data: bytes, shared: frozenset[int]) -> bytes:
@@ -266,10 +280,12 @@ def check(data: bytes) -> None:
 
 
 def require_bounded(data: bytes) -> None:
-    """Raise `SkipImage` for a TIFF with tiles, channels or JPEG strips that are far more than its image.
+    """Raise `SkipImage` for a TIFF with tags that are far more than its file, or pixels far more than its image.
 
-    Readers decode a tile whole, and a JPEG by its own header.
+    Readers read every tag, decode a tile whole, and a JPEG by its own header.
     """
+    if sum(min(size, len(data)) for *_, size in _entries(data, first_offset(data))) > _most_value_bytes(data):
+        raise SkipImage("tags of a TIFF that overlap, several times as long as the file")
     tags = first_directory(data)
     tile = [_integers(tags, side) for side in (TILE_WIDTH, TILE_HEIGHT)]
     if all(tile):

@@ -14,6 +14,7 @@ from engine.codec.damage import Damaged
 from engine.codec.header import inspect
 from engine.codec.png import check as check_png
 from engine.codec.tiff import check as check_tiff
+from engine.codec.tiff import first_directory
 from engine.errors import SkipImage
 from tests.images import encoded, photo, picture
 
@@ -197,3 +198,24 @@ def test_png_pixels_with_a_wrong_checksum_are_not_expanded_without_bound() -> No
         else:
             with pytest.raises(Damaged, match=match):
                 check_png(data)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_texts_and_profiles_of_a_png_are_not_decompressed_without_bound(kind: bytes) -> None:
+    whole = photo(format="PNG")
+    one = chunk(kind, b"name\0\0" + zlib.compress(bytes(1_000_000)))
+    with pytest.raises(SkipImage, match="texts and profiles of more than"):
+        inspect(whole[:33] + one * 100 + whole[33:], LIMIT)
+    assert inspect(whole[:33] + one + whole[33:], LIMIT).format == "PNG"
+
+
+def test_tags_of_a_tiff_that_overlap_are_not_read_again_and_again() -> None:
+    data = tiff({259: (3, 1), 278: (4, 64), **dict.fromkeys(range(1000, 1100), (4, 0))}, bytes(100_000))
+    at = data.index(struct.pack("<HHI", 1000, 4, 1))
+    shared = bytearray(data)
+    for entry in range(100):
+        struct.pack_into("<HHII", shared, at + 12 * entry, 1000 + entry, 7, 90_000, 8)
+    with pytest.raises(SkipImage, match="tags of a TIFF that overlap"):
+        inspect(bytes(shared), LIMIT)
+    assert sum(len(value.data) for value in first_directory(bytes(shared)).values()) < 5 * len(shared)
+    assert inspect(data, LIMIT).format == "TIFF"
