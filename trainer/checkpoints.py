@@ -83,7 +83,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise SetupError(f"There is no {path}; start a run with `solstice-train fit`.") from error
     except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
-        raise SetupError(f"{path} is not a readable checkpoint ({error}).") from error
+        reason = str(error).partition("\n")[0] if isinstance(error, OSError | RuntimeError) else type(error).__name__
+        raise SetupError(f"{path} is not a readable checkpoint ({reason}).") from error
     record = damaged_record(path)
     if record is not None:
         raise SetupError(f"{path} is damaged: the checksum of its {record} is wrong.")

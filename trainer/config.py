@@ -113,6 +113,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if not (self.batch >= 1 and all(0 < value < math.inf for value in (self.epochs, self.rate))):
             raise SetupError(f"Epochs, batch and rate must be positive, not {self.epochs}, {self.batch}, {self.rate}.")
+        if self.seed < 0:
+            raise SetupError(f"--seed must be zero or a positive number, not {self.seed}.")
         if not 0 <= self.average < 1:
             raise SetupError(f"--average must lie between 0 and 1, such as 0.999, not {self.average}.")
         if self.decay_epochs is not None and not 0 <= self.decay_epochs <= self.epochs:

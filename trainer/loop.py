@@ -82,7 +82,10 @@ def fit(config: RunConfig, out: Path) -> bool:
     """
     if (out / NAME).exists():
         raise SetupError(f"{out} already holds a run; `solstice-train resume {out}` continues it.")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f'Cannot write to "{out}": {error.strerror}.') from error
     with team(choose_device(config.machine)) as members:
         run = start(config, out, members, first_networks)
         run.facts["started_from"] = describe_exported(config.start_from)

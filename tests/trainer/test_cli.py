@@ -78,6 +78,12 @@ def test_an_impossible_architecture_is_an_error(option: str, reason: str, domain
         invoke("fit", domains, "--out", tmp_path / "run", option, "0")
 
 
+def test_an_output_that_cannot_be_created_is_an_error(domains: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SetupError, match='Cannot write to ".*file/run": Not a directory'):
+        invoke("fit", domains, "--out", tmp_path / "file/run", *TINY)
+
+
 def test_options_that_generators_decide_are_refused_beside_start_from(tmp_path: Path) -> None:
     arguments = ["fit", str(tmp_path), "--out", str(tmp_path / "run"), "--start-from", "a.safetensors", "--ngf", "32"]
     result = CliRunner().invoke(commands, arguments)

@@ -49,6 +49,7 @@ def test_impossible_sizes_are_errors(changes: dict[str, int]) -> None:
         {"rate": -1},
         {"rate": math.nan},
         {"rate": math.inf},
+        {"seed": -1},
         {"epochs": 2, "decay_epochs": 3},
     ],
 )
