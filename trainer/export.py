@@ -43,6 +43,11 @@ class Labels:
     notes: str = ""
     """What works and what does not, in plain words."""
 
+    def __post_init__(self) -> None:
+        a, b = self.domain_a, self.domain_b
+        if not a or not b or a == b or "/" in a + b:
+            raise SetupError(f"The names of the domains must differ and have no slash, not {a!r} and {b!r}.")
+
 
 def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.float16) -> tuple[Path, Path]:
     """Write the generators of the folder `run` as `folder`/<a>2<b>.safetensors and <b>2<a>.safetensors; returns both.
@@ -51,6 +56,10 @@ def export(run: Path, folder: Path, labels: Labels, dtype: torch.dtype = torch.f
     The cards include the scores that `evaluate` wrote to `run`. Raises `SetupError` if there is no usable checkpoint.
     """
     checkpoint = load_checkpoint(run)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f'Cannot write to "{folder}": {error.strerror}.') from error
     scores = read_scores(run)
     a, b = labels.domain_a, labels.domain_b
     grids = draw_grids(checkpoint)

@@ -80,7 +80,7 @@ def test_an_impossible_architecture_is_an_error(option: str, reason: str, domain
 
 def test_an_output_that_cannot_be_created_is_an_error(domains: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SetupError, match='Cannot write to ".*file/run": Not a directory'):
+    with pytest.raises(SetupError, match=r'Cannot write to ".*file/run": Not a directory'):
         invoke("fit", domains, "--out", tmp_path / "file/run", *TINY)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.errors import SetupError
 from engine.model.card import read_card
 from engine.model.weights import load_generator
 from trainer import loop
@@ -69,3 +70,15 @@ def test_a_run_whose_test_photos_are_gone_is_exported_without_a_grid(
     assert there.exists()
     assert not there.with_suffix(".jpg").exists()
     assert "without grids" in caplog.text
+
+
+@pytest.mark.parametrize(("a", "b"), [("", "b"), ("a", "a"), ("../a", "b"), ("a", "b/c")])
+def test_domains_that_name_no_two_files_are_refused(a: str, b: str) -> None:
+    with pytest.raises(SetupError, match="must differ and have no slash"):
+        Labels(domain_a=a, domain_b=b)
+
+
+def test_a_folder_for_models_that_cannot_be_created_is_an_error(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SetupError, match=r'Cannot write to ".*file/models": Not a directory'):
+        export(run, tmp_path / "file/models", Labels())
