@@ -48,6 +48,7 @@ cgroup=solstice-cluster
 if [ -z "${SOLSTICE_TRY_CLUSTER:-}" ]; then
   # The outer call: storage, image, and namespaces that end with the inner call.
   [ -d /sys/fs/cgroup/memory ] || echo "try-cluster: has been tried with cgroup v1 only; this machine has v2" >&2
+  [ ! -e "${WORK:-/nowhere}/etcd" ] || refuse "$WORK holds an earlier cluster: remove the folder or name another."
   work=${WORK:-$(mktemp -d /var/tmp/solstice-cluster.XXXXXX)}
   mkdir -p "$work"
   # shellcheck disable=SC2329
@@ -214,6 +215,7 @@ cgroupDriver: cgroupfs
 cgroupRoot: /$cgroup
 protectKernelDefaults: true
 failSwapOn: false
+volumePluginDir: $work/kubelet/plugins
 # The disk is shared with others, and images cannot be pulled again.
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%}
 imageGCHighThresholdPercent: 100
@@ -305,7 +307,7 @@ signal() {
   container=$(state "$1" '.status.containerStatuses[0].containerID')
   ctr --namespace k8s.io task kill --signal "$2" "${container#containerd://}"
 }
-test_gone() { ! kubectl get pod "$@" >/dev/null 2>&1; }
+test_gone() { found=$(kubectl get pod "$@" --ignore-not-found --output name) && [ -z "$found" ]; }
 containers() { pods '.status.containerStatuses[0].containerID' | sed 's|containerd://||g'; }
 # ended_with_0 CONTAINER...: containerd leaves out an exit status of 0.
 ended_with_0() {
