@@ -42,6 +42,10 @@ class Scope:
             cancel()
 
 
+class _ChannelEnded(Exception):
+    """A channel has no more items."""
+
+
 class Channel(Generic[T]):
     """A bounded queue with an end, for any number of threads on either side."""
 
@@ -85,21 +89,22 @@ class Channel(Generic[T]):
 
     def items(self, due_in: DueIn | None = None) -> Iterator[T | None]:
         """Iterate until the end; with `due_in`, yield None when no item comes within the seconds it returns."""
-        while True:
-            with self._lock:
-                in_time = self._not_empty.wait_for(
-                    lambda: self._finished or self._items, None if due_in is None else due_in()
-                )
-                if not in_time:
-                    item = None
-                elif self._items:
-                    item = self._items.popleft()
-                    self._not_full.notify()
-                elif self._error is not None:
-                    raise self._error
-                else:
-                    return
-            yield item
+        try:
+            while True:
+                yield self._take(due_in)  # a variable would keep the item alive until the next one is wanted
+        except _ChannelEnded:
+            return
+
+    def _take(self, due_in: DueIn | None) -> T | None:
+        with self._lock:
+            if not self._not_empty.wait_for(
+                lambda: self._finished or self._items, None if due_in is None else due_in()
+            ):
+                return None
+            if self._items:
+                self._not_full.notify()
+                return self._items.popleft()
+            raise _ChannelEnded if self._error is None else self._error
 
     def _wake(self) -> None:
         self._not_full.notify_all()
@@ -151,7 +156,11 @@ def in_threads(
         try:
             prepare()
             for item in source:
-                if not channel.put(None if item is None else work(item)):
+                result = None if item is None else work(item)
+                del item  # a thread that waits for the next one must not keep an image alive
+                wanted = channel.put(result)
+                del result
+                if not wanted:
                     break
         except BaseException as error:  # noqa: BLE001 (raised again in the consumer)
             channel.finish(error)

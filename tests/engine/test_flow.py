@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -370,3 +372,32 @@ def test_each_thread_is_prepared_once_before_its_first_item() -> None:
     )
     assert all(names)
     assert sorted(prepared) == ["flow-test-0", "flow-test-1"]
+
+
+def test_a_thread_that_waits_keeps_no_item_and_no_result() -> None:
+    class Image:
+        """Something that a weak reference can be made to."""
+
+    given, made = [weakref.ref(image := Image())], list[weakref.ref[Image]]()
+    go_on = threading.Event()
+
+    def items() -> Iterator[Image]:
+        nonlocal image
+        yield image
+        del image
+        go_on.wait(60)
+
+    def work(_item: Image) -> Image:
+        result = Image()
+        made.append(weakref.ref(result))
+        return result
+
+    with closing(in_threads(work, items(), 1, "work")) as results:
+        assert next(results) is not None
+        for _ in range(1000):
+            gc.collect()
+            if given[0]() is None and made[0]() is None:
+                break
+            time.sleep(0.01)
+        assert (given[0](), made[0]()) == (None, None)
+        go_on.set()
