@@ -215,7 +215,6 @@ cgroupDriver: cgroupfs
 cgroupRoot: /$cgroup
 protectKernelDefaults: true
 failSwapOn: false
-volumePluginDir: $work/kubelet/plugins
 # The disk is shared with others, and images cannot be pulled again.
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%}
 imageGCHighThresholdPercent: 100
@@ -225,7 +224,7 @@ runtime=--container-runtime-endpoint=unix:///run/containerd/containerd.sock
 ! kubelet --help | grep -q -- '--container-runtime string' || runtime="--container-runtime=remote $runtime"
 # shellcheck disable=SC2086
 daemon kubelet kubelet --kubeconfig="$KUBECONFIG" --config="$work/kubelet.yaml" --root-dir="$work/kubelet" --cert-dir="$work/kubelet/pki" \
-  --hostname-override=node --node-ip=$gateway $runtime
+  --volume-plugin-dir="$work/kubelet/plugins" --hostname-override=node --node-ip=$gateway $runtime
 within 120 kubectl wait --for=condition=Ready node/node --timeout=1s
 kubectl get node node --output wide
 
