@@ -1,7 +1,7 @@
 """Directories of a TIFF: read tags as they are stored, choose a reader, and check compressed strips for damage.
 
 TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and offsets. Pillow reads most TIFFs. It misreads samples of 16
-bits in separate planes, gray of signed or of 32-bit unsigned integers, and old palettes, and cannot read 10, 12 and 14
+bits in separate planes, gray of 8-bit signed or 32-bit unsigned integers, and old palettes, and cannot read 10, 12 and 14
 bits, floating-point colour and big-endian BigTIFFs; tifffile reads these (`engine.codec.deep`).
 """
 
@@ -228,19 +228,19 @@ def needs_deep_reader(data: bytes) -> bool:
     unsigned = formats <= {1, 4}
     if len(sizes) > 1:
         return max(sizes) > 8 or not unsigned
-    return 2 in formats or (unsigned and (8 < sizes[0] <= 16 or sizes[0] == 32))
+    return (2 in formats and sizes[0] == 8) or (unsigned and (8 < sizes[0] <= 16 or sizes[0] == 32))
 
 
 def is_misread_by_pillow(data: bytes) -> bool:
     """Return whether Pillow would make other pixels of the first image, not only fewer bits.
 
-    It does of channels that are stored one after the other, of signed integers, and of unsigned ones of 32 bits,
+    It does of channels that are stored one after the other, of signed integers of 8 bits, and of unsigned ones of 32,
     whose upper half it takes as negative.
     """
     tags = first_directory(data)
     formats = set(_integers(tags, SAMPLE_FORMAT))
     sizes = _integers(tags, BITS) or (1,)
-    return 2 in _integers(tags, PLANES) or 2 in formats or (formats <= {1, 4} and sizes == (32,))
+    return 2 in _integers(tags, PLANES) or (2 in formats and 8 in sizes) or (formats <= {1, 4} and sizes == (32,))
 
 
 def old_palette(data: bytes) -> bytes | None:

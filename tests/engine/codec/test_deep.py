@@ -140,9 +140,16 @@ def test_gray_of_32_bits_is_read_without_a_sign() -> None:
     assert result.notes == ("brightness scaled: the largest value, 4.29497e+09, is taken as white",)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
-def test_gray_of_signed_integers_is_refused(dtype: Any) -> None:
-    data = written(np.zeros((24, 32), dtype), photometric="minisblack")
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_gray_of_signed_integers_of_more_bits_is_read_with_16_bits_as_white(dtype: Any) -> None:
+    values = np.linspace(-100, 32767, 24 * 32).reshape(24, 32).astype(dtype)
+    result = decoded(written(values, photometric="minisblack"))
+    assert np.abs(result.pixels_HWC.numpy()[..., 0] - np.maximum(values, 0) / 65535 * 255).max() <= 1
+
+
+def test_gray_of_signed_bytes_is_refused() -> None:
+    """Pillow takes them as unsigned."""
+    data = written(np.zeros((24, 32), np.int8), photometric="minisblack")
     record = Record(key="a", payload=inspect(data, 1_000_000), options=Options())
     (failed,) = Decoder(DecodeConfig())([record])
     assert isinstance(failed, Failed)
