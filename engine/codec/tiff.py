@@ -1,8 +1,8 @@
 """Directories of a TIFF: read tags as they are stored, choose a reader, and check compressed strips for damage.
 
 TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and offsets. Pillow reads most TIFFs. It misreads samples of 16
-bits in separate planes, gray of 8-bit signed or 32-bit unsigned integers, and old palettes, and cannot read 10, 12 and 14
-bits, floating-point colour and big-endian BigTIFFs; tifffile reads these (`engine.codec.deep`).
+bits in separate planes, gray of 8-bit signed or 32-bit unsigned integers, and old palettes, and cannot read 10, 12 and
+14 bits, floating-point colour and big-endian BigTIFFs; tifffile reads these (`engine.codec.deep`).
 """
 
 from __future__ import annotations
