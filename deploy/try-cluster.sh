@@ -172,7 +172,7 @@ daemon kube-apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --adve
   --service-account-key-file="$tls/account.key" --service-account-signing-key-file="$tls/account.key"
 within 120 kubectl get --raw /readyz
 daemon kube-controller-manager kube-controller-manager --kubeconfig="$KUBECONFIG" --leader-elect=false --root-ca-file="$tls/ca.crt" \
-  --service-account-private-key-file="$tls/account.key"
+  --service-account-private-key-file="$tls/account.key" --flex-volume-plugin-dir="$work/kubelet/plugins"
 daemon kube-scheduler kube-scheduler --kubeconfig="$KUBECONFIG" --leader-elect=false
 
 say "node: $(containerd --version)"
