@@ -58,6 +58,8 @@ NOTHING = Metadata()
 
 DARK = 8.0
 """Mean level of 255 below which an image may well become black."""
+_FIRST_LOOK = 160
+"""Pixels of a row that are looked at before all others; NumPy keeps the interpreter's lock for up to 500 values."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,14 +200,20 @@ class DecodedImage:
 
     def translated(self, pixels_HWC: Tensor, *, keep_before: bool = False) -> DecodedImage:
         """Carry everything else with the generator's result, and the old pixels too where something needs them."""
-        # NumPy, because torch would wake its thread pool for a few microseconds of work: on busy cores, milliseconds.
-        if not pixels_HWC.cpu().numpy().any() and float(self.pixels_HWC.float().mean()) >= DARK:
+        if _is_black(pixels_HWC) and float(self.pixels_HWC.float().mean()) >= DARK:
             raise SkipImage("the generator's output is black: not finite, or the model does not fit this image")
         needed = keep_before or self.full_HWC is not None or self.deep_HWC is not None
         return changed(self, pixels_HWC=pixels_HWC, before_HWC=self.pixels_HWC.cpu() if needed else None)
 
     def __repr__(self) -> str:
         return f"DecodedImage({self.width}x{self.height}, {self.format})"
+
+
+def _is_black(pixels_HWC: Tensor) -> bool:
+    # NumPy, because torch would wake its thread pool for a few microseconds of work: on busy cores, milliseconds. For
+    # the few pixels of a first look it also keeps the interpreter's lock.
+    pixels = pixels_HWC.cpu().numpy()
+    return not pixels[len(pixels) // 2, :_FIRST_LOOK].any() and not pixels.any()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +242,14 @@ class Batch:
         pixels = [record.payload.pixels_HWC for record in self.records]
         device = next((one_HWC.device for one_HWC in pixels if one_HWC.device.type != "cpu"), None)
         if device is None:
-            # NumPy stacks with one plain copy; torch would wake its thread pool for a few hundred kilobytes.
-            return torch.from_numpy(np.stack([one_HWC.numpy() for one_HWC in pixels]))
+            if len(pixels) == 1:
+                return pixels[0].contiguous()[None]
+            # Plain copies of bytes. NumPy would give up the interpreter's lock for each image and wait to get it back,
+            # and torch wake its thread pool, for a few hundred kilobytes.
+            stacked_NHWC = np.empty((len(pixels), *pixels[0].shape), np.uint8)
+            for image_HWC, one_HWC in zip(stacked_NHWC, pixels, strict=True):
+                image_HWC.data.cast("B")[:] = np.ascontiguousarray(one_HWC.numpy()).data.cast("B")
+            return torch.from_numpy(stacked_NHWC)
         return torch.stack([one_HWC.to(device) for one_HWC in pixels])
 
 

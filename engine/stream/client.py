@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import selectors
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -26,6 +27,22 @@ _one_at_a_time = threading.Lock()  # log records are captured from a logger that
 
 MAX_REQUEST_BYTES = 64 << 20
 """Limit of the client, well above the brokers' own, which is usually 1 MiB."""
+
+
+class QuickSelector(selectors.DefaultSelector):
+    """A selector that says cheaply that a socket is not registered.
+
+    kafka-python asks before each wait for a socket, and the answer of Python's own is an error with the addresses of
+    both ends in it: two system calls, a sixth of the time of a busy producer's thread.
+    """
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """Return the key of a registered file; raises `KeyError`."""
+        number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if number < 0:  # closed, but perhaps registered before
+            return super().get_key(fileobj)
+        keys: Mapping[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]  # private
+        return keys[number]
 
 
 class UndecodableBatch(Exception):
@@ -195,7 +212,7 @@ def require_topics(connection: Connection, topics: Sequence[str], create_partiti
 
 def _connected(connection: Connection, make: Callable[[dict[str, Any]], T]) -> T:
     client_id = f"solstice-{os.getpid()}-{next(_count)}"
-    settings = {**connection.settings(), "client_id": client_id}
+    settings = {**connection.settings(), "client_id": client_id, "selector": QuickSelector}
     with _one_at_a_time, _captured_log(client_id) as logged:
         try:
             return make(settings)

@@ -112,6 +112,13 @@ def test_a_batch_is_put_together_where_its_first_picture_on_a_device_is() -> Non
     together = Batch(tuple(records)).stacked()
     assert together.shape == (3, 4, 6, 3)
     assert [int(one_HWC.unique()) for one_HWC in together] == [0, 1, 2]
+    # A batch of one is not copied; pixels that lie apart in memory are.
+    assert torch.equal(Batch((records[2],)).stacked(), together[2:])
+    apart = torch.arange(4 * 12 * 3, dtype=torch.uint8).reshape(4, 12, 3)[:, ::2]
+    for others in ((), (records[0],)):
+        stacked = Batch((record().replace(DecodedImage(apart, "JPEG")), *others)).stacked()
+        assert torch.equal(stacked[0], apart)
+        assert stacked.is_contiguous()
     # The device that every machine has beside its CPU; what is there has a shape and no values.
     elsewhere = record().replace(DecodedImage(torch.zeros(4, 6, 3, dtype=torch.uint8, device="meta"), "JPEG"))
     mixed = Batch((records[0], elsewhere, records[1])).stacked()

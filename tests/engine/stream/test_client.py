@@ -16,7 +16,15 @@ import pytest
 from kafka import AsyncConsumerRebalanceListener, TopicPartition
 
 from engine.errors import SetupError
-from engine.stream.client import explain, make_admin, make_consumer, make_producer, rebalance_sleep, topic_id
+from engine.stream.client import (
+    QuickSelector,
+    explain,
+    make_admin,
+    make_consumer,
+    make_producer,
+    rebalance_sleep,
+    topic_id,
+)
 from engine.stream.connection import Connection
 from engine.system.versions import installed
 from tests import ROOT
@@ -150,3 +158,23 @@ def test_no_other_module_uses_private_parts_of_kafka_python() -> None:
         if path.name != "client.py" and private.search(path.read_text())
     ]
     assert found == []
+
+
+def test_the_selector_answers_as_that_of_python_does_without_asking_the_socket() -> None:
+    class Counted(socket.socket):
+        asked = 0
+
+        def getsockname(self) -> Any:
+            Counted.asked += 1
+            return super().getsockname()
+
+    with QuickSelector() as selector, Counted() as one, Counted() as other:
+        key = selector.register(one, 1, "data")
+        assert selector.get_key(one) == selector.get_key(one.fileno()) == key
+        for unknown in (other, other.fileno()):
+            with pytest.raises(KeyError):
+                selector.get_key(unknown)
+        number = one.fileno()
+        one.close()
+        assert selector.get_key(one).fd == number, "as Python's own: a closed file is found by its identity"
+    assert Counted.asked == 0
