@@ -64,7 +64,10 @@ class OtherLoad:
         if after is None or self._before is None:
             return None
         wall_s, busy_s, own_s = (now - before for now, before in zip(after, self._before, strict=True))
-        return max(0.0, busy_s - own_s) / wall_s if wall_s > 0 else 0.0
+        if wall_s <= 0:
+            return 0.0
+        # The kernel counts in ticks of 10 ms, and sometimes several at once, which is too much for a short time.
+        return min(max(0.0, busy_s - own_s) / wall_s, float(len(os.sched_getaffinity(0))))
 
     def _reading(self) -> tuple[float, float, float] | None:
         busy_s = _busy_s()
