@@ -59,7 +59,7 @@ def take(
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to the folder `run`, atomically in place of the last one.
 
-    Raises `StopRun` if the disk is full; the last checkpoint is kept.
+    Raises `StopRun` if the disk is full; the last checkpoint, if there is one, is kept.
     """
     buffer = io.BytesIO()
     fields = {**vars(checkpoint), "config": checkpoint.config.to_json(), "format": FORMAT}
@@ -69,9 +69,13 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        advice = (
+            f"the last checkpoint is kept: free space, then run `solstice-train resume {run}`"
+            if (run / NAME).exists()
+            else "there is none yet: free space, then start again"
+        )
         raise StopRun(
-            f"No space left for a checkpoint of {len(buffer.getvalue()) >> 20} MiB in {run}; the last "
-            f"checkpoint is kept: free space, then run `solstice-train resume {run}`."
+            f"No space left for a checkpoint of {len(buffer.getvalue()) >> 20} MiB in {run}; {advice}."
         ) from error
 
 

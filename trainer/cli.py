@@ -41,7 +41,10 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 def main() -> None:
     """Run the command line; an expected failure prints one sentence and exits with code 2."""
-    run(commands)
+    run(
+        commands,
+        continue_with="run `solstice-train resume RUN`, or the same command again where there is no checkpoint,",
+    )
 
 
 @click.group()

@@ -99,8 +99,11 @@ def main() -> None:
     run(solstice)
 
 
-def run(command: click.Command) -> None:
-    """Run a command, turn its failures into one sentence and an exit code, and exit; never returns."""
+def run(command: click.Command, continue_with: str = "run the same command again") -> None:
+    """Run a command, turn its failures into one sentence and an exit code, and exit; never returns.
+
+    `continue_with` tells what to do after an interruption.
+    """
     if not sys.platform.startswith("linux"):
         click.echo(f"solstice: {OTHER_SYSTEMS}", err=True)
         sys.exit(2)
@@ -124,7 +127,7 @@ def run(command: click.Command) -> None:
         click.echo(f"solstice: {visible(str(error))}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; run the same command again to continue.", err=True)
+        click.echo(f"Interrupted; {continue_with} to continue.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output has exited, as with `| head`
         _close_standard_output()

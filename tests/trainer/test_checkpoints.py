@@ -32,12 +32,15 @@ def test_a_checkpoint_survives_saving_and_loading(checkpoint: Checkpoint, tmp_pa
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, checkpoint)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    with monkeypatch.context() as first:
+        first.setattr("os.fsync", full)
+        with pytest.raises(StopRun, match="there is none yet: free space, then start again"):
+            save_checkpoint(tmp_path, checkpoint)
+    save_checkpoint(tmp_path, checkpoint)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StopRun, match="last checkpoint is kept"):
         save_checkpoint(tmp_path, checkpoint)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from engine.errors import SetupError
 from trainer import evaluate
 from trainer.checkpoints import load_checkpoint
-from trainer.cli import commands, run_config
+from trainer.cli import commands, main, run_config
 from trainer.config import DataConfig, RunConfig
 
 TINY = ["--load=40", "--crop=32", "--ngf=4", "--blocks=1", "--ndf=4", "--batch=5", "--device=cpu", "--precision=fp32"]
@@ -94,3 +94,18 @@ def test_options_that_generators_decide_are_refused_beside_start_from(tmp_path: 
 def test_a_generator_to_start_from_that_does_not_exist_is_an_error(domains: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no model"):
         invoke("fit", domains, "--out", tmp_path / "run", "--start-from", "nothing.safetensors")
+
+
+def test_an_interrupted_run_is_continued_by_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.cli.commands.main", interrupted)
+    monkeypatch.setattr("engine.cli.main.prepare_process", lambda: None)
+    monkeypatch.setattr("engine.cli.main.signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert "run `solstice-train resume RUN`" in capsys.readouterr().err
