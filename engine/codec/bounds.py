@@ -23,6 +23,8 @@ MAX_ICON_SIDE = 1024
 """Pixels of a side of an image in an icon file; the format describes 256."""
 MAX_TILES = 10_000
 """Tiles of a JPEG 2000, each of which takes some ten kilobytes."""
+CODESTREAM = b"\xff\x4f\xff\x51"
+"""Start of a JPEG 2000 codestream and of its image and tile size (SIZ)."""
 _MARKER_OF_SCAN = b"\xff\xda"
 _FRAMES_OF_MANY_SCANS = {0xC2, 0xC6, 0xCA, 0xCE}
 
@@ -36,7 +38,7 @@ def require_bounded(data: bytes) -> None:
         require_few_scans(data)
     elif data.startswith(b"\x00\x00\x01\x00"):
         _require_small_icons(data)
-    elif data[4:8] == b"jP  " or data.startswith(_CODESTREAM):
+    elif data[4:8] == b"jP  " or data.startswith(CODESTREAM):
         _require_few_tiles(data)
 
 
@@ -75,18 +77,15 @@ def _require_small_icons(data: bytes) -> None:
             raise SkipImage(f"an image of {width}x{height} in an icon file, over {MAX_ICON_SIDE} pixels a side")
 
 
-_CODESTREAM = b"\xff\x4f\xff\x51"
-
-
 def _require_few_tiles(data: bytes) -> None:
     """Raise `SkipImage` for a JPEG 2000 whose image is cut into more than `MAX_TILES` tiles (SIZ; T.800, A.5.1)."""
-    at = data.find(_CODESTREAM)
+    at = data.find(CODESTREAM)
     while 0 <= at <= len(data) - 40:
         right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", data, at + 8)
         tiles = -(-(right - left) // max(1, width)) * -(-(bottom - top) // max(1, height))
         if tiles > MAX_TILES:
             raise SkipImage(f"{tiles:,} tiles in a JPEG 2000, over {MAX_TILES:,}")
-        at = data.find(_CODESTREAM, at + 4)
+        at = data.find(CODESTREAM, at + 4)
 
 
 def count_frames(data: bytes, format: str) -> int | None:

@@ -68,13 +68,10 @@ def code_points(data: bytes) -> tuple[int, int]:
 
     They are those of the first `nclx` box; images of one file that differ in it are previews and gain maps.
     """
-    for meta in _find(data, b"meta", 0, len(data)):
-        for iprp in _find(data, b"iprp", meta.body + 4, meta.end):
-            for ipco in _find(data, b"ipco", iprp.body, iprp.end):
-                for box in _find(data, b"colr", ipco.body, ipco.end):
-                    if data[box.body : box.body + 4] == b"nclx" and box.body + 8 <= box.end:
-                        primaries, transfer = struct.unpack_from(">HH", data, box.body + 4)
-                        return primaries, transfer
+    for box in _properties(data, b"colr"):
+        if data[box.body : box.body + 4] == b"nclx" and box.body + 8 <= box.end:
+            primaries, transfer = struct.unpack_from(">HH", data, box.body + 4)
+            return primaries, transfer
     return 2, 2
 
 
@@ -217,12 +214,17 @@ def _other_items(data: bytes) -> Iterator[str]:
 
 def _other_auxiliaries(data: bytes) -> Iterator[str]:
     """Yield the names of auxiliary images besides alpha, such as depth and gain maps."""
+    for box in _properties(data, b"auxC"):
+        if not _is_alpha(data, box):
+            yield data[box.body + 4 : box.end].partition(b"\x00")[0].decode("latin-1")
+
+
+def _properties(data: bytes, kind: bytes) -> Iterator[_Box]:
+    """Yield the properties of one kind that the images of the file have."""
     for meta in _find(data, b"meta", 0, len(data)):
         for iprp in _find(data, b"iprp", meta.body + 4, meta.end):
             for ipco in _find(data, b"ipco", iprp.body, iprp.end):
-                for box in _find(data, b"auxC", ipco.body, ipco.end):
-                    if not _is_alpha(data, box):
-                        yield data[box.body + 4 : box.end].partition(b"\x00")[0].decode("latin-1")
+                yield from _find(data, kind, ipco.body, ipco.end)
 
 
 def _only(data: bytes, kind: bytes, start: int, end: int) -> _Box:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from PIL import Image, UnidentifiedImageError
 
 from engine.codec import av1, boxes, deep, jxl, png, tiff
-from engine.codec.bounds import count_frames, require_bounded
+from engine.codec.bounds import CODESTREAM, count_frames, require_bounded
 from engine.codec.formats import can_read, format_of
 from engine.codec.metadata.exif import DESCRIPTIVE
 from engine.codec.metadata.read import of_raw, of_tiff, read_opened
@@ -162,7 +162,7 @@ def _raw(data: bytes, max_pixels: int) -> Inspected:
 def _depth(image: Image.Image, data: bytes) -> int:
     """Return the bits per channel of an image that Pillow has opened; 8 where its format does not tell."""
     if image.format == "JPEG2000":
-        at = data.find(b"\xff\x4f\xff\x51")  # image and tile size (SIZ); the precision of its first component
+        at = data.find(CODESTREAM)  # the precision of its first component
         return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
     if image.mode in _GRAY_BITS:
         return _GRAY_BITS[image.mode]
