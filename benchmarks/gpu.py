@@ -52,7 +52,7 @@ from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
 from engine.runtime.rates import batch_for, batches_in_flight_for, images_per_s, measure_backends
-from engine.runtime.select import Choice, build, check_gpu_options
+from engine.runtime.select import Choice, build, check_kernel_options
 from engine.runtime.translator import BatchTranslator
 from engine.system.device import fastest_precision
 from engine.testing import MemorySink, MemorySource
@@ -411,7 +411,7 @@ def variants(plan: Plan, generator: Generator, config: GenerateConfig) -> Result
     for name, (backend_name, changes) in VARIANTS.items():
         wanted = replace(config, **changes)
         try:
-            check_gpu_options(wanted, plan.device, generator.module.arch)
+            check_kernel_options(wanted, plan.device, generator.module.arch)
             backend = build(Choice(backend_name, precision), generator, wanted, plan.device, packages)
             parity = str(check(generator, backend, packages))
             rates = {str(batch): round(images_per_s(backend, batch, side, 0.5, threads), 1) for batch in batches}

@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import Any
 
 EAGER = {"eager bf16": ("eager", "bf16"), "eager mixed": ("eager", "bf16-mixed")}
-COMPILED = {"compiled bf16": ("inductor", "bf16"), "compiled mixed": ("inductor", "bf16-mixed")}
+COMPILED = {
+    "compiled bf16": ("inductor", "bf16"),
+    "compiled mixed": ("inductor", "bf16-mixed"),
+    "Winograd bf16": ("winograd", "bf16"),
+    "Winograd mixed": ("winograd", "bf16-mixed"),
+}
 
 
 def main() -> None:
@@ -90,15 +95,23 @@ def _checked(files: list[str], *, compiled: bool) -> Iterator[dict[str, str]]:
                     run: Any = (
                         EagerBackend(generator, precision, cpu)
                         if backend == "eager"
-                        else InductorBackend(generator, precision, cpu, packages)
+                        else InductorBackend(generator, precision, cpu, packages, **_options(backend))
                     )
-                except KeyError:  # an earlier tree has no mixed precision
+                except (KeyError, ImportError):  # an earlier tree has no mixed precision or no other trunk
                     continue
                 with torch.inference_mode():
                     parity = compare(generator, run)
                 result = f"{parity.psnr_db:.1f} dB ({parity.max_error})"
                 results[name] = result if parity.passed else f"{result}, refused"
             yield results
+
+
+def _options(backend: str) -> dict[str, Any]:
+    if backend != "winograd":
+        return {}
+    from engine.runtime.backends.base import KernelOptions
+
+    return {"options": KernelOptions("winograd")}
 
 
 def _given(models: list[str]) -> dict[str, Path]:

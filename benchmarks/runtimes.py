@@ -95,6 +95,11 @@ def solstice(generator: Generator, _: Path) -> Translate:
     return BatchTranslator(generator, settled(generator, GenerateConfig(device="cpu")))
 
 
+def direct(generator: Generator, _: Path) -> Translate:
+    """Return the same as `solstice` with PyTorch's convolutions in the residual blocks."""
+    return BatchTranslator(generator, settled(generator, GenerateConfig(device="cpu", trunk="torch")))
+
+
 def openvino(generator: Generator, _: Path) -> Translate:
     """Return the network compiled by OpenVINO for throughput of one batch at a time, with dynamic shapes."""
     import openvino as ov
@@ -125,6 +130,7 @@ def onnx_runtime(generator: Generator, scratch: Path) -> Translate:
 BUILDERS: dict[str, Callable[[Generator, Path], Translate]] = {
     "eager fp32": eager_fp32,
     "Solstice": solstice,
+    "trunk of PyTorch": direct,
     "OpenVINO": openvino,
     "ONNX Runtime": onnx_runtime,
 }

@@ -71,7 +71,7 @@ class BatchConfig:
     """Maximum wait for a batch to fill. Where it is finite, a batch leaves earlier while the generator is idle."""
 
 
-TrunkName = Literal["torch", "triton"]
+TrunkName = Literal["auto", "torch", "winograd", "triton"]
 BackendName = Literal["auto", "eager", "inductor", "openvino", "tensorrt"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
 
@@ -89,8 +89,10 @@ class GenerateConfig:
     """`cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one, else the CPU."""
     sides: tuple[int, ...] = (256,)
     """Short sides in pixels for which compiled backends are tuned; other sizes work too."""
-    trunk: TrunkName = "torch"
-    """Kernels of the residual blocks in fp16 on a GPU, of backends inductor and eager; `triton` are our own."""
+    trunk: TrunkName = "auto"
+    """Kernels of the residual blocks: `torch` are PyTorch's, `winograd` are convolutions with fewer multiplications in
+    backend inductor on a CPU, `triton` are Solstice's own in fp16 on a GPU, of backends inductor and eager. `auto` is
+    `winograd` in bf16 on a CPU without AMX where the generator allows it, else `torch`."""
     cuda_graph: bool = False
     """Replay batches whose shape recurs as CUDA graphs, for backends inductor and eager on a GPU."""
     tuned_batch: int = GPU_BATCH

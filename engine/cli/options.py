@@ -185,7 +185,9 @@ translate_options: Callable[[F], F] = together(
         "--trunk",
         type=click.Choice(get_args(TrunkName)),
         default=GenerateConfig.trunk,
-        help="Kernels of the residual blocks on a GPU: PyTorch's, or Solstice's own in Triton, not yet measured.",
+        help="Kernels of the residual blocks: PyTorch's; Winograd's, with fewer multiplications, compiled on a CPU; or "
+        "Solstice's own in Triton on a GPU, not yet measured. auto is winograd in bf16 on a CPU without AMX and else "
+        "torch.",
     ),
     SPEED.option(
         "--cuda-graph",

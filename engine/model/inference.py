@@ -81,10 +81,17 @@ class InferenceGenerator(nn.Module):
 
     def forward(self, pixels_NHWC: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, 3]."""
+        return self.finish(self.body(self.begin(pixels_NHWC)), pixels_NHWC)
+
+    def begin(self, pixels_NHWC: Tensor) -> Tensor:
+        """Return the input of the body."""
         to_input = to_centred if self._centred else to_network
-        x = self.head(to_input(pixels_NHWC, self.outer_dtype, self._channels))
-        x = self.tail(self.body(x.to(self.dtype)))
-        made: Tensor = self.last(x.to(self.outer_dtype))
+        x: Tensor = self.head(to_input(pixels_NHWC, self.outer_dtype, self._channels))
+        return x.to(self.dtype)
+
+    def finish(self, x: Tensor, pixels_NHWC: Tensor) -> Tensor:
+        """Return the result for an output of the body."""
+        made: Tensor = self.last(self.tail(x).to(self.outer_dtype))
         return to_pixels(
             made.float() + to_network(pixels_NHWC, channels=self._channels) if self._learn_residual else made
         )
@@ -118,22 +125,26 @@ class FusedNorm(nn.Module):
         super().__init__()
         self._eps = norm.eps * input_scale**2
         self._by_rows = by_rows
-        self._stored = norm.track_running_stats
+        self.is_stored = norm.track_running_stats
         self.weight, self.bias = _buffer(norm.weight), _buffer(norm.bias)
-        if self._stored:
+        if self.is_stored:
             mean, variance = cast(Tensor, norm.running_mean).float(), cast(Tensor, norm.running_var).float()
-            scale, shift = self._scale_and_shift(mean[None], variance[None])
+            scale, shift = self.scale_and_shift(mean[None], variance[None])
             self.scale, self.shift = nn.Buffer(scale), nn.Buffer(shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [N, C, H, W] in float32; returns the dtype of `x`."""
         values = x.float()
-        if self._stored:
-            scale, shift = cast(Tensor, self.scale), cast(Tensor, self.shift)
+        if self.is_stored:
+            scale, shift = self.stored_scale_and_shift()
         else:
             # Stacked, so that the compiler stores both per channel instead of recomputing them for every value.
-            scale, shift = torch.stack(self._scale_and_shift(*self._statistics(values))).unbind()
+            scale, shift = torch.stack(self.scale_and_shift(*self._statistics(values))).unbind()
         return (values * scale[:, :, None, None] + shift[:, :, None, None]).to(x.dtype)
+
+    def stored_scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Return the factor and the summand of each channel, [1, C], of a norm with stored statistics."""
+        return cast(Tensor, self.scale), cast(Tensor, self.shift)
 
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
         count = values.shape[2] * values.shape[3]
@@ -145,7 +156,8 @@ class FusedNorm(nn.Module):
     def _sum(self, values: Tensor) -> Tensor:
         return values.sum(3).sum(2) if self._by_rows else values.sum((2, 3))
 
-    def _scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factor and the summand of each channel for its statistics, [..., C]."""
         scale = torch.rsqrt(variance + self._eps)
         if self.weight is not None:
             scale = scale * self.weight

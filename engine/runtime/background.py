@@ -1,6 +1,6 @@
 """Compile a generator in another process while a run goes on with PyTorch's own kernels.
 
-Compiling takes about half a minute of one core, which only a long run earns back. How long a run will take is not
+Compiling takes about a minute of one core, which only a long run earns back. How long a run will take is not
 guessed but measured: once its batches have shown that more than `WORTH_COMPILING_S` remain, a child process compiles,
 runs the parity check, and leaves both in the package cache. The run then loads the package and goes on with it. Images
 before and after the change may differ by as much as the parity check allows.
@@ -159,6 +159,7 @@ def _write_description(file: IO[bytes], generator: Generator, config: GenerateCo
         "sha256": generator.sha256,
         "precision": precision,
         "config_precision": config.precision,
+        "trunk": config.trunk,
         "cache": None if config.cache is None else str(config.cache.absolute()),
     }
     torch.save(content, file)
@@ -171,5 +172,6 @@ def _read_description(data: bytes) -> tuple[Generator, GenerateConfig, str]:
     module = build_generator(card.architecture).eval().requires_grad_(False)
     module.load_state_dict(content["state"])
     cache = None if content["cache"] is None else Path(content["cache"])
-    config = replace(GenerateConfig(device="cpu", cache=cache), precision=content["config_precision"])
+    settings = {"precision": content["config_precision"], "trunk": content["trunk"]}
+    config = replace(GenerateConfig(device="cpu", cache=cache), **settings)
     return Generator(module, card, content["sha256"]), config, content["precision"]

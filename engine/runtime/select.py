@@ -16,10 +16,11 @@ import torch
 
 from engine.config import GenerateConfig
 from engine.errors import BackendUnavailable, SetupError
+from engine.model import winograd
 from engine.model.card import Architecture
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor, openvino, tensorrt
-from engine.runtime.backends.base import PRECISIONS, Backend, GpuOptions
+from engine.runtime.backends.base import PRECISIONS, Backend, KernelOptions, Trunk
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import InductorBackend
 from engine.runtime.backends.openvino import OpenVINOBackend
@@ -27,7 +28,7 @@ from engine.runtime.backends.tensorrt import Profile, TensorRTBackend
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.parity import check
 from engine.system.compiler import find_compiler
-from engine.system.device import choose_device, fastest_precision
+from engine.system.device import choose_device, fastest_precision, has_amx
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ def choose_backend(
             continue
         result = check(generator, backend, packages)
         if result.passed:
-            return backend, f"{choice} on {device}: {'; '.join([*refused, choice.why])}"
+            trunk = kernel_options(choice, config, device, generator.module.arch).trunk
+            kernels = "" if trunk == "torch" else f" with trunk {trunk}"
+            return backend, f"{choice}{kernels} on {device}: {'; '.join([*refused, choice.why])}"
         log.warning(
             "Backend %s does not agree with the fp32 module on this machine (%s) and is not used.", choice, result
         )
@@ -149,28 +152,38 @@ def build(
     choice: Choice, generator: Generator, config: GenerateConfig, device: torch.device, packages: PackageCache
 ) -> Backend:
     """Create the backend, compiling what is not in the package cache; raises `BackendUnavailable` if it cannot."""
+    options = kernel_options(choice, config, device, generator.module.arch)
     if choice.name == EagerBackend.name:
-        return EagerBackend(generator, choice.precision, device, gpu_options(choice, config))
+        return EagerBackend(generator, choice.precision, device, options)
     if choice.name == InductorBackend.name:
-        options = gpu_options(choice, config)
         return InductorBackend(generator, choice.precision, device, packages, config.sides, config.tuned_batch, options)
     if choice.name == OpenVINOBackend.name:
         return OpenVINOBackend(generator, choice.precision, device, packages)
     if device.type != "cuda":
         raise BackendUnavailable("Backend tensorrt needs an NVIDIA GPU; use --backend inductor or --device cuda.")
-    if config.cuda_graph or config.trunk != GenerateConfig.trunk:
+    if config.cuda_graph or config.trunk == "triton":
         log.warning("Backend tensorrt uses neither --cuda-graph nor --trunk; --backend inductor does.")
     return TensorRTBackend(generator, choice.precision, device, packages, profiles_for(config))
 
 
-def gpu_options(choice: Choice, config: GenerateConfig) -> GpuOptions:
-    """Return what is switched on for a choice; fp32, the last resort of a ladder, has PyTorch's trunk."""
-    trunk = config.trunk if PRECISIONS[choice.precision].dtype == torch.float16 else GenerateConfig.trunk
-    return GpuOptions(trunk, config.tuned_batch * 256 * 256 if config.cuda_graph else 0)
+def kernel_options(choice: Choice, config: GenerateConfig, device: torch.device, arch: Architecture) -> KernelOptions:
+    """Return what is switched on for a choice."""
+    graph_pixels = config.tuned_batch * 256 * 256 if config.cuda_graph else 0
+    return KernelOptions(_trunk(choice, config, device, arch), graph_pixels)
 
 
-def check_gpu_options(config: GenerateConfig, device: torch.device, arch: Architecture) -> None:
-    """Raise `SetupError` if the configuration asks for what only a GPU, another precision or another generator has."""
+def _trunk(choice: Choice, config: GenerateConfig, device: torch.device, arch: Architecture) -> Trunk:
+    dtype = PRECISIONS[choice.precision].dtype
+    if device.type == "cuda":  # fp32, the last resort of a ladder, has PyTorch's trunk
+        return "triton" if config.trunk == "triton" and dtype == torch.float16 else "torch"
+    # Measured without AMX: faster in bf16, as fast in fp32. With AMX, products take less time than their transforms.
+    faster = dtype == torch.bfloat16 and not has_amx()
+    wanted = config.trunk == "winograd" or (config.trunk == "auto" and faster)
+    return "winograd" if wanted and choice.name == InductorBackend.name and winograd.unfit(arch) is None else "torch"
+
+
+def check_kernel_options(config: GenerateConfig, device: torch.device, arch: Architecture) -> None:
+    """Raise `SetupError` if the configuration asks for what another device, precision or generator has."""
     if config.trunk == "triton" and importlib.util.find_spec("triton") is None:
         raise SetupError(
             "--trunk triton needs Triton, which comes with PyTorch for CUDA; install that or leave it out."
@@ -181,12 +194,24 @@ def check_gpu_options(config: GenerateConfig, device: torch.device, arch: Archit
         raise SetupError("--cuda-graph needs an NVIDIA GPU; leave it out here.")
     if config.trunk == "triton" and config.precision not in ("auto", "fp16", "fp16-mixed"):
         raise SetupError("--trunk triton computes in fp16; use --precision fp16, or leave one of them out.")
+    if config.trunk == "winograd":
+        _check_winograd(config, device, arch)
     if config.trunk == "triton":
         from engine.runtime.backends.trunk import unfit  # not at the top: it imports Triton
 
         need = unfit(arch, torch.float16)
         if need is not None:
             raise SetupError(f"--trunk triton needs {need}; leave it out for this model.")
+
+
+def _check_winograd(config: GenerateConfig, device: torch.device, arch: Architecture) -> None:
+    if device.type != "cpu":
+        raise SetupError("--trunk winograd runs on a CPU; leave it out, or use --device cpu.")
+    if config.backend not in ("auto", InductorBackend.name):
+        raise SetupError(f"--trunk winograd needs --backend inductor, got {config.backend}; leave one of them out.")
+    need = winograd.unfit(arch)
+    if need is not None:
+        raise SetupError(f"--trunk winograd needs {need}; leave it out for this model.")
 
 
 def is_built(
@@ -205,7 +230,7 @@ def package_keys(
     if choice.name == OpenVINOBackend.name:
         return [openvino.openvino_key(generator, choice.precision, device)]
     all_bounds = inductor.bounds_for(generator, device, config.sides, config.tuned_batch)
-    options = gpu_options(choice, config)
+    options = kernel_options(choice, config, device, generator.module.arch)
     keys = (inductor.package_key(generator, choice.precision, device, bounds, options) for bounds in all_bounds)
     return [inductor.stored_key(key, packages) for key in keys]
 

@@ -18,7 +18,7 @@ from engine.runtime.backends.base import PRECISIONS, Backend
 from engine.runtime.background import BackgroundCompilation
 from engine.runtime.cache import PackageCache, default_cache
 from engine.runtime.recovery import RecoveringBackend
-from engine.runtime.select import check_gpu_options, choose_backend
+from engine.runtime.select import check_kernel_options, choose_backend
 from engine.runtime.tiled.translate import cast_layers, translate_tiled, whole_image_bytes, whole_only
 from engine.system.device import choose_device, free_bytes
 from engine.system.memory import available_bytes
@@ -49,7 +49,7 @@ class BatchTranslator:
         self._generator = generator
         self.card = generator.card
         self._device = choose_device(config.device)
-        check_gpu_options(config, self._device, generator.module.arch)
+        check_kernel_options(config, self._device, generator.module.arch)
         if self._device.type == "cpu":  # PyTorch ignores processor quotas, and its threads would be throttled
             torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
         self._process = os.getpid()

@@ -8,9 +8,10 @@ import os
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of `mallopt` (glibc, malloc.h)."""
 
-LARGEST_KEPT_BYTES = 64 << 20
-"""Larger blocks go back to the system when they are freed; the pixels of 24 megapixels are as large."""
-MOST_KEPT_BYTES = 256 << 20
+LARGEST_KEPT_BYTES = 1 << 30
+"""Larger blocks go back to the system when they are freed. The largest of a compiled generator, the input of its
+products, has 0.8 GB at 12 megapixels."""
+MOST_KEPT_BYTES = 1 << 30
 """Freed memory at the end of the heap that is kept."""
 
 

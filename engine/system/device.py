@@ -93,7 +93,12 @@ def fastest_precision(device: torch.device) -> str:
 
 def has_bf16() -> bool:
     """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported()) or has_amx()
+
+
+def has_amx() -> bool:
+    """Return whether this CPU has AMX, instructions for products of bfloat16 matrices."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def kernels_of(device: torch.device) -> str:

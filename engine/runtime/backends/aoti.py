@@ -41,7 +41,7 @@ class PackageFailed(RuntimeError):
 
 
 class CompiledLibrary:
-    """A function of one tensor in CPU memory, compiled by AOTInductor; calls run one at a time."""
+    """A function of tensors in CPU memory with one result, compiled by AOTInductor; calls run one at a time."""
 
     def __init__(self, package: Path) -> None:
         """Load the library in `package` (.pt2). Raises `OSError` if it cannot be loaded on this machine."""
@@ -57,13 +57,15 @@ class CompiledLibrary:
             ):
                 raise OSError(f"the library in {package} does not start")
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *tensors: Tensor) -> Tensor:
         """Run the function; raises `PackageFailed` if it fails, with the reason on standard error."""
         # The library takes ownership of the inputs and passes on that of the outputs, also when it fails.
-        inputs = (ctypes.c_void_p * 1)(_address(torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(x)))
+        count = len(tensors)
+        handles = [_address(torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(tensor)) for tensor in tensors]
+        inputs = (ctypes.c_void_p * count)(*handles)
         outputs = (ctypes.c_void_p * 1)()
-        if self._library.AOTInductorModelContainerRun(self._container, inputs, 1, outputs, 1, None, None):
-            raise PackageFailed(f"the compiled package failed on a batch of {tuple(x.shape)}")
+        if self._library.AOTInductorModelContainerRun(self._container, inputs, count, outputs, 1, None, None):
+            raise PackageFailed(f"the compiled package failed on a batch of {tuple(tensors[0].shape)}")
         # The variant for one tensor copies the handle and never deletes it, so that each result would stay in memory.
         (result,) = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule(outputs[0])])
         return result

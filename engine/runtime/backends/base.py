@@ -6,19 +6,21 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from engine.config import TrunkName
-from engine.model import card, layers, network, pixels, unet
+from engine.model import card, layers, network, pixels, unet, winograd
 from engine.model.inference import InferenceGenerator
 from engine.model.network import GeneratorNetwork
 from engine.model.pixels import to_network, to_pixels
 from engine.model.weights import Generator
 from engine.system.device import kernels_of
 from engine.system.versions import code_of
+
+Trunk = Literal["torch", "winograd", "triton"]
+"""Kernels of a generator's residual blocks."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,10 +59,10 @@ def generator_key(
 
 
 @dataclass(frozen=True)
-class GpuOptions:
-    """What can be switched on for backends inductor and eager on a GPU."""
+class KernelOptions:
+    """What can be switched on for backends inductor and eager."""
 
-    trunk: TrunkName = "torch"
+    trunk: Trunk = "torch"
     """Kernels of the residual blocks."""
     graph_pixels: int = 0
     """Pixels of the largest batch that is replayed as a CUDA graph; 0 for none."""
@@ -70,19 +72,24 @@ class GpuOptions:
         """The part of a package's key that describes the trunk; empty for PyTorch's."""
         if self.trunk == "torch":
             return {}
+        if self.trunk == "winograd":
+            return {"trunk": self.trunk, "trunk_code": code_of(winograd.__file__)}
         files = (str(Path(__file__).with_name(name)) for name in ("trunk.py", "trunk_kernels.py"))
         return {"trunk": self.trunk, "trunk_code": code_of(*files), "triton": importlib.metadata.version("triton")}
 
     def apply(self, module: InferenceGenerator, generator: Generator) -> InferenceGenerator:
-        """Give `module`, made from `generator`, the trunk; raises `BackendUnavailable` if it does not fit."""
-        if self.trunk == "torch":
+        """Give `module`, made from `generator`, the trunk in Triton if that is on.
+
+        Raises `BackendUnavailable` if it does not fit. The trunk `winograd` is a module of its own, for a compiler.
+        """
+        if self.trunk != "triton":
             return module
         from engine.runtime.backends.trunk import use_triton_trunk  # not at the top: Triton comes with PyTorch for CUDA
 
         return use_triton_trunk(module, generator.module)
 
 
-DEFAULT_GPU_OPTIONS = GpuOptions()
+DEFAULT_KERNELS = KernelOptions()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
-from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, PRECISIONS, GpuOptions, ParityCase, generator_key
+from engine.runtime.backends.base import DEFAULT_KERNELS, PRECISIONS, KernelOptions, ParityCase, generator_key
 from engine.runtime.backends.graph import copy_streams
 
 
@@ -21,7 +21,7 @@ class EagerBackend:
     _run: Callable[[Tensor], Tensor]
 
     def __init__(
-        self, generator: Generator, precision: str, device: torch.device, options: GpuOptions = DEFAULT_GPU_OPTIONS
+        self, generator: Generator, precision: str, device: torch.device, options: KernelOptions = DEFAULT_KERNELS
     ) -> None:
         """Move the generator to `device`; raises `BackendUnavailable` if the trunk of `options` does not fit it."""
         self.precision = precision
@@ -50,7 +50,7 @@ class EagerBackend:
 
 
 def eager_key(
-    generator: Generator, precision: str, device: torch.device, options: GpuOptions = DEFAULT_GPU_OPTIONS
+    generator: Generator, precision: str, device: torch.device, options: KernelOptions = DEFAULT_KERNELS
 ) -> dict[str, str]:
     """Return everything that determines how the kernels round; the result of the parity check is stored under it."""
     files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import first_line
-from engine.runtime.backends.base import GpuOptions, ParityCase
+from engine.runtime.backends.base import KernelOptions, ParityCase
 from engine.runtime.backends.streams import CopyStreams
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class GraphedNetwork:
 
 
 def copy_streams(
-    network: Network, device: torch.device, key: Mapping[str, str], options: GpuOptions
+    network: Network, device: torch.device, key: Mapping[str, str], options: KernelOptions
 ) -> tuple[CopyStreams, list[ParityCase]]:
     """Return what runs `network` on a GPU, with CUDA graphs if `options` has them, and the parity case of a graph."""
     if not options.graph_pixels:

@@ -1,7 +1,7 @@
 """The generator compiled ahead of time by TorchInductor, for any batch and image size.
 
 `torch.export` captures the graph, AOTInductor compiles it to a shared library, and the package cache stores that: the
-first run on a machine compiles for about half a minute, later runs load it in milliseconds and need no compiler.
+first run on a machine compiles for about a minute, later runs load it in milliseconds and need no compiler.
 
 On a CPU one package takes every shape. On a GPU there are two: kernels of the tight package are selected by measurement
 (max-autotune) and index memory with 32 bits, because its shapes are bounded; the wide package takes every other shape.
@@ -11,11 +11,13 @@ in about 0.5 ms, while the GPU computes 4 ms on a batch of 16 at 4,000 images/s.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
 from engine.model.weights import Generator
+from engine.model.winograd import WinogradGenerator, tile_table
 from engine.runtime.backends.aoti import CompiledLibrary
-from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, PRECISIONS, GpuOptions, ParityCase, generator_key
+from engine.runtime.backends.base import DEFAULT_KERNELS, PRECISIONS, KernelOptions, ParityCase, generator_key
 from engine.runtime.backends.graph import copy_streams
 from engine.runtime.backends.streams import CopyStreams
 from engine.runtime.cache import PackageCache
@@ -83,7 +86,7 @@ class InductorBackend:
         packages: PackageCache,
         sides: tuple[int, ...] = (256,),
         batch: int = GPU_BATCH,
-        options: GpuOptions = DEFAULT_GPU_OPTIONS,
+        options: KernelOptions = DEFAULT_KERNELS,
     ) -> None:
         """Load the packages of this generator for this machine, or compile them first.
 
@@ -99,7 +102,9 @@ class InductorBackend:
             package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds, options))
             captured: list[ParityCase] = []
             if device.type == "cpu":
-                run: Callable[[Tensor], Tensor] = _load_for_cpu(package)
+                library = _load_for_cpu(package)
+                one_by_one = _OneByOne(library, generator.module.arch.stride) if options.trunk == "winograd" else None
+                run: Callable[[Tensor], Tensor] = one_by_one or library
             elif bounds == WIDE:  # for shapes that do not recur
                 run = CopyStreams(_load_for_gpu(package, device), device)
             else:
@@ -133,7 +138,7 @@ def package_key(
     precision: str,
     device: torch.device,
     bounds: Bounds = WIDE,
-    options: GpuOptions = DEFAULT_GPU_OPTIONS,
+    options: KernelOptions = DEFAULT_KERNELS,
 ) -> dict[str, str]:
     """Return everything that a package depends on; without a compiler on this machine, everything but the compiler."""
     files = (folding.__file__, inference.__file__, upsampling.__file__, __file__)
@@ -159,6 +164,19 @@ def _load_for_cpu(package: Path) -> CompiledLibrary:
         raise BackendUnavailable(f"Backend inductor cannot load its package {package} ({error}).") from error
 
 
+@dataclass(frozen=True)
+class _OneByOne:
+    """Call a `WinogradGenerator` for each image, so that what it stores between its steps stays in the cache."""
+
+    library: CompiledLibrary
+    stride: int
+
+    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
+        rows, columns = (tile_table(side // self.stride) for side in pixels_NHWC.shape[1:3])
+        translated = [self.library(one_NHWC, rows, columns) for one_NHWC in torch.split(pixels_NHWC, 1)]
+        return translated[0] if len(translated) == 1 else torch.cat(translated)
+
+
 def _load_for_gpu(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     # Single-threaded: otherwise a call waits for the GPU to finish the previous batch, holding the interpreter's lock.
     # `CopyStreams` lets one thread at a time enqueue work.
@@ -175,31 +193,34 @@ class _Compilation:
     precision: str
     device: torch.device
     bounds: Bounds
-    options: GpuOptions
+    options: KernelOptions
 
     def __call__(self, path: Path) -> None:
         """Write the package to `path`; raises `BackendUnavailable` if something required is missing."""
         if find_compiler() is None:
             raise BackendUnavailable("Backend inductor needs a C++ compiler (g++); install one or use --backend eager.")
         log.warning(
-            "Compiling %s for this machine (%s): once, about half a minute.", self.generator.card.name, self.precision
+            "Compiling %s for this machine (%s): once, about a minute.", self.generator.card.name, self.precision
         )
         types = PRECISIONS[self.precision]
-        module = InferenceGenerator(
+        inference = InferenceGenerator(
             self.generator.module,
             types.dtype,
             outer_dtype=types.outer_dtype,
             compiled=True,
             norm_by_rows=self.device.type == "cpu",
         )
-        module = self.options.apply(module, self.generator).to(self.device)
-        compile_module(module, path, self.generator.module.arch.stride, self.device, self.bounds)
+        module: nn.Module = self.options.apply(inference, self.generator)
+        if self.options.trunk == "winograd":
+            module = WinogradGenerator(self.generator.module, inference)
+        compile_module(module.to(self.device), path, self.generator.module.arch.stride, self.device, self.bounds)
 
 
 def compile_module(module: nn.Module, path: Path, stride: int, device: torch.device, bounds: Bounds = WIDE) -> None:
     """Compile a function of uint8 [N, H, W, 3] on `device`, H and W multiples of `stride`, into a package at `path`.
 
-    Raises `BackendUnavailable` if a GPU's headers are missing or compiling for it fails.
+    A `WinogradGenerator` becomes a function of one image and its two tables. Raises `BackendUnavailable` if a GPU's
+    headers are missing or compiling for it fails.
     """
     from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir  # not at the top: it loads the compiler
 
@@ -209,17 +230,37 @@ def compile_module(module: nn.Module, path: Path, stride: int, device: torch.dev
         # The default is a folder in /tmp with a predictable name, where others may have put code to compile.
         temporary_cache_dir(str(path.parent / "inductor")),
         warnings.catch_warnings(),
+        _collection_paused(),
     ):
         warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-        program = _export(module, stride, device, bounds)
         # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
         options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
+        if isinstance(module, WinogradGenerator):
+            program = _export_winograd(module, stride, bounds)
+            options |= _WINOGRAD_OPTIONS
+        else:
+            program = _export(module, stride, device, bounds)
         if device.type == "cpu":
             options |= flag_options(_march())
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
         else:
             options["max_autotune"] = bounds != WIDE
             _compile_for_gpu(program, path, options)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: almost all that the compiler makes lives until it ends, and looking through it again
+    and again takes a tenth of its time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _export(module: nn.Module, stride: int, device: torch.device, bounds: Bounds) -> torch.export.ExportedProgram:
@@ -236,6 +277,30 @@ def _export(module: nn.Module, stride: int, device: torch.device, bounds: Bounds
     example_NHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
     return torch.export.export(
         module, (example_NHWC,), dynamic_shapes=({0: batch, 1: stride * rows, 2: stride * columns},)
+    )
+
+
+_WINOGRAD_OPTIONS = {
+    # Inputs of a tile are added as they are loaded. By default, sums of so many are stored first, and channels, along
+    # which they lie in memory, are no longer the innermost loop.
+    "realize_reads_threshold": 64,
+    "realize_acc_reads_threshold": 64,
+    "realize_opcount_threshold": 1024,
+    "assert_indirect_indexing": False,  # the tables are our own
+}
+
+
+def _export_winograd(module: WinogradGenerator, stride: int, bounds: Bounds) -> torch.export.ExportedProgram:
+    # The sides after down-sampling and the numbers of tiles are independent sizes for the compiler: it would otherwise
+    # spend minutes with the divisions that relate them.
+    least, most = max(1, 16 // stride), bounds.side // stride
+    rows, columns = (torch.export.Dim(name, min=least, max=most) for name in ("rows", "columns"))
+    tiles = [torch.export.Dim(name, min=-(-least // 2), max=-(-most // 2)) for name in ("tile_rows", "tile_columns")]
+    example_NHWC = torch.zeros((1, 16 * stride, 24 * stride, 3), dtype=torch.uint8)
+    return torch.export.export(
+        module,
+        (example_NHWC, tile_table(16), tile_table(24)),
+        dynamic_shapes=({1: stride * rows, 2: stride * columns}, {1: tiles[0]}, {1: tiles[1]}),
     )
 
 

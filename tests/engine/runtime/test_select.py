@@ -3,27 +3,28 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from engine.config import GenerateConfig
+from engine.config import BackendName, GenerateConfig, TrunkName
 from engine.errors import BackendUnavailable, SetupError
 from engine.model.card import Architecture, Card
 from engine.model.network import ResnetGenerator
 from engine.model.weights import Generator
 from engine.runtime.backends import inductor
-from engine.runtime.backends.base import DEFAULT_GPU_OPTIONS, GpuOptions
+from engine.runtime.backends.base import DEFAULT_KERNELS, KernelOptions, Trunk
 from engine.runtime.backends.eager import eager_key
 from engine.runtime.backends.inductor import package_key
 from engine.runtime.cache import PackageCache
 from engine.runtime.parity import MIN_PSNR_DB
 from engine.runtime.select import (
     Choice,
-    check_gpu_options,
+    check_kernel_options,
     choices,
     choose_backend,
-    gpu_options,
+    kernel_options,
     ladder,
     measured_rates,
     profiles_for,
@@ -32,6 +33,7 @@ from engine.runtime.translator import BatchTranslator
 from engine.system.device import has_bf16
 
 CPU = torch.device("cpu")
+TRUNKS: tuple[Trunk, ...] = get_args(Trunk)
 
 
 def config(tmp_path: Path, **changes: object) -> GenerateConfig:
@@ -171,22 +173,72 @@ def test_the_trunk_in_triton_is_refused_in_other_types_than_fp16_and_for_other_n
     wanted = GenerateConfig(trunk="triton", precision="fp32")
     for precision in ("fp32", "bf16", "bf16-mixed"):
         with pytest.raises(SetupError, match="use --precision fp16"):
-            check_gpu_options(replace(wanted, precision=precision), gpu, resnet)
-    check_gpu_options(replace(wanted, precision="fp16", cuda_graph=True), gpu, resnet)
+            check_kernel_options(replace(wanted, precision=precision), gpu, resnet)
+    check_kernel_options(replace(wanted, precision="fp16", cuda_graph=True), gpu, resnet)
     with pytest.raises(SetupError, match="needs a ResNet with residual blocks; leave it out for this model"):
-        check_gpu_options(replace(wanted, precision="auto"), gpu, Architecture(network="unet", levels=5))
+        check_kernel_options(replace(wanted, precision="auto"), gpu, Architecture(network="unet", levels=5))
 
 
 def test_the_last_resort_of_a_ladder_has_the_trunk_of_pytorch() -> None:
+    gpu, resnet = torch.device("cuda", 0), Architecture()
     wanted = GenerateConfig(trunk="triton", cuda_graph=True, tuned_batch=64)
-    assert gpu_options(Choice("eager", "fp32"), wanted) == GpuOptions("torch", 64 * 256 * 256)
-    assert gpu_options(Choice("inductor", "fp16-mixed"), wanted).trunk == "triton"
-    assert gpu_options(Choice("inductor", "fp16"), GenerateConfig()) == DEFAULT_GPU_OPTIONS
+    graphs = KernelOptions("torch", 64 * 256 * 256)
+    assert kernel_options(Choice("eager", "fp32"), wanted, gpu, resnet) == graphs
+    assert kernel_options(Choice("inductor", "fp16-mixed"), wanted, gpu, resnet).trunk == "triton"
+    assert kernel_options(Choice("inductor", "fp16"), GenerateConfig(), gpu, resnet) == DEFAULT_KERNELS
+
+
+@pytest.mark.parametrize(
+    ("choice", "trunk", "amx", "arch", "used"),
+    [
+        (Choice("inductor", "bf16"), "auto", False, Architecture(), "winograd"),
+        (Choice("inductor", "bf16-mixed"), "auto", False, Architecture(), "winograd"),
+        (Choice("inductor", "bf16"), "auto", True, Architecture(), "torch"),
+        (Choice("inductor", "fp32"), "auto", False, Architecture(), "torch"),
+        (Choice("eager", "bf16"), "auto", False, Architecture(), "torch"),
+        (Choice("inductor", "bf16"), "auto", False, Architecture(padding="zero"), "torch"),
+        (Choice("inductor", "bf16"), "auto", False, Architecture(network="unet", levels=5), "torch"),
+        (Choice("inductor", "bf16"), "torch", False, Architecture(), "torch"),
+        (Choice("inductor", "bf16"), "winograd", True, Architecture(), "winograd"),
+        (Choice("inductor", "fp32"), "winograd", True, Architecture(), "winograd"),
+        (Choice("eager", "fp32"), "winograd", False, Architecture(), "torch"),
+    ],
+)
+def test_residual_blocks_have_fewer_multiplications_where_that_is_faster_or_asked_for(
+    choice: Choice, trunk: TrunkName, amx: bool, arch: Architecture, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert kernel_options(choice, GenerateConfig(trunk=trunk), CPU, arch).trunk == used
+
+
+@pytest.mark.parametrize(
+    ("changes", "arch", "sentence"),
+    [
+        ({"backend": "eager"}, Architecture(), "--trunk winograd needs --backend inductor, got eager; leave one"),
+        ({}, Architecture(padding="zero"), "--trunk winograd needs reflection padding; leave it out for this model"),
+        ({}, Architecture(network="unet", levels=5), "--trunk winograd needs a ResNet; leave it"),
+    ],
+)
+def test_fewer_multiplications_are_refused_where_they_cannot_be_used(
+    changes: dict[str, BackendName], arch: Architecture, sentence: str
+) -> None:
+    wanted = GenerateConfig(trunk="winograd", **changes)  # type: ignore[arg-type]
+    with pytest.raises(SetupError, match=sentence):
+        check_kernel_options(wanted, CPU, arch)
+    with pytest.raises(SetupError, match="--trunk winograd runs on a CPU"):
+        check_kernel_options(wanted, torch.device("cuda", 0), arch)
+    check_kernel_options(GenerateConfig(trunk="winograd"), CPU, Architecture())
+
+
+def test_a_package_with_fewer_multiplications_has_a_key_of_its_own(generator: Generator) -> None:
+    keys = [package_key(generator, "bf16", CPU, options=KernelOptions(trunk)) for trunk in TRUNKS[:2]]
+    assert keys[0] == package_key(generator, "bf16", CPU)
+    assert set(keys[1]) - set(keys[0]) == {"trunk", "trunk_code"}
 
 
 @pytest.mark.needs_triton
 def test_a_package_with_the_trunk_in_triton_has_a_key_of_its_own(generator: Generator) -> None:
-    keys = [package_key(generator, "fp16", CPU, options=GpuOptions(trunk)) for trunk in ("torch", "triton")]
+    keys = [package_key(generator, "fp16", CPU, options=KernelOptions(trunk)) for trunk in TRUNKS[::2]]
     assert keys[0] == package_key(generator, "fp16", CPU)
     assert set(keys[1]) - set(keys[0]) == {"trunk", "trunk_code", "triton"}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.config import GPU_BATCHES_IN_FLIGHT
 from engine.model.weights import Generator
-from engine.runtime.backends.base import GpuOptions
+from engine.runtime.backends.base import KernelOptions
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.graph import CALLS_BEFORE_CAPTURE, GraphedNetwork, Network, copy_streams
 from engine.runtime.backends.inductor import InductorBackend
@@ -101,8 +101,8 @@ def test_the_parity_check_captures_each_batch_and_keeps_no_graph() -> None:
 def test_graphs_get_a_parity_case_of_their_own() -> None:
     """On a CPU, where its copy streams do nothing and capturing fails, it compares the network itself."""
     cpu, key = torch.device("cpu"), {"backend": "eager"}
-    assert copy_streams(inverted, cpu, key, GpuOptions())[1] == []
-    _, (case,) = copy_streams(inverted, cpu, key, GpuOptions(graph_pixels=10_000))
+    assert copy_streams(inverted, cpu, key, KernelOptions())[1] == []
+    _, (case,) = copy_streams(inverted, cpu, key, KernelOptions(graph_pixels=10_000))
     pixels = batch()
     assert torch.equal(case.run(pixels), 255 - pixels)
     assert case.key == {"backend": "eager", "graph": "captured"}
@@ -147,7 +147,7 @@ def test_on_a_gpu_replays_give_what_the_network_gives_from_several_threads() -> 
 def test_on_a_gpu_a_backend_with_graphs_passes_the_parity_check_and_repeats_its_results(
     backend: str, generator: Generator, tmp_path: Path
 ) -> None:
-    device, options = torch.device("cuda", 0), GpuOptions(graph_pixels=10_000_000)
+    device, options = torch.device("cuda", 0), KernelOptions(graph_pixels=10_000_000)
     made = (
         EagerBackend(generator, "fp16", device, options)
         if backend == "eager"

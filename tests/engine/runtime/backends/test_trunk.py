@@ -17,7 +17,7 @@ from engine.model.card import Architecture, Card
 from engine.model.inference import InferenceGenerator
 from engine.model.network import ResnetGenerator, build_generator
 from engine.model.weights import Generator, load_generator, save_generator
-from engine.runtime.backends.base import GpuOptions
+from engine.runtime.backends.base import KernelOptions
 from engine.runtime.backends.eager import EagerBackend
 from engine.runtime.backends.inductor import Bounds, _export
 from engine.runtime.parity import compare
@@ -135,7 +135,7 @@ def wide_generator(tmp_path: Path) -> Generator:
 @pytest.mark.parametrize("graph_pixels", [0, 1_000_000])
 def test_eager_with_the_trunk_passes_the_parity_check_on_a_gpu(graph_pixels: int, wide_generator: Generator) -> None:
     """Compiled packages with the trunk take minutes to build; part "variants" of benchmarks/gpu.py checks them."""
-    options = GpuOptions(trunk="triton", graph_pixels=graph_pixels)
+    options = KernelOptions(trunk="triton", graph_pixels=graph_pixels)
     backend = EagerBackend(wide_generator, "fp16", torch.device("cuda", 0), options)
     assert len(backend.parity_cases) == (2 if graph_pixels else 1)
     for case in backend.parity_cases:
