@@ -101,10 +101,11 @@ class InductorBackend:
             key = stored_key(package_key(generator, precision, device, bounds, options), packages)
             package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds, options))
             captured: list[ParityCase] = []
-            if device.type == "cpu":
-                library = _load_for_cpu(package)
-                one_by_one = _OneByOne(library, generator.module.arch.stride) if options.trunk == "winograd" else None
-                run: Callable[[Tensor], Tensor] = one_by_one or library
+            run: Callable[[Tensor], Tensor]
+            if device.type == "cpu" and options.trunk == "winograd":
+                run = _OneByOne(_load_for_cpu(package), generator.module.arch.stride)
+            elif device.type == "cpu":
+                run = _load_for_cpu(package)
             elif bounds == WIDE:  # for shapes that do not recur
                 run = CopyStreams(_load_for_gpu(package, device), device)
             else:
