@@ -97,16 +97,15 @@ class WinogradTrunk(nn.Module):
     def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Map [1, C, H, W]; `rows` and `columns` are the `tile_table` of H and of W."""
         x_HWC = x.permute(0, 2, 3, 1)[0]
-        height, width, channels = x_HWC.shape
+        height, width, _ = x_HWC.shape
         place = _Place.of(rows, columns, height, width, self.signs)
         phases = x_HWC[rows[:2, None, :, None], columns[None, :2, None, :]]
         for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
             change = second(first(phases, place).relu(), place)
             # Stacked, so that the compiler stores the sum instead of adding up all blocks before in each reader.
             phases = torch.stack([phases[parity] + change[parity] for parity in (0, 1)])
-        size = 2 * rows.shape[1], 2 * columns.shape[1], channels
-        whole = phases.permute(2, 0, 3, 1, 4).reshape(size)[torch.arange(height)][:, torch.arange(width)]
-        return whole.permute(2, 0, 1)[None]
+        row, column = torch.arange(height)[:, None], torch.arange(width)
+        return phases[row % 2, column % 2, row // 2, column // 2].permute(2, 0, 1)[None]
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,8 @@ class WinogradLayer(nn.Module):
         sides, inputs, outputs = (rows.shape[1], place.plus[1].shape[1]), *self.kernels.shape[1:]
         d = phases[row_phases, :, rows]
         halves = (d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3])
-        stacked = torch.stack([self._columns(half, place) for half in halves])
-        products = torch.bmm(stacked.view(16, sides[0] * sides[1], inputs), self.kernels)
+        tiles = torch.cat([self._columns(half, place) for half in halves])
+        products = torch.bmm(tiles.view(16, sides[0] * sides[1], inputs), self.kernels)
         m = products.view(4, 4, *sides, outputs)
         made = torch.stack([phase for half in _output_transform(m) for phase in _output_transform(half)])
         values = made.view(2, 2, *sides, outputs).float()
