@@ -17,6 +17,7 @@ from engine.cli.options import INPUT, KAFKA, MODEL, OUTPUT, SPEED, command
 from engine.cli.output import say
 from engine.config import BackendName, GenerateConfig, PrecisionName
 from engine.errors import SetupError
+from engine.system.allocator import keep_freed_memory
 from engine.system.extras import install_hint
 from engine.system.terminal import visible
 
@@ -117,6 +118,7 @@ def bench(
         effort=QUICK if quick else FULL,
         brokers=brokers,
     )
+    keep_freed_memory()  # as `solstice convert` does
     document = measure(config, lambda what: click.echo(f"Measuring {what} …", err=True))
     if json_file == _STANDARD_OUTPUT:
         click.echo(json.dumps(document))
