@@ -169,8 +169,9 @@ def _goals(runs: Mapping[str, Any], *, amx: bool) -> Iterator[str]:
         except KeyError:
             rows.append([goal.what, aim, "", "not measured"])
             continue
+        verdicts = {goal.reached(value, amx=amx) for value in (min(spread.values), max(spread.values))}
         verdict = "reached" if goal.reached(spread.median, amx=amx) else "**not reached**"
-        verdict = "too noisy to tell" if spread.noisy else verdict
+        verdict = "too noisy to tell" if spread.noisy and len(verdicts) > 1 else verdict
         rows.append([goal.what, aim, in_words(spread), verdict])
     yield _table(["goal", "", "measured", ""], rows)
 
