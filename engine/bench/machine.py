@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engine.config import num_cores
-from engine.system.device import cpu_name, gpu_name, has_bf16
+from engine.system.device import cpu_name, gpu_name, has_amx, has_bf16
 from engine.system.versions import installed
 
 _PACKAGES = {
@@ -32,7 +32,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": num_cores(),
         "bf16": has_bf16(),
-        "amx": bool(torch.cpu._is_amx_tile_supported()),
+        "amx": has_amx(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": gpu_name(device) if on_gpu else None,
         "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,

@@ -18,7 +18,7 @@ from engine.runtime.backends import inductor, tensorrt
 from engine.runtime.cache import default_cache
 from engine.runtime.select import buildable
 from engine.system.compiler import find_compiler
-from engine.system.device import choose_device, cuda_obstacle, fastest_precision, has_bf16
+from engine.system.device import choose_device, cuda_obstacle, fastest_precision, has_amx, has_bf16
 from engine.system.extras import install_hint
 
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
@@ -45,7 +45,7 @@ def examine() -> MachineReport:
     facts = {
         "processor": f"{num_cores()} cores, {platform.machine()}",
         "bf16": _yes(has_bf16()),
-        "AMX": _yes(torch.cpu._is_amx_tile_supported()),
+        "AMX": _yes(has_amx()),
         "NVIDIA driver": _driver() or "none",
         "GPU": ", ".join(_gpus()) or f"none used: {cuda_obstacle() or 'none found'}",
         "PyTorch": torch.__version__,

@@ -149,9 +149,8 @@ class FusedNorm(nn.Module):
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
         count = values.shape[2] * values.shape[3]
         first = values[:, :, :1, :1]
-        centred = values - first
-        mean, mean_square = self._sum(centred) / count, self._sum(centred * centred) / count
-        return mean + first[:, :, 0, 0], (mean_square - mean * mean).clamp_min(0.0)
+        mean, variance = moments(values - first, self._sum, count)
+        return mean + first[:, :, 0, 0], variance
 
     def _sum(self, values: Tensor) -> Tensor:
         return values.sum(3).sum(2) if self._by_rows else values.sum((2, 3))
@@ -163,6 +162,12 @@ class FusedNorm(nn.Module):
             scale = scale * self.weight
         shift = -mean * scale
         return scale, shift if self.bias is None else shift + self.bias
+
+
+def moments(values: Tensor, total: Callable[[Tensor], Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of `count` values of each channel; `total` adds them up. Others are masked to zero."""
+    mean, mean_square = total(values) / count, total(values * values) / count
+    return mean, (mean_square - mean * mean).clamp_min(0.0)
 
 
 class EagerNorm(nn.Module):

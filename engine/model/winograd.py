@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.card import Architecture
-from engine.model.inference import FusedNorm, InferenceGenerator
+from engine.model.inference import FusedNorm, InferenceGenerator, moments
 from engine.model.network import GeneratorNetwork, ResnetBlock
 from engine.model.upsampling import folded_for_inference
 
@@ -192,9 +192,7 @@ class WinogradLayer(nn.Module):
     def _scale_and_shift(self, norm: FusedNorm, values: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
         """Return those of an InstanceNorm for the statistics of the outputs within the image."""
         first = values[:1, :1, :1, :1]
-        centred = (values - first) * place.valid
-        mean, mean_square = (self._sum(part) / place.pixels for part in (centred, centred * centred))
-        variance = (mean_square - mean * mean).clamp_min(0.0)
+        mean, variance = moments((values - first) * place.valid, self._sum, place.pixels)
         # Stacked, as in `FusedNorm`.
         scale, shift = torch.stack(norm.scale_and_shift(mean + first[0, 0, 0, 0], variance)).unbind()
         return scale, shift
