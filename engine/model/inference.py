@@ -164,7 +164,7 @@ class FusedNorm(nn.Module):
         return scale, shift if self.bias is None else shift + self.bias
 
 
-def moments(values: Tensor, total: Callable[[Tensor], Tensor], count: int) -> tuple[Tensor, Tensor]:
+def moments(values: Tensor, total: Callable[[Tensor], Tensor], count: int | Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of `count` values of each channel; `total` adds them up. Others are masked to zero."""
     mean, mean_square = total(values) / count, total(values * values) / count
     return mean, (mean_square - mean * mean).clamp_min(0.0)

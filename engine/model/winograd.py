@@ -12,17 +12,23 @@ transpose,
           [0  1  0 -1]          [ 0    0    1 ]
 
 The sums over channels are 16 matrix products, one for each position in a tile: [tiles, C] x [C, K]. The transforms of
-activations are additions, which the compiler fuses with the norm before and the rounding after them.
+activations are additions, which the compiler fuses with the rounding after them.
 
-Between the first and the last block, activations are kept as four images of every second row and column ("phases",
-[2, 2, tile rows, tile columns, C]). Reflection by one pixel keeps the parity of a row, so each row of a tile comes from
-one phase, whatever the size of the image. A compiler that has to handle every size finds no division in an index this
-way: the positions come in as tables (`tile_table`).
+Between the first and the last block, activations are kept as every second row and column ("phases"),
+[tile rows, 2, 2, tile columns, C], where the twos are a row and a column within a tile. Reflection by one pixel keeps
+the parity of a row, so each row of a tile comes from one phase, whatever the size of the image. A compiler that has to
+handle every size finds no division in an index this way: the positions come in as tables (`tile_table`).
+
+A convolution stores four times its input and four times its output. `WinogradGenerator` therefore computes it in bands
+of tile rows. It consists of parts that are compiled one by one: all layers share those of the blocks, because their
+weights are arguments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +38,14 @@ from engine.model.inference import FusedNorm, InferenceGenerator, moments
 from engine.model.network import GeneratorNetwork, ResnetBlock
 from engine.model.upsampling import folded_for_inference
 
+Part = Literal["begin", "convolve", "activate", "add", "finish"]
+
+BAND_BYTES = 8 << 20
+"""Bytes of a convolution's input that are in memory at one time, four times as many as of its activations."""
+
 _G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 # Row i of B^T d is d[_PLUS[i]] + sign * d[_OTHER[i]]; the sign is plus for i = 1 only.
-_PLUS, _OTHER = (0, 1, 2, 1), (2, 2, 1, 3)
+_PLUS, _OTHER, _SIGNS = (0, 1, 2, 1), (2, 2, 1, 3), (-1.0, 1.0, -1.0, -1.0)
 # Rows 2t - 1, 2t, 2t + 1 and 2t + 2 of an image are tile t; of the phases of even and odd rows, these are:
 _PHASES = (1, 0, 1, 0)
 
@@ -60,148 +71,231 @@ def tile_table(size: int) -> Tensor:
     return torch.cat((torch.stack((even, even + 1)).clamp_max(size - 1), inputs))
 
 
-class WinogradGenerator(nn.Module):
-    """An `InferenceGenerator` whose residual blocks are a `WinogradTrunk`; translates one image."""
+class WinogradGenerator:
+    """Translate one image with the `parts` of `winograd_parts`, as they are or compiled."""
 
-    def __init__(self, generator: GeneratorNetwork, inference: InferenceGenerator) -> None:
-        """Take the layers of `inference`, which was made from `generator`, and rewrite its residual blocks."""
-        super().__init__()
-        layers = list(inference.body)
-        places = [place for place, layer in enumerate(layers) if isinstance(layer, ResnetBlock)]
-        blocks = [layer for layer in folded_for_inference(generator).modules() if isinstance(layer, ResnetBlock)]
-        self.down = nn.Sequential(*layers[: places[0]])
-        self.trunk = WinogradTrunk(blocks, inference.dtype)
-        self.up = nn.Sequential(*layers[places[-1] + 1 :])
-        inference.body = nn.Sequential()
-        self.rest = inference
-        self.eval().requires_grad_(False)
+    def __init__(self, parts: Mapping[Part, Callable[..., Any]], layers: list[WinogradLayer], stride: int) -> None:
+        """Take the parts and layers of one generator, which down-samples by `stride`."""
+        self._parts = parts
+        self._layers = layers
+        self._stride = stride
 
-    def forward(self, pixels_NHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Translate uint8 [1, H, W, 3]; `rows` and `columns` are the `tile_table` of the sides after down-sampling."""
-        x = self.trunk(self.down(self.rest.begin(pixels_NHWC)), rows, columns)
-        return self.rest.finish(self.up(x.contiguous(memory_format=torch.channels_last)), pixels_NHWC)
+    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
+        """Translate uint8 [1, H, W, 3]; H and W are multiples of the stride."""
+        rows, columns = (tile_table(side // self._stride) for side in pixels_NHWC.shape[1:3])
+        phases = self._parts["begin"](pixels_NHWC, rows, columns)
+        translated: Tensor = self._parts["finish"](self.blocks(phases, rows, columns), pixels_NHWC)
+        return translated
+
+    def blocks(self, phases: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Change the phases of an image to those behind the residual blocks.
+
+        `rows` and `columns` are the `tile_table` of its sides.
+        """
+        valid = _valid(rows)[..., None, None, None], _valid(columns).T[..., None]
+        row_bytes = 16 * columns.shape[1] * phases.shape[-1] * phases.element_size()
+        bands = [band.contiguous() for band in torch.split(rows, max(1, BAND_BYTES // row_bytes), dim=1)]
+        # For more than one band, maps are written where those of the block before were: new memory costs page faults.
+        made, made_2 = (torch.empty_like(phases) if len(bands) > 1 else None for _ in range(2))
+        for first, second in zip(self._layers[::2], self._layers[1::2], strict=True):
+            values = self._convolve(phases, first.kernels, bands, columns, made)
+            self._parts["activate"](values, *valid, first.scale, first.shift)
+            values = self._convolve(values, second.kernels, bands, columns, made_2)
+            self._parts["add"](phases, values, *valid, second.scale, second.shift)
+        return phases
+
+    def _convolve(
+        self, phases: Tensor, kernels: Tensor, bands: list[Tensor], columns: Tensor, made: Tensor | None
+    ) -> Tensor:
+        if made is None:
+            whole: Tensor = self._parts["convolve"](phases, kernels, bands[0], columns)
+            return whole
+        start = 0
+        for rows in bands:
+            made[start : start + rows.shape[1]] = self._parts["convolve"](phases, kernels, rows, columns)
+            start += rows.shape[1]
+        return made
 
 
-class WinogradTrunk(nn.Module):
-    """Residual blocks of one image; [1, C, H, W] in and out."""
+def winograd_parts(generator: GeneratorNetwork, inference: InferenceGenerator) -> dict[Part, nn.Module]:
+    """Return the parts of a `WinogradGenerator`; takes the layers of `inference`, which was made from `generator`."""
+    layers = list(inference.body)
+    places = [place for place, layer in enumerate(layers) if isinstance(layer, ResnetBlock)]
+    blocks = _blocks(generator)
+    inference.body = nn.Sequential()
+    parts: dict[Part, nn.Module] = {
+        "begin": Begin(inference, nn.Sequential(*layers[: places[0]])),
+        "convolve": Convolve(),
+        "activate": Activate(blocks[0].conv_block[2]),
+        "add": Add(blocks[0].conv_block[2]),
+        "finish": Finish(inference, nn.Sequential(*layers[places[-1] + 1 :]), generator.arch.stride),
+    }
+    return {name: part.eval().requires_grad_(False) for name, part in parts.items()}
 
-    def __init__(self, blocks: list[ResnetBlock], dtype: torch.dtype) -> None:
-        """Compute `blocks`, which have reflection padding, with products and stored activations in `dtype`."""
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for block in blocks:
-            _, conv, norm, _, _, conv_2, norm_2 = block.conv_block
-            self.layers.extend(WinogradLayer(*pair, dtype) for pair in ((conv, norm), (conv_2, norm_2)))
-        self.signs = nn.Buffer(torch.tensor((-1.0, 1.0, -1.0, -1.0), dtype=dtype)[:, None, None])
 
-    def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Map [1, C, H, W]; `rows` and `columns` are the `tile_table` of H and of W."""
-        x_HWC = x.permute(0, 2, 3, 1)[0]
-        height, width, _ = x_HWC.shape
-        place = _Place.of(rows, columns, height, width, self.signs)
-        phases = x_HWC[rows[:2, None, :, None], columns[None, :2, None, :]]
-        for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
-            change = second(first(phases, place).relu(), place)
-            # Stacked, so that the compiler stores the sum instead of adding up all blocks before in each reader.
-            phases = torch.stack([phases[parity] + change[parity] for parity in (0, 1)])
-        row, column = torch.arange(height)[:, None], torch.arange(width)
-        return phases[row % 2, column % 2, row // 2, column // 2].permute(2, 0, 1)[None]
+def winograd_layers(generator: GeneratorNetwork, dtype: torch.dtype) -> list[WinogradLayer]:
+    """Return the layers of the residual blocks of `generator`, two for each, with kernels in `dtype`."""
+    layers: list[WinogradLayer] = []
+    for block in _blocks(generator):
+        _, conv, norm, _, _, conv_2, norm_2 = block.conv_block
+        layers += [WinogradLayer.of(*pair, dtype) for pair in ((conv, norm), (conv_2, norm_2))]
+    return layers
+
+
+def _blocks(generator: GeneratorNetwork) -> list[ResnetBlock]:
+    return [layer for layer in folded_for_inference(generator).modules() if isinstance(layer, ResnetBlock)]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where the inputs of tiles are, and which outputs belong to the image."""
+class WinogradLayer:
+    """The weights of a 3x3 convolution and of the norm behind it."""
 
-    rows: tuple[Tensor, Tensor]
-    """Phase [4, 1] and row within it [4, tile rows] of each row of d."""
-    plus: tuple[Tensor, Tensor]
-    """Phase [4, 1] and column within it [4, tile columns] of the first summand of each column of B^T d B."""
-    other: tuple[Tensor, Tensor]
-    """The same of the second one."""
-    signs: Tensor
-    """Its sign, [4, 1, 1]."""
-    valid: Tensor
-    """1 for outputs within the image, else 0: float32 [2, 2, tile rows, tile columns, 1]."""
-    pixels: int
-    """Outputs within the image."""
+    kernels: Tensor
+    """G g G^T, [16, C, K]."""
+    scale: Tensor
+    """Factor of each channel after the norm, float32 [K]; of a norm with stored statistics, the norm itself."""
+    shift: Tensor
+    """Summand of each channel, the convolution's bias included, float32 [K]."""
 
     @classmethod
-    def of(cls, rows: Tensor, columns: Tensor, height: int, width: int, signs: Tensor) -> _Place:
-        phases, plus, other = (torch.tensor(values) for values in (_PHASES, _PLUS, _OTHER))
-        row_valid, column_valid = _valid(rows, height), _valid(columns, width)
-        return cls(
-            rows=(phases[:, None], rows[2:]),
-            plus=(phases[plus][:, None], columns[2:][plus]),
-            other=(phases[other][:, None], columns[2:][other]),
-            signs=signs,
-            valid=(row_valid[:, None, :, None] * column_valid[None, :, None, :])[..., None],
-            pixels=height * width,
-        )
-
-
-def _valid(table: Tensor, size: int) -> Tensor:
-    tiles = torch.arange(table.shape[1])
-    return (2 * tiles[None] + torch.arange(2)[:, None] < size).float()
-
-
-class WinogradLayer(nn.Module):
-    """A 3x3 convolution and its norm on phases."""
-
-    def __init__(self, conv: nn.Module, norm: nn.Module, dtype: torch.dtype) -> None:
-        """Compute `conv`, whose kernels are transformed in float64, and `norm`, an InstanceNorm or an identity."""
-        super().__init__()
+    def of(cls, conv: nn.Module, norm: nn.Module, dtype: torch.dtype) -> WinogradLayer:
+        """Transform the kernels of `conv` in float64 and store them in `dtype`; `norm` may be an identity."""
         assert isinstance(conv, nn.Conv2d)
         outputs, inputs, *_ = conv.weight.shape
         G = torch.tensor(_G, dtype=torch.float64)
-        kernels = torch.einsum("ia,kcab,jb->ijck", G, conv.weight.detach().double().cpu(), G)
-        self.kernels = nn.Buffer(kernels.reshape(16, inputs, outputs).to(dtype).contiguous())
-        self.dtype = dtype
-        self.norm: FusedNorm | None = None
-        scale, shift = torch.ones(outputs), torch.zeros(outputs) if conv.bias is None else conv.bias.detach().float()
+        # One product of matrices, [16, 9] x [9, K * C], for both sides of the transform.
+        kernels = torch.kron(G, G) @ conv.weight.detach().double().cpu().reshape(outputs * inputs, 9).T
+        scale, shift = torch.ones(outputs), torch.zeros(outputs)
+        if conv.bias is not None:
+            shift += conv.bias.detach()
         if isinstance(norm, nn.InstanceNorm2d):
             fused = FusedNorm(norm)
             if fused.is_stored:
                 scale, norm_shift = (values[0] for values in fused.stored_scale_and_shift())
                 shift = norm_shift + shift * scale
-            else:  # the bias cancels
-                self.norm = fused
-        self.scale, self.shift = nn.Buffer(scale.clone()), nn.Buffer(shift.clone())
+            else:  # the convolution's bias cancels
+                scale = scale if fused.weight is None else fused.weight
+                shift = torch.zeros(outputs) if fused.bias is None else fused.bias
+        return cls(kernels.to(dtype).reshape(16, outputs, inputs).mT.contiguous(), scale, shift)
 
-    def forward(self, phases: Tensor, place: _Place) -> Tensor:
-        """Map [2, 2, tile rows, tile columns, C] to the same with the outputs' channels."""
-        row_phases, rows = place.rows
-        sides, inputs, outputs = (rows.shape[1], place.plus[1].shape[1]), *self.kernels.shape[1:]
-        d = phases[row_phases, :, rows]
+
+class Begin(nn.Module):
+    """The layers before the residual blocks."""
+
+    def __init__(self, inference: InferenceGenerator, down: nn.Sequential) -> None:
+        super().__init__()
+        self.inference, self.down = inference, down
+
+    def forward(self, pixels_NHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Map uint8 [1, H, W, 3] and the `tile_table` of both sides after down-sampling to phases."""
+        x_HWC = self.down(self.inference.begin(pixels_NHWC)).permute(0, 2, 3, 1)[0]
+        return x_HWC[rows[:2].T[:, :, None, None], columns[:2]].contiguous()  # type: ignore[no-any-return]
+
+
+class Convolve(nn.Module):
+    """A 3x3 convolution without its bias."""
+
+    def forward(self, phases: Tensor, kernels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Map phases of C channels to those of K channels.
+
+        `kernels` are those of a `WinogradLayer`, `rows` the part of a `tile_table` for the tiles to compute, `columns`
+        the whole table of the other side.
+        """
+        num_rows, num_columns = rows.shape[1], columns.shape[1]
+        row_phases, plus, other = (torch.tensor(places) for places in (_PHASES, _PLUS, _OTHER))
+        signs = torch.tensor(_SIGNS, dtype=phases.dtype)[:, None, None]
+        d = phases[rows[2:], row_phases[:, None]]
+
+        def columns_of(half: Tensor) -> Tensor:
+            """Return a row of B^T d B, [4, tile rows, tile columns, C], of one of B^T d, [tile rows, 2, columns, C]."""
+            first, second = (half[:, row_phases[which][:, None], columns[2:][which]] for which in (plus, other))
+            return (first + signs * second).transpose(0, 1)
+
         halves = (d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3])
-        tiles = torch.cat([self._columns(half, place) for half in halves])
-        products = torch.bmm(tiles.view(16, sides[0] * sides[1], inputs), self.kernels)
-        m = products.view(4, 4, *sides, outputs)
-        made = torch.stack([phase for half in _output_transform(m) for phase in _output_transform(half)])
-        values = made.view(2, 2, *sides, outputs).float()
-        scale, shift = (
-            (self.scale, self.shift) if self.norm is None else self._scale_and_shift(self.norm, values, place)
-        )
-        return (values * scale + shift).to(self.dtype)
-
-    @staticmethod
-    def _columns(half: Tensor, place: _Place) -> Tensor:
-        """Return a row of B^T d B, [4, tile rows, tile columns, C], of one of B^T d, [tile rows, 2, columns, C]."""
-        (plus_phases, plus), (other_phases, other) = place.plus, place.other
-        return (half[:, plus_phases, plus] + place.signs * half[:, other_phases, other]).transpose(0, 1)
-
-    def _scale_and_shift(self, norm: FusedNorm, values: Tensor, place: _Place) -> tuple[Tensor, Tensor]:
-        """Return those of an InstanceNorm for the statistics of the outputs within the image."""
-        first = values[:1, :1, :1, :1]
-        mean, variance = moments((values - first) * place.valid, self._sum, place.pixels)
-        # Stacked, as in `FusedNorm`.
-        scale, shift = torch.stack(norm.scale_and_shift(mean + first[0, 0, 0, 0], variance)).unbind()
-        return scale, shift
-
-    @staticmethod
-    def _sum(values: Tensor) -> Tensor:
-        return values.sum(3).sum((0, 1, 2))  # row by row, so that a compiler can split the rows among threads
+        tiles = torch.cat([columns_of(half) for half in halves])
+        products = torch.bmm(tiles.view(16, num_rows * num_columns, phases.shape[-1]), kernels)
+        m = products.view(4, 4, num_rows, num_columns, kernels.shape[-1])
+        made = torch.stack([phase for half in _output_transform(m) for phase in _output_transform(half)], dim=1)
+        return made.view(num_rows, 2, 2, num_columns, kernels.shape[-1])
 
 
 def _output_transform(m: Tensor) -> tuple[Tensor, Tensor]:
     """Return A^T m."""
     return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+
+
+class _Normalise(nn.Module):
+    """The norm behind a convolution; statistics in float32."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        """Compute what `norm` does, an InstanceNorm or an identity, but for its weights, which are arguments."""
+        super().__init__()
+        self.eps: float | None = None
+        if isinstance(norm, nn.InstanceNorm2d) and not norm.track_running_stats:
+            self.eps = norm.eps
+
+    def _normalised(
+        self, phases: Tensor, valid_rows: Tensor, valid_columns: Tensor, scale: Tensor, shift: Tensor
+    ) -> Tensor:
+        values = phases.float()
+        if self.eps is not None:
+            # Values are shifted by the first one, as in `FusedNorm`.
+            first = values[:1, :1, :1, :1]
+            num_pixels = valid_rows.sum() * valid_columns.sum()
+            mean, variance = moments((values - first) * (valid_rows * valid_columns), _sum, num_pixels)
+            factor = torch.rsqrt(variance + self.eps) * scale
+            # Stacked, as in `FusedNorm`.
+            scale, shift = torch.stack((factor, shift - (mean + first[0, 0, 0, 0]) * factor)).unbind()
+        return values * scale + shift
+
+
+class Activate(_Normalise):
+    """The norm and the ReLU between two convolutions."""
+
+    def forward(self, phases: Tensor, valid_rows: Tensor, valid_columns: Tensor, scale: Tensor, shift: Tensor) -> None:
+        """Change the phases that a convolution made.
+
+        `valid_rows`, float32 [tile rows, 2, 1, 1, 1], and `valid_columns`, [2, tile columns, 1], are 1 for rows and
+        columns of the image and 0 for those beyond it; `scale` and `shift` are those of the `WinogradLayer`.
+        """
+        phases.copy_(self._normalised(phases, valid_rows, valid_columns, scale, shift).relu())
+
+
+class Add(_Normalise):
+    """The norm behind a block's second convolution and the sum with the block's input."""
+
+    def forward(
+        self,
+        phases: Tensor,
+        made: Tensor,
+        valid_rows: Tensor,
+        valid_columns: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+    ) -> None:
+        """Change the phases of the block's input to those of its output; `made` is from the convolution."""
+        phases.copy_(phases.float() + self._normalised(made, valid_rows, valid_columns, scale, shift))
+
+
+class Finish(nn.Module):
+    """The layers behind the residual blocks."""
+
+    def __init__(self, inference: InferenceGenerator, up: nn.Sequential, stride: int) -> None:
+        super().__init__()
+        self.inference, self.up, self.stride = inference, up, stride
+
+    def forward(self, phases: Tensor, pixels_NHWC: Tensor) -> Tensor:
+        """Map the phases behind the last block and the image, uint8 [1, H, W, 3], to the translated image."""
+        rows, columns = (torch.arange(side // self.stride) for side in pixels_NHWC.shape[1:3])
+        x_HWC = phases[rows[:, None] // 2, rows[:, None] % 2, columns % 2, columns // 2]
+        x = x_HWC.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+        return self.inference.finish(self.up(x), pixels_NHWC)
+
+
+def _valid(table: Tensor) -> Tensor:
+    """Return which outputs of each tile belong to the image, float32 [tiles, 2]: a repeated row does not."""
+    return torch.stack((torch.ones_like(table[0]), table[1] - table[0]), dim=1).float()
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(3).sum((0, 1, 2))  # row by row, so that a compiler can split the rows among threads

@@ -5,23 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 
-from engine.system.memory import available_bytes
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of `mallopt` (glibc, malloc.h)."""
 
+LARGEST_KEPT_BYTES = 32 << 20
+"""Larger blocks go back to the system when they are freed. Those that are kept leave gaps between others: a limit of 64
+MiB took a U-Net's images half as much memory again, one of 1 GiB up to 1.8 times."""
 MOST_KEPT_BYTES = 256 << 20
-"""Freed memory at the end of the heap that is kept at least."""
-
-
-def largest_kept_bytes(available_bytes: int) -> int:
-    """Return the size from which a block goes back to the system when it is freed.
-
-    Blocks that are kept leave gaps between others, which may take as much as them again, so this is a twentieth of the
-    available memory, within 64 MiB and 1 GiB. The largest block of a compiled generator, the input of its products, has
-    0.8 GB at 12 megapixels; the pixels of 24 megapixels take 72 MB.
-    """
-    return min(max(available_bytes // 20, 64 << 20), 1 << 30)
+"""Freed memory at the end of the heap that is kept."""
 
 
 def keep_freed_memory() -> bool:
@@ -37,11 +28,10 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    largest_kept = largest_kept_bytes(available_bytes())
     settings = {
         M_ARENA_MAX: 1,
-        M_MMAP_THRESHOLD: largest_kept,
-        M_TRIM_THRESHOLD: max(MOST_KEPT_BYTES, largest_kept),
+        M_MMAP_THRESHOLD: LARGEST_KEPT_BYTES,
+        M_TRIM_THRESHOLD: MOST_KEPT_BYTES,
     }
     results = [mallopt(parameter, value) for parameter, value in settings.items()]
     return all(results)

@@ -24,6 +24,7 @@ _FUNCTIONS = {
         ctypes.c_char_p,
         ctypes.c_char_p,
     ),
+    "AOTInductorModelContainerGetNumOutputs": (ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)),
     "AOTInductorModelContainerRun": (
         ctypes.c_void_p,
         ctypes.POINTER(ctypes.c_void_p),
@@ -41,12 +42,16 @@ class PackageFailed(RuntimeError):
 
 
 class CompiledLibrary:
-    """A function of tensors in CPU memory with one result, compiled by AOTInductor; calls run one at a time."""
+    """A function of tensors in CPU memory, compiled by AOTInductor; calls run one at a time."""
 
-    def __init__(self, package: Path) -> None:
-        """Load the library in `package` (.pt2). Raises `OSError` if it cannot be loaded on this machine."""
+    def __init__(self, package: Path, part: str | None = None) -> None:
+        """Load the only library in `package` (.pt2), or the one named `part`.
+
+        Raises `OSError` if it cannot be loaded on this machine, `ValueError` if it is not there.
+        """
+        suffix = ".so" if part is None else f"{part}.so"
         with tempfile.TemporaryDirectory(prefix="solstice-") as folder, zipfile.ZipFile(package) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+            (name,) = (name for name in archive.namelist() if name.endswith(suffix))
             self._library = ctypes.CDLL(archive.extract(name, folder))  # stays loaded when the file is removed
             for function, arguments in _FUNCTIONS.items():
                 getattr(self._library, function).argtypes = arguments
@@ -57,27 +62,45 @@ class CompiledLibrary:
             ):
                 raise OSError(f"the library in {package} does not start")
 
+            num_results = ctypes.c_size_t()
+            if self._library.AOTInductorModelContainerGetNumOutputs(self._container, ctypes.byref(num_results)):
+                raise OSError(f"the library in {package} does not tell its results")
+            self._num_results = num_results.value
+
     def __call__(self, *tensors: Tensor) -> Tensor:
-        """Run the function; raises `PackageFailed` if it fails, with the reason on standard error."""
+        """Run a function with one result; raises what `run` raises."""
+        (result,) = self.run(*tensors)
+        return result
+
+    def run(self, *tensors: Tensor) -> list[Tensor]:
+        """Run the function; raises `PackageFailed` if it fails, with the reason on standard error.
+
+        Tensors must have the memory layout of the examples that it was exported with.
+        """
         # The library takes ownership of the inputs and passes on that of the outputs, also when it fails.
         count = len(tensors)
         handles = [_address(torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(tensor)) for tensor in tensors]
         inputs = (ctypes.c_void_p * count)(*handles)
-        outputs = (ctypes.c_void_p * 1)()
-        if self._library.AOTInductorModelContainerRun(self._container, inputs, count, outputs, 1, None, None):
+        outputs = (ctypes.c_void_p * self._num_results)()
+        if self._library.AOTInductorModelContainerRun(
+            self._container, inputs, count, outputs, self._num_results, None, None
+        ):
             raise PackageFailed(f"the compiled package failed on a batch of {tuple(tensors[0].shape)}")
         # The variant for one tensor copies the handle and never deletes it, so that each result would stay in memory.
-        (result,) = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule(outputs[0])])
-        return result
+        # The result of a function that only changes its arguments is a null pointer.
+        return torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(
+            [_capsule(output) for output in outputs if output]
+        )
+
+
+_pointer_in, _new_capsule = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
+_pointer_in.restype, _pointer_in.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+_new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
 def _address(capsule: object) -> int | None:
-    ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    ctypes.pythonapi.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
-    return ctypes.pythonapi.PyCapsule_GetPointer(capsule, None)  # type: ignore[no-any-return]
+    return _pointer_in(capsule, None)  # type: ignore[no-any-return]
 
 
 def _capsule(address: int | None) -> Any:
-    ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
-    ctypes.pythonapi.PyCapsule_New.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-    return ctypes.pythonapi.PyCapsule_New(address, None, None)
+    return _new_capsule(address, None, None)

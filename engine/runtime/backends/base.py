@@ -70,17 +70,18 @@ class KernelOptions:
     @property
     def key(self) -> dict[str, str]:
         """The part of a package's key that describes the trunk; empty for PyTorch's."""
+        folder = Path(__file__).parent
         if self.trunk == "torch":
             return {}
         if self.trunk == "winograd":
-            return {"trunk": self.trunk, "trunk_code": code_of(winograd.__file__)}
-        files = (str(Path(__file__).with_name(name)) for name in ("trunk.py", "trunk_kernels.py"))
-        return {"trunk": self.trunk, "trunk_code": code_of(*files), "triton": importlib.metadata.version("triton")}
+            return {"trunk": self.trunk, "trunk_code": code_of(winograd.__file__, str(folder / "winograd.py"))}
+        code = code_of(*(str(folder / name) for name in ("trunk.py", "trunk_kernels.py")))
+        return {"trunk": self.trunk, "trunk_code": code, "triton": importlib.metadata.version("triton")}
 
     def apply(self, module: InferenceGenerator, generator: Generator) -> InferenceGenerator:
         """Give `module`, made from `generator`, the trunk in Triton if that is on.
 
-        Raises `BackendUnavailable` if it does not fit. The trunk `winograd` is a module of its own, for a compiler.
+        Raises `BackendUnavailable` if it does not fit. The trunk `winograd` is compiled in parts.
         """
         if self.trunk != "triton":
             return module

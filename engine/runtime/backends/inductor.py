@@ -29,8 +29,10 @@ from engine.config import GPU_BATCH
 from engine.errors import BackendUnavailable, first_line
 from engine.model import folding, inference, upsampling
 from engine.model.inference import InferenceGenerator
+from engine.model.network import GeneratorNetwork
 from engine.model.weights import Generator
-from engine.model.winograd import WinogradGenerator, tile_table
+from engine.model.winograd import Part
+from engine.runtime.backends import winograd
 from engine.runtime.backends.aoti import CompiledLibrary
 from engine.runtime.backends.base import DEFAULT_KERNELS, PRECISIONS, KernelOptions, ParityCase, generator_key
 from engine.runtime.backends.graph import copy_streams
@@ -102,10 +104,8 @@ class InductorBackend:
             package = packages.get_or_build(key, _Compilation(generator, precision, device, bounds, options))
             captured: list[ParityCase] = []
             run: Callable[[Tensor], Tensor]
-            if device.type == "cpu" and options.trunk == "winograd":
-                run = _OneByOne(_load_for_cpu(package), generator.module.arch.stride)
-            elif device.type == "cpu":
-                run = _load_for_cpu(package)
+            if device.type == "cpu":
+                run = _load_for_cpu(package, generator, precision, options)
             elif bounds == WIDE:  # for shapes that do not recur
                 run = CopyStreams(_load_for_gpu(package, device), device)
             else:
@@ -158,24 +158,15 @@ def _march() -> str:
     return f"{os.environ.get('TORCHINDUCTOR_CPP_MARCH') or 'native'} {GCC_FLAGS}"
 
 
-def _load_for_cpu(package: Path) -> CompiledLibrary:
+def _load_for_cpu(
+    package: Path, generator: Generator, precision: str, options: KernelOptions
+) -> Callable[[Tensor], Tensor]:
     try:
+        if options.trunk == "winograd":
+            return winograd.load_parts(package, generator.module, PRECISIONS[precision].dtype)
         return CompiledLibrary(package)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise BackendUnavailable(f"Backend inductor cannot load its package {package} ({error}).") from error
-
-
-@dataclass(frozen=True)
-class _OneByOne:
-    """Call a `WinogradGenerator` for each image, so that what it stores between its steps stays in the cache."""
-
-    library: CompiledLibrary
-    stride: int
-
-    def __call__(self, pixels_NHWC: Tensor) -> Tensor:
-        rows, columns = (tile_table(side // self.stride) for side in pixels_NHWC.shape[1:3])
-        translated = [self.library(one_NHWC, rows, columns) for one_NHWC in torch.split(pixels_NHWC, 1)]
-        return translated[0] if len(translated) == 1 else torch.cat(translated)
 
 
 def _load_for_gpu(package: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -211,42 +202,54 @@ class _Compilation:
             compiled=True,
             norm_by_rows=self.device.type == "cpu",
         )
-        module: nn.Module = self.options.apply(inference, self.generator)
         if self.options.trunk == "winograd":
-            module = WinogradGenerator(self.generator.module, inference)
-        compile_module(module.to(self.device), path, self.generator.module.arch.stride, self.device, self.bounds)
+            _compile_winograd(self.generator.module, inference, path, self.bounds)
+            return
+        module = self.options.apply(inference, self.generator).to(self.device)
+        compile_module(module, path, self.generator.module.arch.stride, self.device, self.bounds)
 
 
 def compile_module(module: nn.Module, path: Path, stride: int, device: torch.device, bounds: Bounds = WIDE) -> None:
     """Compile a function of uint8 [N, H, W, 3] on `device`, H and W multiples of `stride`, into a package at `path`.
 
-    A `WinogradGenerator` becomes a function of one image and its two tables. Raises `BackendUnavailable` if a GPU's
-    headers are missing or compiling for it fails.
+    Raises `BackendUnavailable` if a GPU's headers are missing or compiling for it fails.
     """
+    with _compiler(path.parent):
+        program = _export(module, stride, device, bounds)
+        if device.type == "cpu":
+            _compile_for_cpu(program, path)
+        else:
+            _compile_for_gpu(program, path, {"max_autotune": bounds != WIDE})
+
+
+def _compile_winograd(generator: GeneratorNetwork, inference: InferenceGenerator, path: Path, bounds: Bounds) -> None:
+    """Compile a generator with Winograd's residual blocks, part by part, into a package at `path`."""
+
+    def compiled() -> Iterator[tuple[Part, Path]]:
+        for name, program in winograd.export_parts(generator, inference, bounds.side):
+            part = path.with_name(f"{name}.pt2")
+            _compile_for_cpu(program, part, winograd.OPTIONS)
+            yield name, part
+
+    with _compiler(path.parent):
+        winograd.join_parts(compiled(), path)
+
+
+@contextmanager
+def _compiler(folder: Path) -> Iterator[None]:
+    """Prepare PyTorch for exporting and compiling, with its files below `folder`."""
     from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir  # not at the top: it loads the compiler
 
     with (
         torch.inference_mode(mode=False),
         torch.no_grad(),
         # The default is a folder in /tmp with a predictable name, where others may have put code to compile.
-        temporary_cache_dir(str(path.parent / "inductor")),
+        temporary_cache_dir(str(folder / "inductor")),
         warnings.catch_warnings(),
         _collection_paused(),
     ):
         warnings.simplefilter("ignore")  # deprecations inside torch that a user cannot act on
-        # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
-        options: dict[str, Any] = {"max_pointwise_cat_inputs": 0}
-        if isinstance(module, WinogradGenerator):
-            program = _export_winograd(module, stride, bounds)
-            options |= _WINOGRAD_OPTIONS
-        else:
-            program = _export(module, stride, device, bounds)
-        if device.type == "cpu":
-            options |= flag_options(_march())
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-        else:
-            options["max_autotune"] = bounds != WIDE
-            _compile_for_gpu(program, path, options)
+        yield
 
 
 @contextmanager
@@ -281,31 +284,18 @@ def _export(module: nn.Module, stride: int, device: torch.device, bounds: Bounds
     )
 
 
-_WINOGRAD_OPTIONS = {
-    # Inputs of a tile are added as they are loaded. By default, sums of so many are stored first, and channels, along
-    # which they lie in memory, are no longer the innermost loop.
-    "realize_reads_threshold": 64,
-    "realize_acc_reads_threshold": 64,
-    "realize_opcount_threshold": 1024,
-    "assert_indirect_indexing": False,  # the tables are our own
+_OPTIONS: dict[str, Any] = {
+    # Scale and shift of a norm are stored per channel instead of being recomputed for every value.
+    "max_pointwise_cat_inputs": 0,
 }
 
 
-def _export_winograd(module: WinogradGenerator, stride: int, bounds: Bounds) -> torch.export.ExportedProgram:
-    # The sides after down-sampling and the numbers of tiles are independent sizes for the compiler: it would otherwise
-    # spend minutes with the divisions that relate them.
-    least, most = max(1, 16 // stride), bounds.side // stride
-    rows, columns = (torch.export.Dim(name, min=least, max=most) for name in ("rows", "columns"))
-    tiles = [torch.export.Dim(name, min=-(-least // 2), max=-(-most // 2)) for name in ("tile_rows", "tile_columns")]
-    example_NHWC = torch.zeros((1, 16 * stride, 24 * stride, 3), dtype=torch.uint8)
-    return torch.export.export(
-        module,
-        (example_NHWC, tile_table(16), tile_table(24)),
-        dynamic_shapes=({1: stride * rows, 2: stride * columns}, {1: tiles[0]}, {1: tiles[1]}),
-    )
+def _compile_for_cpu(program: torch.export.ExportedProgram, path: Path, options: Mapping[str, Any] = {}) -> None:
+    settings = {**_OPTIONS, **flag_options(_march()), **options}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
 
 
-def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path, options: dict[str, Any]) -> None:
+def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path, options: Mapping[str, Any]) -> None:
     """Compile for a GPU; raises `BackendUnavailable` if CUDA's headers are missing or compiling fails."""
     home = find_cuda_home()
     if home is None:
@@ -314,7 +304,8 @@ def _compile_for_gpu(program: torch.export.ExportedProgram, path: Path, options:
         )
     os.environ.setdefault("CUDA_HOME", str(home))
     try:
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+        settings = {**_OPTIONS, **options}
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     except (RuntimeError, OSError) as error:  # for example a header or library of the toolkit that was not found
         reason = first_line(error)
         raise BackendUnavailable(f"Backend inductor could not compile for this GPU: {reason}") from error

@@ -46,8 +46,9 @@ in eager mode with contiguous weights. Channels-last weights save half a map; in
 two."""
 WHOLE_MAPS_BLUR_DOWN = 6.0
 """The same for filtered down-sampling, if that is more."""
-WHOLE_MAPS_UNET = 1.2
-"""The same for a U-Net, whose widest map has half the height and width."""
+WHOLE_MAPS_UNET = 2.2
+"""The same for a U-Net, whose widest map has half the height and width. Half of it is memory that the allocator keeps
+between maps of different sizes (`engine.system.allocator`)."""
 WHOLE_FIXED_BYTES, TILED_FIXED_BYTES = 128 << 20, 32 << 20
 """Bytes needed at any size: packed weights, work space of convolutions, memory held by the allocator."""
 

