@@ -172,17 +172,7 @@ class LocalInput:
         normal = os.path.normpath(path)
         if not (_is_below(normal, self._as_given) or _is_below(normal, self._root)):
             return None
-        try:
-            # Without O_NONBLOCK, opening a pipe would wait for a writer. Links are checked on what was opened.
-            descriptor = os.open(normal, os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
-            if not self.answers():
-                raise OSError(f"the folder {self._root} is gone") from None
-            raise SkipImage("source does not exist") from None
-        except OSError as error:
-            if error.errno in _NEVER and self.answers():
-                raise SkipImage(f"source cannot be read: {error.strerror}") from None
-            raise
+        descriptor = self._opened(normal)
         try:
             if not _is_below(os.readlink(f"/proc/self/fd/{descriptor}"), self._root):  # noqa: PTH115
                 return None
@@ -196,6 +186,28 @@ class LocalInput:
             return data
         finally:
             os.close(descriptor)
+
+    def _opened(self, path: str) -> int:
+        """Open a file; raises `SkipImage` if that fails for good and `OSError` if it may succeed later.
+
+        An error that means the file is tried again once the folder is known to be there: it may have come back between
+        the two, and the error have been its absence.
+        """
+        for attempt in (1, 2):
+            try:
+                # Without O_NONBLOCK, opening a pipe would wait for a writer. Links are checked on what was opened.
+                return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            except FileNotFoundError:
+                if not self.answers():
+                    raise OSError(f"the folder {self._root} is gone") from None
+                if attempt == 2:
+                    raise SkipImage("source does not exist") from None
+            except OSError as error:
+                if error.errno not in _NEVER or not self.answers():
+                    raise
+                if attempt == 2:
+                    raise SkipImage(f"source cannot be read: {error.strerror}") from None
+        raise AssertionError("the second attempt returns or raises")
 
 
 class StoreInput:

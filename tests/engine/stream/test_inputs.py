@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SkipImage
-from engine.stream.inputs import Inputs, SourceUnavailable
+from engine.stream.inputs import Inputs, LocalInput, SourceUnavailable
 
 
 @pytest.fixture
@@ -80,6 +80,26 @@ def test_a_missing_file_fails_and_a_missing_folder_makes_jobs_wait(root: Path) -
         with pytest.raises(SourceUnavailable, match="is gone"):
             inputs.read(name)
     (root.parent / "unplugged").rename(root)
+    assert inputs.read("sub/a b.jpg") == b"photo"
+
+
+@pytest.mark.parametrize("before", ["away", "a file"])
+def test_a_folder_that_comes_back_while_it_is_looked_for_has_its_images(
+    root: Path, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening fails without the folder, then the folder answers: that says nothing about the image."""
+    inputs, away, real = Inputs([str(root)], 1000), root.with_name("away"), LocalInput.answers
+    root.rename(away)
+    if before == "a file":  # what an unmounted disk leaves behind
+        root.write_bytes(b"")
+
+    def comes_back(local: LocalInput) -> bool:
+        if away.exists():
+            root.unlink(missing_ok=True)
+            away.rename(root)
+        return real(local)
+
+    monkeypatch.setattr(LocalInput, "answers", comes_back)
     assert inputs.read("sub/a b.jpg") == b"photo"
 
 
