@@ -9,8 +9,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of `mallopt` (glibc, malloc.h)."""
 
 LARGEST_KEPT_BYTES = 48 << 20
-"""Larger blocks go back to the system when they are freed; the pixels of 16 megapixels are as large. Those that are kept
-leave gaps between others: with a limit of 64 MiB some images took 1.4 times the memory foretold, with 1 GiB 1.8 times."""
+"""Larger blocks go back to the system when they are freed; the pixels of 16 megapixels are as large.
+
+Those that are kept leave gaps between others: with a limit of 64 MiB some images took 1.4 times the memory foretold,
+with 1 GiB 1.8 times.
+"""
 MOST_KEPT_BYTES = 256 << 20
 """Freed memory at the end of the heap that is kept."""
 
